@@ -1,0 +1,163 @@
+//! The names of conditions and reasons. They are part of the API: every reason that is emitted stands here.
+
+/// Types of conditions.
+pub mod types {
+    /// The object does what it is for. Always present.
+    pub const READY: &str = "Ready";
+    /// Work towards the desired state is going on. Present only while True.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Only a change by a user gets the object further. Present only while True.
+    pub const STALLED: &str = "Stalled";
+    /// The user asked the operator to stop acting.
+    pub const SUSPENDED: &str = "Suspended";
+    /// The served CustomResourceDefinition is older than this operator. Present only while True.
+    pub const SCHEMA_OUTDATED: &str = "SchemaOutdated";
+    /// InferenceBackend: accelerator and parallel sizes are chosen.
+    pub const SIZED: &str = "Sized";
+    /// InferenceBackend: at least one replica answers.
+    pub const AVAILABLE: &str = "Available";
+    /// InferenceBackend: the model is loaded in every wanted replica.
+    pub const MODEL_LOADED: &str = "ModelLoaded";
+    /// InferenceBackend: a better computed choice waits.
+    pub const UPDATE_AVAILABLE: &str = "UpdateAvailable";
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+        /// Reasons of conditions and events.
+        pub mod reasons {
+            $($(#[$doc])* pub const $constant: &str = $name;)*
+
+            /// Every reason, for documentation and for the test that nothing else is emitted.
+            pub const ALL: &[&str] = &[$($name),*];
+        }
+    };
+}
+
+reasons! {
+    // Common to all kinds.
+    /// Everything wanted exists and answers.
+    AVAILABLE = "Available";
+    /// Work is going on; nothing is wrong.
+    PROGRESSING = "Progressing";
+    /// A call failed and is repeated.
+    PROGRESSING_WITH_RETRY = "ProgressingWithRetry";
+    /// The user set `suspend`.
+    SUSPENDED = "Suspended";
+    /// The user did not set `suspend`.
+    NOT_SUSPENDED = "NotSuspended";
+    /// A stored object does not fit the schema of this version.
+    INVALID_OBJECT = "InvalidObject";
+    /// The reconcile of this object failed in a way that is a defect of the operator.
+    INTERNAL_ERROR = "InternalError";
+    /// A child's name is taken by an object that is not ours.
+    NAME_IN_USE = "NameInUse";
+    /// The operator's account may not do what this object needs.
+    FORBIDDEN = "Forbidden";
+    /// The served CustomResourceDefinition is older than this operator.
+    SCHEMA_OUTDATED = "SchemaOutdated";
+
+    // Secrets.
+    /// A Secret that is referred to does not exist.
+    SECRET_NOT_FOUND = "SecretNotFound";
+    /// The Secret exists, the key in it does not.
+    SECRET_KEY_MISSING = "SecretKeyMissing";
+    /// The key in the Secret is empty.
+    SECRET_EMPTY = "SecretEmpty";
+
+    // Sizing.
+    /// A choice was made and fits.
+    SIZED = "Sized";
+    /// The facts of the model are not known.
+    MODEL_UNKNOWN = "ModelUnknown";
+    /// The hub did not answer, and is asked again.
+    MODEL_FACTS_PENDING = "ModelFactsPending";
+    /// The hub refuses the model to this token.
+    MODEL_ACCESS_DENIED = "ModelAccessDenied";
+    /// The hub has no such model or revision.
+    MODEL_NOT_FOUND = "ModelNotFound";
+    /// No accelerator is known to choose from.
+    NO_ACCELERATOR_KNOWN = "NoAcceleratorKnown";
+    /// The accelerators that are known do not match what the spec asks for.
+    NO_ACCELERATOR_MATCHES = "NoAcceleratorMatches";
+    /// The model does not fit on any node.
+    DOES_NOT_FIT = "DoesNotFit";
+    /// A parallel size that the user set is not legal for the model.
+    INVALID_PARALLELISM = "InvalidParallelism";
+    /// The context is longer than the model's own.
+    CONTEXT_TOO_LONG = "ContextTooLong";
+    /// A field of `accelerator` contradicts another or the nodes.
+    INVALID_ACCELERATOR = "InvalidAccelerator";
+
+    // Engine and pod.
+    /// An item of `extraArgs` is managed or refused by vLLM's parser.
+    INVALID_ARGUMENTS = "InvalidArguments";
+    /// The image has neither tag nor digest.
+    INVALID_IMAGE = "InvalidImage";
+    /// An environment variable is managed.
+    INVALID_ENVIRONMENT = "InvalidEnvironment";
+    /// A field cannot be read, or asks for what this operator's configuration lacks.
+    INVALID_SPEC = "InvalidSpec";
+    /// The API server refuses the pod template.
+    INVALID_TEMPLATE = "InvalidTemplate";
+    /// An immutable field of an existing child would have to change.
+    IMMUTABLE_FIELD_CONFLICT = "ImmutableFieldConflict";
+    /// No node takes the pod.
+    UNSCHEDULABLE = "Unschedulable";
+    /// The image cannot be pulled.
+    IMAGE_PULL_FAILED = "ImagePullFailed";
+    /// The container cannot be made.
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError";
+    /// The model is being loaded.
+    MODEL_LOADING = "ModelLoading";
+    /// The model is loaded.
+    MODEL_LOADED = "ModelLoaded";
+    /// The container ends again and again.
+    CRASH_LOOP = "CrashLoop";
+    /// Somebody else uses memory of the same accelerator.
+    INSUFFICIENT_FREE_GPU_MEMORY = "InsufficientFreeGPUMemory";
+    /// An accelerator or the node ran out of memory.
+    OUT_OF_MEMORY = "OutOfMemory";
+    /// The engine did not come up in time.
+    START_TIMEOUT = "StartTimeout";
+    /// A Service's environment variable collides with one of vLLM's.
+    SERVICE_LINK_COLLISION = "ServiceLinkCollision";
+    /// Zero replicas are wanted.
+    SCALED_TO_ZERO = "ScaledToZero";
+    /// Some, but not all wanted replicas answer.
+    PARTIALLY_AVAILABLE = "PartiallyAvailable";
+    /// Admission refuses pods: Pod Security or a quota.
+    POD_CREATION_FAILED = "PodCreationFailed";
+
+    // Upgrade.
+    /// The choice in force is the best that is known.
+    UP_TO_DATE = "UpToDate";
+    /// A better choice waits for the next change of the spec, or for an annotation.
+    BETTER_CHOICE = "BetterChoice";
+
+    // External.
+    /// The checks succeed.
+    HEALTHY = "Healthy";
+    /// No check has ended yet.
+    HEALTH_UNKNOWN = "HealthUnknown";
+    /// The provider refuses every key.
+    UNAUTHORIZED = "Unauthorized";
+    /// The provider limits the rate.
+    RATE_LIMITED = "RateLimited";
+    /// The provider does not answer, or not in time.
+    UNREACHABLE = "Unreachable";
+    /// The provider answers with an error.
+    PROVIDER_ERROR = "ProviderError";
+    /// The provider does not list the model.
+    MODEL_NOT_LISTED = "ModelNotListed";
+    /// The address may not be reached from here.
+    ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed";
+    /// The certificate cannot be verified, or the private certificate authority cannot be read.
+    TLS_ERROR = "TLSError";
+}
+
+/// Actions of events: what the operator was doing.
+pub mod actions {
+    /// Bringing an object to its desired state.
+    pub const RECONCILE: &str = "Reconcile";
+}

@@ -1,0 +1,41 @@
+//! The CustomResourceDefinitions, made of the types of this crate.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
+
+use super::{InferenceBackend, schema};
+
+/// A definition that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// The generated definition is no longer one after the rewriting of its schema.
+    #[error("failed to rewrite the CustomResourceDefinition of {kind}: {source}")]
+    Rewrite {
+        /// The kind.
+        kind: String,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+}
+
+/// All CustomResourceDefinitions of this version, in the order of the documentation.
+pub fn all() -> Result<Vec<CustomResourceDefinition>, DefinitionError> {
+    [InferenceBackend::crd()].into_iter().map(finish).collect()
+}
+
+/// Rewrites the schemas and gives `status` the default that makes a fresh object count as not yet observed.
+fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, DefinitionError> {
+    let kind = definition.spec.names.kind.clone();
+    let rewrite = |source| DefinitionError::Rewrite { kind: kind.clone(), source };
+    let mut value = serde_json::to_value(definition).map_err(rewrite)?;
+    for version in value.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(open_api) = version.pointer_mut("/schema/openAPIV3Schema") {
+            schema::normalise(open_api);
+            if let Some(Value::Object(status)) = open_api.pointer_mut("/properties/status") {
+                status.insert("default".to_owned(), json!({ "observedGeneration": -1 }));
+            }
+        }
+    }
+    serde_json::from_value(value).map_err(rewrite)
+}

@@ -1,0 +1,64 @@
+//! InferenceBackend: where tokens are made.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::external::{ExternalSpec, HealthCheck};
+use super::status::InferenceBackendStatus;
+use super::vllm::VllmSpec;
+
+/// Largest length of a name: children append up to eleven characters and stay valid as a label value.
+pub const NAME_MAX_LENGTH: usize = 52;
+
+/// A place where tokens are made: a model served by vLLM on this cluster's accelerators, or a hosted provider. Exactly one
+/// of vllm, external.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "quartermaster.dev",
+    version = "v1alpha1",
+    kind = "InferenceBackend",
+    namespaced,
+    status = "InferenceBackendStatus",
+    derive = "PartialEq",
+    shortname = "ib",
+    category = "quartermaster",
+    doc = "Where tokens are made: a model served by vLLM on this cluster's accelerators, or a hosted provider.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the backend answers."),
+    printcolumn(name = "Model", type_ = "string", json_path = ".status.summary.model", description = "The model that is served."),
+    printcolumn(name = "Engine", type_ = "string", json_path = ".status.summary.engine", description = "What serves it."),
+    printcolumn(name = "GPUs", type_ = "string", json_path = ".status.summary.gpus", description = "Accelerators of one replica and the tensor-parallel size."),
+    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.summary.replicas", description = "Ready and wanted replicas."),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation."),
+    printcolumn(name = "Context", type_ = "integer", json_path = ".status.sizing.contextLength", description = "Largest context in tokens.", priority = 1),
+    printcolumn(name = "KV-Tokens", type_ = "integer", json_path = ".status.sizing.kvCacheTokens", description = "Tokens that the key-value cache is predicted to hold.", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready or not.", priority = 1),
+    validation = Rule::new("self.metadata.name.size() <= 52").message("metadata.name must have at most 52 characters: the names of the objects that are made from it append to it")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.vllm), has(self.external)].filter(x, x).size() == 1").message("exactly one of spec.vllm, spec.external must be set"))]
+#[x_kube(validation = Rule::new("has(self.vllm) == has(oldSelf.vllm) && has(self.external) == has(oldSelf.external)").message("a backend cannot change between vllm and external: create another InferenceBackend instead"))]
+#[x_kube(validation = Rule::new("!has(self.replicas) || has(self.vllm)").message("spec.replicas applies to vllm only: a hosted provider has no replicas").field_path(".replicas"))]
+#[x_kube(validation = Rule::new("!has(self.healthCheck) || has(self.external)").message("spec.healthCheck applies to external only: the health of vllm follows its pods' probes").field_path(".healthCheck"))]
+pub struct InferenceBackendSpec {
+    /// A model served by vLLM on accelerators of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vllm: Option<VllmSpec>,
+    /// A model of a hosted provider, or of any server that speaks a known API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalSpec>,
+    /// Number of replicas. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<u32>,
+    /// How the health of an external backend is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// Stop acting on this object, and keep showing its state. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}

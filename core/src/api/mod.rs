@@ -1,0 +1,23 @@
+//! What users write and read: the custom resources of the group `quartermaster.dev`, version `v1alpha1`.
+
+pub mod accelerator;
+pub mod architecture;
+pub mod conditions;
+pub mod configuration;
+pub mod definitions;
+pub mod duration;
+pub mod external;
+pub mod inference_backend;
+pub mod quantity;
+pub mod references;
+pub mod schema;
+pub mod status;
+pub mod vllm;
+
+pub use inference_backend::{InferenceBackend, InferenceBackendSpec};
+pub use status::InferenceBackendStatus;
+
+/// The API group of all resources.
+pub const GROUP: &str = "quartermaster.dev";
+/// The API version of all resources.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,300 @@
+//! What a decision about an InferenceBackend may look at. Everything here is a plain value that can be written to a file
+//! and read back: a recorded observation is a test.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::api::InferenceBackend;
+use crate::api::configuration::{AcceleratorProfile, VllmDefaults};
+use crate::decide::decision::Refusal;
+
+/// Everything that was observed about one backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Observation {
+    /// The object itself, with its status.
+    pub backend: InferenceBackend,
+    /// The nodes that offer accelerators. Shared by the observations of all backends.
+    #[serde(default)]
+    pub nodes: Arc<Vec<NodeFacts>>,
+    /// What the operator's configuration says.
+    #[serde(default)]
+    pub settings: Arc<Settings>,
+    /// What the hub says about the model; only where neither spec nor catalogue suffice.
+    #[serde(default)]
+    pub hub: HubFacts,
+    /// The Secrets that the spec refers to, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretFacts>,
+    /// The Deployment `<backend>-backend`, if it is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentFacts>,
+    /// The pods of the Deployment.
+    #[serde(default)]
+    pub pods: Vec<PodFacts>,
+    /// Whether the Secret with the generated API key exists and is ours.
+    #[serde(default)]
+    pub api_key_exists: bool,
+    /// Random bytes for a new API key, in hexadecimal. Never recorded.
+    #[serde(default, skip)]
+    pub entropy: String,
+    /// What the last checks of an external backend found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthFacts>,
+    /// Children that could not be applied, and why. They are in force until the intent or the cluster changes.
+    #[serde(default)]
+    pub refusals: Vec<Refusal>,
+    /// Status fields of this version that the served schema lacks.
+    #[serde(default)]
+    pub outdated_schema: Arc<Vec<String>>,
+}
+
+/// What the operator's configuration says to decisions about backends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Accelerators that nodes can get.
+    pub accelerator_profiles: Vec<AcceleratorProfile>,
+    /// What self-hosted models run with.
+    pub vllm: VllmDefaults,
+}
+
+/// A node that offers accelerators, cut to what a choice needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeFacts {
+    /// Name of the node.
+    pub name: String,
+    /// Labels of the node.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Taints of the node.
+    #[serde(default)]
+    pub taints: Vec<Taint>,
+    /// Allocatable extended resources: those with a `/` in their name, as whole numbers.
+    #[serde(default)]
+    pub allocatable: BTreeMap<String, u64>,
+    /// Whether the node is cordoned.
+    #[serde(default)]
+    pub unschedulable: bool,
+}
+
+/// What the hub says about a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum HubFacts {
+    /// The hub was not asked: spec and catalogue suffice, or the model is not from a hub.
+    #[default]
+    NotAsked,
+    /// The answer is on its way.
+    Pending,
+    /// The model's config.json, and the size of the weights where an index states it.
+    #[serde(rename_all = "camelCase")]
+    Found {
+        /// config.json.
+        config: Value,
+        /// `metadata.total_size` of model.safetensors.index.json, or the size of the only weights file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight_bytes: Option<u64>,
+    },
+    /// The hub has no such model or revision.
+    NotFound,
+    /// The hub wants a token, or refuses the one it got.
+    AccessDenied,
+    /// The hub did not answer as expected; it is asked again.
+    Failed {
+        /// What happened, without addresses that carry credentials.
+        message: String,
+    },
+}
+
+/// A Secret that the spec refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum SecretFacts {
+    /// There is no such Secret.
+    Missing,
+    /// The Secret exists.
+    Present {
+        /// Its keys, and whether each has a value besides white space. Never the values.
+        keys: BTreeMap<String, bool>,
+        /// Changes when the Secret changes.
+        version: String,
+    },
+    /// The Secret could not be read.
+    Unreadable {
+        /// Why.
+        message: String,
+    },
+}
+
+/// A Deployment, cut to what a decision needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeploymentFacts {
+    /// Annotations of the Deployment; one of them holds the sizing in force.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `status.observedGeneration`.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// `spec.replicas`.
+    #[serde(default)]
+    pub replicas: u32,
+    /// `spec.strategy.rollingUpdate.maxSurge` is 0: a rollout frees accelerators before it asks for new ones.
+    #[serde(default)]
+    pub in_place: bool,
+    /// `status.replicas`: pods that exist.
+    #[serde(default)]
+    pub status_replicas: u32,
+    /// `status.updatedReplicas`.
+    #[serde(default)]
+    pub updated_replicas: u32,
+    /// `status.readyReplicas`.
+    #[serde(default)]
+    pub ready_replicas: u32,
+    /// `status.availableReplicas`.
+    #[serde(default)]
+    pub available_replicas: u32,
+    /// Message of the condition ReplicaFailure, when it is True: admission refuses the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_failure: Option<String>,
+    /// The condition Progressing is False: the progress deadline has passed.
+    #[serde(default)]
+    pub deadline_exceeded: bool,
+}
+
+/// A pod, cut to what a decision needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodFacts {
+    /// Name of the pod.
+    pub name: String,
+    /// Label pod-template-hash: which version of the template it was made from.
+    #[serde(default)]
+    pub template_hash: String,
+    /// It is being deleted.
+    #[serde(default)]
+    pub terminating: bool,
+    /// Since when the scheduler finds no node, and what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unschedulable: Option<Unschedulable>,
+    /// The condition Ready.
+    #[serde(default)]
+    pub ready: bool,
+    /// The startup probe has succeeded.
+    #[serde(default)]
+    pub started: bool,
+    /// Restarts of the main container.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Why the main container waits, for example ImagePullBackOff.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// How the main container ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminated: Option<Terminated>,
+}
+
+/// The scheduler finds no node for a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unschedulable {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the scheduler says.
+    pub message: String,
+}
+
+/// Why a container waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Waiting {
+    /// For example ImagePullBackOff, CreateContainerConfigError, CrashLoopBackOff.
+    pub reason: String,
+    /// More words of the kubelet.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Terminated {
+    /// For example OOMKilled, Error, Completed.
+    #[serde(default)]
+    pub reason: String,
+    /// The last lines of the log.
+    #[serde(default)]
+    pub message: String,
+    /// The exit code.
+    #[serde(default)]
+    pub exit_code: i32,
+}
+
+/// What the checks of an external backend found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HealthFacts {
+    /// One entry a key, or one named `` for a backend without keys.
+    #[serde(default)]
+    pub keys: Vec<KeyFacts>,
+}
+
+/// What the checks with one key found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyFacts {
+    /// Name of the key.
+    pub name: String,
+    /// Outcome of the last check; none has ended yet when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<CheckOutcome>,
+    /// Failed checks in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// Whether a check has ever succeeded since the operator started or the key changed.
+    #[serde(default)]
+    pub succeeded_before: bool,
+}
+
+/// Outcome of one check of an external backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum CheckOutcome {
+    /// As it should be.
+    Healthy,
+    /// The provider refuses the key.
+    Unauthorized,
+    /// The provider limits the rate: it lives, and the key is known.
+    RateLimited,
+    /// The provider does not list the model.
+    ModelNotListed,
+    /// The address may not be reached from here.
+    NotAllowed {
+        /// Which address, and why.
+        message: String,
+    },
+    /// No answer, or not in time.
+    Unreachable {
+        /// What happened.
+        message: String,
+    },
+    /// The certificate cannot be verified, or the private authority cannot be read.
+    Tls {
+        /// What happened.
+        message: String,
+    },
+    /// An answer that is an error.
+    Failed {
+        /// The status code and what it means.
+        message: String,
+    },
+}

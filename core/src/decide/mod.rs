@@ -1,0 +1,6 @@
+//! Decisions: from what was observed and the time to what should exist, what the status says, which events to tell and
+//! when to look again.
+
+pub mod backend;
+pub mod conditions;
+pub mod decision;

@@ -1,0 +1,3 @@
+//! The binary: parse the command line, set up logs, run.
+
+fn main() {}
