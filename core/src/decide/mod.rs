@@ -4,3 +4,6 @@
 pub mod backend;
 pub mod conditions;
 pub mod decision;
+pub mod merge_patch;
+pub mod served_schema;
+pub mod stalled;

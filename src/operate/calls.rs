@@ -1,0 +1,99 @@
+//! Calls to the API server: each with a deadline, counted, and with an error that says what was being done to what.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::children::ChildKind;
+use super::error::CallError;
+use super::key::ObjectKey;
+use super::metrics::{ApiVerb, Metrics};
+
+/// Longest time that one call may take. The API server itself ends requests after 60 s; a call that has no answer by now has
+/// no good one.
+const CALL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The calls that the driver makes.
+#[derive(Clone)]
+pub struct Calls {
+    client: Client,
+    metrics: Arc<Metrics>,
+}
+
+impl Calls {
+    /// Calls over this client, counted by these metrics.
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        Self { client, metrics }
+    }
+
+    /// The metadata of a child, or `None` when there is none.
+    pub async fn metadata(&self, kind: ChildKind, key: &ObjectKey) -> Result<Option<PartialObjectMeta<DynamicObject>>, CallError> {
+        let api: Api<PartialObjectMeta<DynamicObject>> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        self.call(ApiVerb::Get, "read", kind.kind, &key.name, api.get_opt(&key.name)).await
+    }
+
+    /// Applies a child, forced, under the field manager. With a uid, nothing is applied to another object of that name.
+    pub async fn apply(&self, kind: ChildKind, key: &ObjectKey, manager: &str, object: &Value, uid: Option<&str>) -> Result<DynamicObject, CallError> {
+        let mut body = object.clone();
+        if let (Some(uid), Some(Value::Object(metadata))) = (uid, body.get_mut("metadata")) {
+            metadata.insert("uid".to_owned(), json!(uid));
+        }
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        let parameters = PatchParams::apply(manager).force();
+        self.call(ApiVerb::Apply, "apply", kind.kind, &key.name, api.patch(&key.name, &parameters, &Patch::Apply(&body))).await
+    }
+
+    /// Deletes a child, if it is still the one with that uid. One that is gone counts as deleted.
+    pub async fn delete(&self, kind: ChildKind, key: &ObjectKey, uid: &str) -> Result<(), CallError> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::background()
+        };
+        match self.call(ApiVerb::Delete, "delete", kind.kind, &key.name, api.delete(&key.name, &parameters)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some(404) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Patches a status by merge patch, if the object still has that resourceVersion. Returns the new one.
+    pub async fn patch_status(
+        &self,
+        kind: ChildKind,
+        key: &ObjectKey,
+        manager: &str,
+        status: &Value,
+        resource_version: &str,
+    ) -> Result<Option<u64>, CallError> {
+        let body = json!({ "metadata": { "resourceVersion": resource_version }, "status": status });
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let call = api.patch_status(&key.name, &parameters, &Patch::Merge(&body));
+        let written = self.call(ApiVerb::PatchStatus, "write the status of", kind.kind, &key.name, call).await?;
+        Ok(written.resource_version().and_then(|version| version.parse().ok()))
+    }
+
+    async fn call<T>(
+        &self,
+        verb: ApiVerb,
+        doing: &'static str,
+        kind: &'static str,
+        name: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, CallError> {
+        let what = || format!("{kind} {name}");
+        let result = match tokio::time::timeout(CALL_DEADLINE, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(CallError::Call { verb: doing, what: what(), source: Box::new(source) }),
+            Err(_) => Err(CallError::Timeout { verb: doing, what: what(), after: CALL_DEADLINE }),
+        };
+        self.metrics.called_api(verb, kind, result.as_ref().map_or_else(CallError::outcome, |_| "ok"));
+        result
+    }
+}

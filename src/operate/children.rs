@@ -1,0 +1,132 @@
+//! The kinds that controllers make, and what the driver keeps of each object to tell whether somebody changed it.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ApiResource;
+
+use super::cache::Cached;
+
+/// A kind that a controller makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildKind {
+    /// The kind.
+    pub kind: &'static str,
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The plural, as in paths and in RBAC.
+    pub plural: &'static str,
+}
+
+impl ChildKind {
+    /// For calls with dynamic types.
+    pub fn resource(&self) -> ApiResource {
+        let api_version = if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) };
+        ApiResource {
+            group: self.group.to_owned(),
+            version: self.version.to_owned(),
+            api_version,
+            kind: self.kind.to_owned(),
+            plural: self.plural.to_owned(),
+        }
+    }
+}
+
+/// Every kind that some controller makes.
+pub const DEPLOYMENT: ChildKind = ChildKind { kind: "Deployment", group: "apps", version: "v1", plural: "deployments" };
+/// Services.
+pub const SERVICE: ChildKind = ChildKind { kind: "Service", group: "", version: "v1", plural: "services" };
+/// Secrets.
+pub const SECRET: ChildKind = ChildKind { kind: "Secret", group: "", version: "v1", plural: "secrets" };
+/// ServiceAccounts.
+pub const SERVICE_ACCOUNT: ChildKind = ChildKind { kind: "ServiceAccount", group: "", version: "v1", plural: "serviceaccounts" };
+/// PodDisruptionBudgets.
+pub const POD_DISRUPTION_BUDGET: ChildKind =
+    ChildKind { kind: "PodDisruptionBudget", group: "policy", version: "v1", plural: "poddisruptionbudgets" };
+
+/// What is kept of a child: whose it is, and whether it is still what was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildFacts {
+    /// The object's uid.
+    pub uid: String,
+    /// The uid of its controlling owner.
+    pub owner_uid: Option<String>,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// Differs when somebody changed what was applied.
+    pub fingerprint: u64,
+}
+
+impl ChildFacts {
+    /// What is kept of an object with this metadata.
+    ///
+    /// Where the API server counts generations, the generation tells of changes of the spec, and writes of the status do not
+    /// matter; elsewhere the resourceVersion is all there is. Annotations of the Deployment controller are not ours.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let mut hasher = DefaultHasher::new();
+        match meta.generation {
+            Some(generation) => {
+                generation.hash(&mut hasher);
+                meta.labels.hash(&mut hasher);
+                for (key, value) in meta.annotations.iter().flatten().filter(|(key, _)| !key.starts_with("deployment.kubernetes.io/")) {
+                    (key, value).hash(&mut hasher);
+                }
+                for owner in meta.owner_references.iter().flatten() {
+                    (&owner.uid, owner.controller).hash(&mut hasher);
+                }
+            }
+            None => meta.resource_version.hash(&mut hasher),
+        }
+        let controller = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            owner_uid: controller.map(|owner| owner.uid.clone()),
+            terminating: meta.deletion_timestamp.is_some(),
+            fingerprint: hasher.finish(),
+        }
+    }
+}
+
+impl Cached for ChildFacts {
+    fn owner_uid(&self) -> Option<&str> {
+        self.owner_uid.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn deployment(generation: i64, resource_version: &str, annotation: (&str, &str)) -> ObjectMeta {
+        ObjectMeta {
+            generation: Some(generation),
+            resource_version: Some(resource_version.into()),
+            annotations: Some(BTreeMap::from([(annotation.0.into(), annotation.1.into())])),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_status_write_or_a_new_revision_does_not_look_like_a_change() {
+        let before = ChildFacts::of(&deployment(3, "10", ("deployment.kubernetes.io/revision", "1")));
+        let after = ChildFacts::of(&deployment(3, "11", ("deployment.kubernetes.io/revision", "2")));
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_changed_spec_or_annotation_looks_like_a_change() {
+        let before = ChildFacts::of(&deployment(3, "10", ("team", "a")));
+        assert_ne!(before, ChildFacts::of(&deployment(4, "11", ("team", "a"))));
+        assert_ne!(before, ChildFacts::of(&deployment(3, "11", ("team", "b"))));
+    }
+
+    #[test]
+    fn without_a_generation_every_write_looks_like_a_change() {
+        let secret = |version: &str| ChildFacts::of(&ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() });
+        assert_ne!(secret("1"), secret("2"));
+    }
+}

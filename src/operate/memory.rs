@@ -1,0 +1,128 @@
+//! What the driver remembers of an object between two passes. Losing all of it costs a few calls and changes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quartermaster_core::decide::decision::{ChildIdentity, Refusal, RefusalCause};
+use tokio::time::Instant;
+
+/// Longest time that a pass waits for a watch to deliver this process's own last write.
+const AWAIT_WRITE: Duration = Duration::from_secs(5);
+
+/// First delay of the back-off after a failure; it doubles up to [`BACK_OFF_MAX`].
+const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
+/// Longest delay of the back-off.
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// What is remembered of one object.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The children as they were last applied.
+    pub applied: BTreeMap<ChildIdentity, Applied>,
+    /// The children that could not be applied.
+    pub refused: BTreeMap<ChildIdentity, Refused>,
+    /// Writes that the watches have not delivered yet.
+    awaited: Vec<Awaited>,
+    /// Passes in a row that failed in a way that may pass.
+    failures: u32,
+}
+
+/// A child as it was last applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Hash of the intent.
+    pub intent_hash: String,
+    /// Fingerprint of the object that came back.
+    pub fingerprint: u64,
+}
+
+/// A child that could not be applied.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Which, and why.
+    pub refusal: Refusal,
+    /// When to try the same again.
+    pub retry_at: Instant,
+}
+
+#[derive(Debug)]
+struct Awaited {
+    kind: &'static str,
+    resource_version: u64,
+    until: Instant,
+}
+
+impl Memory {
+    /// The refusals, for an observation.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.refused.values().map(|refused| refused.refusal.clone()).collect()
+    }
+
+    /// Remembers a write that a watch will deliver.
+    pub fn wrote(&mut self, kind: &'static str, resource_version: Option<u64>) {
+        if let Some(resource_version) = resource_version {
+            self.awaited.push(Awaited { kind, resource_version, until: Instant::now() + AWAIT_WRITE });
+        }
+    }
+
+    /// Whether every own write was delivered, or was waited for long enough.
+    pub fn has_seen_own_writes(&mut self, seen: impl Fn(&'static str, u64) -> bool) -> bool {
+        let now = Instant::now();
+        self.awaited.retain(|awaited| awaited.until > now && !seen(awaited.kind, awaited.resource_version));
+        self.awaited.is_empty()
+    }
+
+    /// Remembers a child that could not be applied.
+    pub fn refuse(&mut self, refusal: Refusal, jitter: f64) {
+        let delay = match refusal.cause {
+            RefusalCause::Invalid | RefusalCause::Immutable => Duration::from_secs(300),
+            RefusalCause::NameInUse => BACK_OFF_MAX,
+            RefusalCause::Forbidden | RefusalCause::QuotaExceeded => Duration::from_secs(20),
+            RefusalCause::Transient => self.back_off(jitter),
+        };
+        self.refused.insert(refusal.child.clone(), Refused { refusal, retry_at: Instant::now() + delay });
+    }
+
+    /// The delay after one more failure: exponential, between half and the whole of it by chance. `jitter` is from 0 to 1.
+    pub fn back_off(&mut self, jitter: f64) -> Duration {
+        let delay = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(BACK_OFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// A pass succeeded: the next failure waits for the shortest time again.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// When the first refused child wants to be tried again.
+    pub fn next_retry(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.refused.values().map(|refused| refused.retry_at.saturating_duration_since(now)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_back_off_doubles_up_to_a_minute_and_starts_anew_after_success() {
+        let mut memory = Memory::default();
+        let delays: Vec<_> = (0..9).map(|_| memory.back_off(1.0).as_millis()).collect();
+        assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        memory.succeeded();
+        assert_eq!(memory.back_off(0.0).as_millis(), 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_own_write_is_waited_for_until_it_is_seen_but_not_for_ever() {
+        let mut memory = Memory::default();
+        memory.wrote("Service", Some(7));
+        assert!(!memory.has_seen_own_writes(|_, version| version <= 6));
+        assert!(memory.has_seen_own_writes(|_, version| version <= 7));
+        memory.wrote("Service", Some(9));
+        tokio::time::advance(AWAIT_WRITE).await;
+        assert!(memory.has_seen_own_writes(|_, _| false));
+    }
+}

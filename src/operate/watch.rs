@@ -1,0 +1,114 @@
+//! Watches: each feeds one cache, with a back-off of its own, so that one kind that cannot be watched slows down no other.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::cache::{Cache, Cached, Change};
+use super::key::ObjectKey;
+use super::metrics::Metrics;
+use super::admin::Gate;
+
+/// Load balancers of clouds drop a connection that is silent for 240 s without telling; a watch must end before that.
+const WATCH_SECONDS: u32 = 200;
+
+/// Which objects a watch asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// A label selector.
+    pub labels: Option<String>,
+    /// A field selector.
+    pub fields: Option<String>,
+}
+
+/// One watch: the kind that it follows, what it keeps, and whom it tells.
+pub struct Watch<K, T, Cut, Tell> {
+    /// Name of the kind, for logs, metrics and readiness.
+    pub kind: &'static str,
+    /// Where it asks.
+    pub api: Api<K>,
+    /// The namespace that it is limited to.
+    pub namespace: Option<String>,
+    /// What it asks for.
+    pub selection: Selection,
+    /// What it fills.
+    pub cache: Arc<Cache<T>>,
+    /// What is kept of an object.
+    pub cut: Cut,
+    /// Called with every change of what is kept.
+    pub tell: Tell,
+}
+
+impl<K, T, Cut, Tell> Watch<K, T, Cut, Tell>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T: Cached,
+    Cut: Fn(K) -> T + Send + 'static,
+    Tell: Fn(&ObjectKey, &Change<T>) + Send + 'static,
+{
+    /// Runs until cancelled. The gate opens with the first complete list.
+    pub async fn run(self, gate: Gate, metrics: Arc<Metrics>, cancelled: CancellationToken) {
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        config.label_selector = self.selection.labels.clone();
+        config.field_selector = self.selection.fields.clone();
+        let mut events = pin!(watcher(self.api.clone(), config).default_backoff());
+        let mut listed = HashSet::new();
+        loop {
+            let event = tokio::select! {
+                () = cancelled.cancelled() => return,
+                event = events.next() => event,
+            };
+            match event {
+                None => return,
+                Some(Err(error)) => {
+                    metrics.watch_failed(self.kind);
+                    warn!(kind = self.kind, namespace = self.namespace, %error, "failed to watch; trying again");
+                    gate.close_unless_opened(&format!("{error}"));
+                }
+                Some(Ok(Event::Init)) => listed.clear(),
+                Some(Ok(Event::InitApply(object))) => {
+                    let key = ObjectKey::of(&object);
+                    listed.insert(key.clone());
+                    self.take(key, Some(object));
+                }
+                Some(Ok(Event::InitDone)) => {
+                    let in_scope = |key: &ObjectKey| self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+                    for (key, change) in self.cache.retain(in_scope, &listed) {
+                        (self.tell)(&key, &change);
+                    }
+                    listed.clear();
+                    gate.open();
+                }
+                Some(Ok(Event::Apply(object))) => self.take(ObjectKey::of(&object), Some(object)),
+                Some(Ok(Event::Delete(object))) => {
+                    let version = resource_version(&object);
+                    if let Some(change) = self.cache.set(ObjectKey::of(&object), None, version) {
+                        (self.tell)(&ObjectKey::of(&object), &change);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&self, key: ObjectKey, object: Option<K>) {
+        let version = object.as_ref().and_then(resource_version);
+        let change = self.cache.set(key.clone(), object.map(&self.cut), version);
+        if let Some(change) = change {
+            (self.tell)(&key, &change);
+        }
+    }
+}
+
+/// The resourceVersion as a number. Since Kubernetes 1.35 it may be compared as one (KEP-5504).
+pub fn resource_version(object: &impl kube::Resource) -> Option<u64> {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
