@@ -1,6 +1,8 @@
 //! Which accelerators a model server can run on, and how its pods find them.
 
+mod affinity;
 pub mod candidates;
+mod labels;
 pub mod products;
 
 use serde::Serialize;

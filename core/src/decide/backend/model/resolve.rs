@@ -68,3 +68,21 @@ pub fn needs_hub(spec: &VllmSpec) -> bool {
     let _ = spec;
     false
 }
+
+/// Names of the fields without which a model cannot be sized.
+pub fn missing(architecture: &ModelArchitecture) -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    if architecture.attention_heads.is_none() {
+        missing.push("attentionHeads");
+    }
+    if architecture.layers.is_none() {
+        missing.push("layers");
+    }
+    if architecture.head_dimension.is_none() && architecture.hidden_size.is_none() && architecture.kv_lora_rank.is_none() {
+        missing.push("headDimension or hiddenSize");
+    }
+    if architecture.weight_bytes.is_none() && architecture.parameters.is_none() {
+        missing.push("weightBytes or parameters");
+    }
+    missing
+}
