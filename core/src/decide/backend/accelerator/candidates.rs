@@ -1,0 +1,453 @@
+//! From nodes, profiles and the spec to the accelerators that a model server can run on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+use super::labels::{self, Offer};
+use super::products::{self, usable_bytes};
+use super::{Accelerator, LabelOperator, LabelRequirement, Origin, affinity};
+use crate::api::accelerator::AcceleratorSpec;
+use crate::api::conditions::reasons;
+use crate::api::configuration::AcceleratorProfile;
+use crate::api::quantity;
+use crate::api::status::human_bytes;
+use crate::decide::backend::facts::NodeFacts;
+use crate::decide::backend::sizing::Refusal;
+
+/// The resource of a product that nobody says more about.
+const DEFAULT_RESOURCE: &str = "nvidia.com/gpu";
+/// Accelerators of a node that is still to come, where nobody says: the largest nodes of all clouds have 8 of the products
+/// in the table (HGX boards; GKE's and AWS' largest machine types), and an autoscaler picks a smaller one if that suffices.
+const ASSUMED_GPUS_PER_NODE: u32 = 8;
+/// Taints that come and go with a node's health or an autoscaler's plans. Such a node counts as cordoned.
+const PASSING_TAINTS: &[&str] = &[
+    "node.kubernetes.io/",
+    "node.cloudprovider.kubernetes.io/",
+    "node.cilium.io/",
+    "karpenter.sh/",
+    "ToBeDeletedByClusterAutoscaler",
+    "DeletionCandidateOfClusterAutoscaler",
+];
+
+/// The accelerators that the pods can get, never none: what nodes offer, then what the operator's profiles promise, then
+/// what the spec describes and the built-in table knows.
+///
+/// Without `products` every product of the nodes and profiles counts. With them, each named product counts once for the
+/// nodes that have it, or else for the profile, or else for the spec's own `memory` or the table. Nodes that the selector
+/// excludes or whose taints the spec does not tolerate count for nothing; cordoned ones count as what the cluster can get.
+///
+/// # Errors
+///
+/// `NoAcceleratorKnown` where there is nothing to choose from, `NoAcceleratorMatches` where nothing is what the spec asks
+/// for, `InvalidAccelerator` where the spec contradicts itself or the nodes.
+pub fn candidates(
+    spec: Option<&AcceleratorSpec>,
+    nodes: &[NodeFacts],
+    profiles: &[AcceleratorProfile],
+) -> Result<Vec<Accelerator>, Refusal> {
+    let default = AcceleratorSpec::default();
+    let search = Search::new(spec.unwrap_or(&default), nodes)?;
+    let mut found = search.on_nodes()?;
+    for accelerator in
+        profiles.iter().map(|profile| search.of_profile(profile)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
+    {
+        // A profile that describes what nodes already have adds nothing.
+        let known = found.iter().any(|other| {
+            other.resource_name == accelerator.resource_name
+                && other.gpus_per_node == accelerator.gpus_per_node
+                && products::same_product(other.name(), accelerator.name())
+        });
+        if !known {
+            found.push(accelerator);
+        }
+    }
+    found.extend(search.described(&found)?);
+    if found.is_empty() {
+        return Err(search.nothing(profiles));
+    }
+    found.sort_by_key(|accelerator| (accelerator.preference, accelerator.origin));
+    Ok(found)
+}
+
+/// The spec, read, and the nodes that it allows.
+struct Search<'a> {
+    spec: &'a AcceleratorSpec,
+    /// `spec.memory`, as a process on such an accelerator finds it.
+    memory_bytes: Option<u64>,
+    /// `spec.memory` in MiB, as stated.
+    memory_mib: Option<u64>,
+    /// Nodes that the selector selects and whose taints are tolerated.
+    nodes: Vec<&'a NodeFacts>,
+    /// Taints that keep pods off nodes with accelerators.
+    blocking: BTreeSet<String>,
+    /// Nodes with accelerators that the selector excludes.
+    unselected: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(spec: &'a AcceleratorSpec, nodes: &'a [NodeFacts]) -> Result<Self, Refusal> {
+        let invalid = |message: String| Refusal::new(reasons::INVALID_ACCELERATOR, message);
+        let memory = spec
+            .memory
+            .as_ref()
+            .map(|memory| quantity::to_u64(memory).map_err(|error| invalid(format!("accelerator.memory: {error}"))))
+            .transpose()?;
+        if memory == Some(0) {
+            return Err(invalid("accelerator.memory is 0: write the memory of one accelerator, for example 80Gi".to_owned()));
+        }
+        if memory.is_some() && spec.products.len() > 1 {
+            return Err(invalid(
+                "accelerator.memory describes one product: name at most one in accelerator.products, or remove memory".to_owned(),
+            ));
+        }
+        let memory_mib = memory.map(|bytes| bytes >> 20);
+        if let (Some(stated), [product]) = (memory_mib, spec.products.as_slice())
+            && let Some(row) = products::find(product)
+            && !products::same_memory(stated, row.memory_mib)
+        {
+            return Err(invalid(format!(
+                "accelerator.memory is {}, but {product} has {}: remove memory, or name the product that has it",
+                human_bytes(stated << 20),
+                human_bytes(row.memory_mib << 20),
+            )));
+        }
+        let offering = |node: &&NodeFacts| node.allocatable.iter().any(|(name, count)| *count > 0 && wanted(spec, name));
+        let (selected, unselected): (Vec<_>, Vec<_>) = nodes.iter().filter(offering).partition(|node| selects(spec, node));
+        let (nodes, blocked): (Vec<_>, Vec<_>) = selected.into_iter().partition(|node| blocking_taint(spec, node).is_none());
+        let blocking = blocked.into_iter().filter_map(|node| blocking_taint(spec, node)).map(describe_taint).collect();
+        Ok(Self { spec, memory_bytes: memory_mib.map(usable_bytes), memory_mib, nodes, blocking, unselected: unselected.len() })
+    }
+
+    /// What the nodes offer and the spec asks for.
+    fn on_nodes(&self) -> Result<Vec<Accelerator>, Refusal> {
+        let resources = self.resources()?;
+        let mut groups: BTreeMap<Offer, Vec<&NodeFacts>> = BTreeMap::new();
+        for node in &self.nodes {
+            for resource_name in &resources {
+                if let Some(offer) = labels::offer(node, resource_name) {
+                    groups.entry(offer).or_default().push(node);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for (offer, members) in &groups {
+            let preference = self.preference(offer.product.as_deref());
+            if (!self.spec.products.is_empty() && preference.is_none()) || !self.right_size(offer, members) {
+                continue;
+            }
+            if let (Some(stated), Some(known)) = (self.memory_bytes, offer.memory_bytes)
+                && !products::same_memory(stated, known)
+            {
+                if preference.is_none() {
+                    continue;
+                }
+                return Err(Refusal::new(
+                    reasons::INVALID_ACCELERATOR,
+                    format!(
+                        "accelerator.memory is {}, but the {} of the nodes has {}: remove memory",
+                        human_bytes(stated),
+                        offer.product.as_deref().unwrap_or(&offer.resource_name),
+                        human_bytes(known)
+                    ),
+                ));
+            }
+            let same_kind: Vec<&NodeFacts> = self.nodes_of(&groups, |other| other.same_kind(offer), &offer.resource_name);
+            let others: Vec<&NodeFacts> = self.nodes_of(&groups, |other| !other.same_kind(offer), &offer.resource_name);
+            found.push(Accelerator {
+                resource_name: offer.resource_name.clone(),
+                product: offer.product.clone(),
+                memory_bytes: offer.memory_bytes.or(self.memory_bytes),
+                gpus_per_node: offer.count,
+                nodes: u32::try_from(members.len()).unwrap_or(u32::MAX),
+                cordoned_nodes: u32::try_from(members.iter().filter(|node| cordoned(node)).count()).unwrap_or(u32::MAX),
+                pods_per_card: offer.pods_per_card,
+                mig: offer.mig,
+                compute_capability: offer.compute_capability,
+                origin: Origin::Nodes,
+                node_affinity: affinity::requirements(&offer.resource_name, &same_kind, &others),
+                tolerated_taints: affinity::taint_keys(offer),
+                preference,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The resources to look for on the nodes.
+    fn resources(&self) -> Result<Vec<String>, Refusal> {
+        if let Some(name) = &self.spec.resource_name {
+            return Ok(vec![name.clone()]);
+        }
+        let offered: BTreeSet<&str> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.allocatable.iter())
+            .filter(|(name, count)| **count > 0 && labels::is_accelerator(name))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !self.spec.products.is_empty() || offered.len() <= 1 {
+            return Ok(offered.into_iter().map(str::to_owned).collect());
+        }
+        if offered.contains(DEFAULT_RESOURCE) {
+            return Ok(vec![DEFAULT_RESOURCE.to_owned()]);
+        }
+        Err(Refusal::new(
+            reasons::NO_ACCELERATOR_MATCHES,
+            format!(
+                "the nodes offer {}: say which one to use in accelerator.resourceName",
+                offered.into_iter().collect::<Vec<_>>().join(", ")
+            ),
+        ))
+    }
+
+    fn nodes_of(
+        &self,
+        groups: &BTreeMap<Offer, Vec<&'a NodeFacts>>,
+        keep: impl Fn(&Offer) -> bool,
+        resource: &str,
+    ) -> Vec<&'a NodeFacts> {
+        groups
+            .iter()
+            .filter(|(offer, _)| offer.resource_name == resource && keep(offer))
+            .flat_map(|(_, nodes)| nodes.clone())
+            .collect()
+    }
+
+    /// Whether a node has as many accelerators as the spec says, now or as discovered: a node of 8 of which one is broken
+    /// is still a node of 8.
+    fn right_size(&self, offer: &Offer, members: &[&NodeFacts]) -> bool {
+        let Some(wanted) = self.spec.gpus_per_node else { return true };
+        let label = format!("{}.count", labels::label_prefix(&offer.resource_name));
+        offer.count == wanted
+            || members.iter().all(|node| node.labels.get(&label).and_then(|count| count.parse().ok()) == Some(wanted))
+    }
+
+    /// Place of a product in the spec's list.
+    fn preference(&self, product: Option<&str>) -> Option<usize> {
+        let product = product?;
+        self.spec.products.iter().position(|named| {
+            let named = named.strip_suffix("-SHARED").unwrap_or(named);
+            products::same_product(named, product)
+        })
+    }
+
+    /// What a profile promises, where the spec asks for it.
+    fn of_profile(&self, profile: &AcceleratorProfile) -> Result<Option<Accelerator>, Refusal> {
+        let row = products::find(&profile.product);
+        let resource_name =
+            profile.resource_name.clone().unwrap_or_else(|| row.map_or(DEFAULT_RESOURCE, |row| row.resource_name).to_owned());
+        let preference = self.preference(Some(&profile.product));
+        let contradicts =
+            profile.node_selector.iter().any(|(key, value)| self.spec.node_selector.get(key).is_some_and(|wanted| wanted != value));
+        if (!self.spec.products.is_empty() && preference.is_none())
+            || self.spec.resource_name.as_ref().is_some_and(|wanted| *wanted != resource_name)
+            || self.spec.gpus_per_node.is_some_and(|wanted| wanted != profile.gpus_per_node)
+            || contradicts
+        {
+            return Ok(None);
+        }
+        let stated = profile.memory.as_ref().map(quantity::to_u64).transpose().map_err(|error| {
+            Refusal::new(
+                reasons::INVALID_ACCELERATOR,
+                format!("memory of the accelerator profile `{}` in the operator's configuration: {error}", profile.name),
+            )
+        })?;
+        let memory_bytes = stated.map(|bytes| bytes >> 20).or(row.map(|row| row.memory_mib)).map(usable_bytes);
+        if let (Some(wanted), Some(known)) = (self.memory_bytes, memory_bytes)
+            && !products::same_memory(wanted, known)
+        {
+            return Ok(None);
+        }
+        let node_affinity = if profile.node_selector.is_empty() {
+            affinity::not_on(&resource_name, &self.nodes)
+        } else {
+            profile
+                .node_selector
+                .iter()
+                .map(|(key, value)| LabelRequirement { key: key.clone(), operator: LabelOperator::In, values: vec![value.clone()] })
+                .collect()
+        };
+        Ok(Some(Accelerator {
+            tolerated_taints: vec![resource_name.clone()],
+            mig: resource_name.starts_with("nvidia.com/mig-") || profile.product.contains("-MIG-"),
+            resource_name,
+            product: Some(profile.product.clone()),
+            memory_bytes: memory_bytes.or(self.memory_bytes),
+            gpus_per_node: profile.gpus_per_node.max(1),
+            nodes: 0,
+            cordoned_nodes: 0,
+            pods_per_card: if profile.product.ends_with("-SHARED") { 2 } else { 1 },
+            compute_capability: row.and_then(products::Product::compute_capability),
+            origin: Origin::Profile,
+            node_affinity,
+            preference,
+        }))
+    }
+
+    /// What the spec itself describes: named products that neither a node nor a profile has, and memory without a product.
+    fn described(&self, found: &[Accelerator]) -> Result<Vec<Accelerator>, Refusal> {
+        let mut described = Vec::new();
+        let mut unknown = Vec::new();
+        for (index, product) in self.spec.products.iter().enumerate() {
+            if found.iter().any(|accelerator| accelerator.preference == Some(index)) {
+                continue;
+            }
+            match (products::find(product), self.memory_mib) {
+                (Some(row), None) => described.push(self.to_come(Some(product), row.memory_mib, Origin::Table, Some(index))),
+                (_, Some(memory)) => described.push(self.to_come(Some(product), memory, Origin::Spec, Some(index))),
+                (None, None) => unknown.push(product.as_str()),
+            }
+        }
+        if let (true, Some(memory), true) = (self.spec.products.is_empty(), self.memory_mib, found.is_empty()) {
+            described.push(self.to_come(None, memory, Origin::Spec, None));
+        }
+        if found.is_empty() && described.is_empty() && !unknown.is_empty() {
+            return Err(Refusal::new(
+                reasons::NO_ACCELERATOR_MATCHES,
+                format!(
+                    "{} is offered by no node and no accelerator profile, and is not in the built-in table: set accelerator.memory and \
+                     accelerator.gpusPerNode beside it{}{}",
+                    unknown.join(", "),
+                    self.offered_instead(),
+                    self.kept_off(),
+                ),
+            ));
+        }
+        Ok(described)
+    }
+
+    fn to_come(&self, product: Option<&String>, memory_mib: u64, origin: Origin, preference: Option<usize>) -> Accelerator {
+        let row = product.and_then(|product| products::find(product));
+        let resource_name =
+            self.spec.resource_name.clone().unwrap_or_else(|| row.map_or(DEFAULT_RESOURCE, |row| row.resource_name).to_owned());
+        let named = |part: &str| product.is_some_and(|product| product.contains(part));
+        Accelerator {
+            tolerated_taints: vec![resource_name.clone()],
+            mig: resource_name.starts_with("nvidia.com/mig-") || named("-MIG-"),
+            node_affinity: affinity::not_on(&resource_name, &self.nodes),
+            resource_name,
+            product: product.cloned(),
+            memory_bytes: Some(usable_bytes(memory_mib)),
+            gpus_per_node: self.spec.gpus_per_node.unwrap_or(ASSUMED_GPUS_PER_NODE),
+            nodes: 0,
+            cordoned_nodes: 0,
+            pods_per_card: if named("-SHARED") { 2 } else { 1 },
+            compute_capability: row.and_then(products::Product::compute_capability),
+            origin,
+            preference,
+        }
+    }
+
+    /// Why there is nothing at all.
+    fn nothing(&self, profiles: &[AcceleratorProfile]) -> Refusal {
+        let asked = self.spec.resource_name.is_some() || !self.spec.node_selector.is_empty() || self.spec.gpus_per_node.is_some();
+        let exists = !self.nodes.is_empty() || !self.blocking.is_empty() || self.unselected > 0 || !profiles.is_empty();
+        if exists || (asked && !profiles.is_empty()) {
+            let unselected =
+                if self.unselected > 0 { "; accelerator.nodeSelector excludes every other node with accelerators" } else { "" };
+            return Refusal::new(
+                reasons::NO_ACCELERATOR_MATCHES,
+                format!(
+                    "no node and no accelerator profile has what spec.vllm.accelerator asks for: change it{}{unselected}{}",
+                    self.offered_instead(),
+                    self.kept_off()
+                ),
+            );
+        }
+        Refusal::new(
+            reasons::NO_ACCELERATOR_KNOWN,
+            "no node offers an accelerator, and none is described: name one in spec.vllm.accelerator.products (with memory and gpusPerNode \
+             if it is not in the built-in table), or add an accelerator profile to the operator's configuration, or add a node whose device \
+             plugin offers nvidia.com/gpu",
+        )
+    }
+
+    /// The products of the nodes, for a message.
+    fn offered_instead(&self) -> String {
+        let offered: BTreeSet<String> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.allocatable.keys().filter_map(|name| labels::offer(node, name)))
+            .filter_map(|offer| offer.product)
+            .collect();
+        if offered.is_empty() {
+            String::new()
+        } else {
+            format!(", or use what the nodes offer: {}", offered.into_iter().collect::<Vec<_>>().join(", "))
+        }
+    }
+
+    /// The taints that keep pods off, for a message.
+    fn kept_off(&self) -> String {
+        if self.blocking.is_empty() {
+            return String::new();
+        }
+        format!(
+            "; nodes with accelerators carry the taint {}: tolerate it in accelerator.tolerations to use them",
+            self.blocking.iter().cloned().collect::<Vec<_>>().join(", ")
+        )
+    }
+}
+
+/// Whether a resource may be used at all.
+fn wanted(spec: &AcceleratorSpec, resource_name: &str) -> bool {
+    match &spec.resource_name {
+        Some(wanted) => wanted == resource_name,
+        None => labels::is_accelerator(resource_name),
+    }
+}
+
+fn selects(spec: &AcceleratorSpec, node: &NodeFacts) -> bool {
+    spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// Whether new pods are kept off a node for now.
+fn cordoned(node: &NodeFacts) -> bool {
+    node.unschedulable || node.taints.iter().any(|taint| repels(taint) && passing(taint))
+}
+
+fn passing(taint: &Taint) -> bool {
+    PASSING_TAINTS.iter().any(|prefix| taint.key.starts_with(prefix))
+}
+
+fn repels(taint: &Taint) -> bool {
+    taint.effect != "PreferNoSchedule"
+}
+
+/// The first taint of a node that keeps the pods off for good.
+fn blocking_taint<'a>(spec: &AcceleratorSpec, node: &'a NodeFacts) -> Option<&'a Taint> {
+    // The pods tolerate the taints of every accelerator resource that they may ask for.
+    let of_resource = |taint: &Taint| {
+        wanted(spec, &taint.key)
+            || (taint.key == "nvidia.com/gpu" && spec.resource_name.as_ref().is_some_and(|name| name.starts_with("nvidia.com/")))
+    };
+    node.taints.iter().find(|taint| {
+        repels(taint)
+            && !passing(taint)
+            && !of_resource(taint)
+            && !spec.tolerations.iter().any(|toleration| tolerates(toleration, taint))
+    })
+}
+
+/// The rule of Kubernetes: an empty key with Exists tolerates everything, an empty effect every effect.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    let key = match toleration.key.as_deref() {
+        None | Some("") => exists,
+        Some(key) => key == taint.key,
+    };
+    let effect = toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
+    let value = exists || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
+    key && effect && value
+}
+
+fn describe_taint(taint: &Taint) -> String {
+    match taint.value.as_deref() {
+        None | Some("") => format!("{}:{}", taint.key, taint.effect),
+        Some(value) => format!("{}={value}:{}", taint.key, taint.effect),
+    }
+}
+
+#[cfg(test)]
+#[path = "candidates_tests.rs"]
+mod tests;

@@ -1,0 +1,1 @@
+//! The facts of a model as its `config.json` states them.

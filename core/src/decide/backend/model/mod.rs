@@ -1,0 +1,5 @@
+//! What is known about a model: from the user, from the built-in catalogue, from the model's own `config.json`.
+
+pub mod catalogue;
+pub mod config;
+pub mod resolve;
