@@ -1,3 +1,10 @@
 //! InferenceBackend: what to make of a backend, given the cluster.
 
+pub mod arguments;
+pub mod children;
+pub mod clocks;
+pub mod engine_errors;
 pub mod facts;
+pub mod model_source;
+pub mod patch;
+pub mod rollout;
