@@ -39,7 +39,7 @@ pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
         spec: DeploymentSpec {
             replicas: Some(saturating_i32(u64::from(plan.replicas))),
             selector: LabelSelector { match_labels: Some(selector(plan.name)), ..LabelSelector::default() },
-            strategy: Some(strategy(plan.in_place)),
+            strategy: Some(strategy(plan.max_unavailable)),
             progress_deadline_seconds: Some(saturating_i32(clocks.progress_deadline())),
             revision_history_limit: Some(REVISION_HISTORY_LIMIT),
             template: pod::template(plan, &clocks)?,
@@ -61,15 +61,14 @@ pub fn sizing_in_force(annotations: &BTreeMap<String, String>) -> Option<SizingS
     serde_json::from_str::<Value>(annotations.get(SIZING_ANNOTATION)?).ok().and_then(|value| serde_json::from_value(value).ok())
 }
 
-/// Surge: the new pod first, and no old pod ends before it answers. In place: an old pod ends first, and its accelerators go
-/// to the new one. Never both zero, which the API server refuses.
-fn strategy(in_place: bool) -> DeploymentStrategy {
-    let (surge, unavailable) = if in_place { (0, 1) } else { (1, 0) };
+/// With none that may be unavailable, one pod is added and no old one ends before it answers; otherwise old pods end first,
+/// and their accelerators go to the new ones. Never both zero, which the API server refuses.
+fn strategy(max_unavailable: u32) -> DeploymentStrategy {
     DeploymentStrategy {
         type_: Some("RollingUpdate".to_owned()),
         rolling_update: Some(RollingUpdateDeployment {
-            max_surge: Some(IntOrString::Int(surge)),
-            max_unavailable: Some(IntOrString::Int(unavailable)),
+            max_surge: Some(IntOrString::Int(i32::from(max_unavailable == 0))),
+            max_unavailable: Some(IntOrString::Int(saturating_i32(u64::from(max_unavailable)))),
         }),
     }
 }

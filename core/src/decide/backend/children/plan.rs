@@ -26,8 +26,9 @@ pub struct Plan<'a> {
     pub placement: Placement,
     /// Replicas that are wanted.
     pub replicas: u32,
-    /// Whether a rollout ends an old pod before it starts a new one.
-    pub in_place: bool,
+    /// Replicas that a rollout may take away before new ones answer, as [`crate::decide::backend::rollout`] says. 0: none,
+    /// and the new pod starts first.
+    pub max_unavailable: u32,
     /// The image of the container.
     pub image: &'a str,
     /// The operator's configuration.
