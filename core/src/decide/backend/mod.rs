@@ -1,6 +1,13 @@
 //! InferenceBackend: what to make of a backend, given the cluster.
 
 pub mod accelerator;
+pub mod arguments;
+pub mod children;
+pub mod clocks;
+pub mod engine_errors;
 pub mod facts;
 pub mod model;
+pub mod model_source;
+pub mod patch;
+pub mod rollout;
 pub mod sizing;

@@ -1,0 +1,79 @@
+//! The Deployment of a self-hosted model.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::{BuildError, Plan, child, metadata, pod, selector};
+use crate::api::status::SizingStatus;
+use crate::decide::backend::clocks::Clocks;
+use crate::decide::backend::patch;
+use crate::decide::decision::{ApplyMode, Child};
+
+/// Annotation of the Deployment that holds the sizing in force, so that a lost status changes no pod. It stands on the
+/// Deployment and not on its pods: a better worded derivation restarts nothing.
+pub const SIZING_ANNOTATION: &str = "quartermaster.dev/sizing";
+
+/// Old ReplicaSets that are kept for `kubectl rollout undo`.
+const REVISION_HISTORY_LIMIT: i32 = 3;
+
+/// The Deployment `<backend>-backend`, with `podTemplatePatch` merged last.
+///
+/// # Errors
+///
+/// A duration that cannot be read, a cache that the configuration does not offer, or a patch that asks for too much.
+pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
+    let clocks = Clocks::of(plan.vllm, plan.sizing)?;
+    let mut metadata = metadata(plan);
+    let sizing = serde_json::to_string(plan.sizing).map_err(|source| BuildError::Serialize {
+        kind: "SizingStatus",
+        name: plan.name.to_owned(),
+        source,
+    })?;
+    metadata.annotations = Some(BTreeMap::from([(SIZING_ANNOTATION.to_owned(), sizing)]));
+    let deployment = Deployment {
+        metadata,
+        spec: DeploymentSpec {
+            replicas: Some(saturating_i32(u64::from(plan.replicas))),
+            selector: LabelSelector { match_labels: Some(selector(plan.name)), ..LabelSelector::default() },
+            strategy: Some(strategy(plan.max_unavailable)),
+            progress_deadline_seconds: Some(saturating_i32(clocks.progress_deadline())),
+            revision_history_limit: Some(REVISION_HISTORY_LIMIT),
+            template: pod::template(plan, &clocks)?,
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    };
+    let mut child = child(plan, "Deployment", &deployment, ApplyMode::Apply)?;
+    if let Some(wanted) = &plan.vllm.pod_template_patch
+        && let Some(template) = child.object.pointer_mut("/spec/template")
+    {
+        *template = patch::merge(template.take(), wanted)?;
+    }
+    Ok(child)
+}
+
+/// The sizing that a Deployment was made from, if its annotations hold one that can be read.
+pub fn sizing_in_force(annotations: &BTreeMap<String, String>) -> Option<SizingStatus> {
+    serde_json::from_str::<Value>(annotations.get(SIZING_ANNOTATION)?).ok().and_then(|value| serde_json::from_value(value).ok())
+}
+
+/// With none that may be unavailable, one pod is added and no old one ends before it answers; otherwise old pods end first,
+/// and their accelerators go to the new ones. Never both zero, which the API server refuses.
+fn strategy(max_unavailable: u32) -> DeploymentStrategy {
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(i32::from(max_unavailable == 0))),
+            max_unavailable: Some(IntOrString::Int(saturating_i32(u64::from(max_unavailable)))),
+        }),
+    }
+}
+
+/// The number, or the largest that the API has room for.
+pub(super) fn saturating_i32(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
