@@ -1,0 +1,32 @@
+# Thin on purpose: dev/bootstrap.sh brings what the machine lacks, quartermaster-dev does the rest.
+
+# rustup changes only login shells.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+dev := cargo run --quiet -p quartermaster-dev --
+
+.PHONY: help demo test cluster down soak bench bootstrap
+
+help: ## Say what the other targets do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: bootstrap ## Start a control plane with fake GPU nodes, show what Quartermaster makes of the examples, stop it
+	@$(dev) with-cluster --nodes -- dev/demo.sh
+
+test: ## Build, lint and test everything against a real control plane
+	@dev/test.sh
+
+cluster: bootstrap ## Start a control plane that stays, and print the two lines that make kubectl use it
+	@$(dev) cluster up --keep --nodes
+
+down: bootstrap ## Stop what 'make cluster' started, and clean what killed runs have left
+	@$(dev) cluster down --all
+
+soak: bootstrap ## Run the tests that take too long for 'make test'
+	@$(dev) with-cluster --nodes -- cargo test --workspace --locked --no-fail-fast -- --ignored
+
+bench: bootstrap ## Measure
+	@$(dev) with-cluster --nodes -- cargo bench --workspace --locked
+
+bootstrap:
+	@dev/bootstrap.sh

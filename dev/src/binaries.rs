@@ -1,0 +1,60 @@
+//! Where the binaries of the control plane are.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+
+/// The binaries that `dev/bootstrap.sh` has built, or that `KUBEBUILDER_ASSETS` names.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    paths: BTreeMap<String, PathBuf>,
+}
+
+impl Binaries {
+    /// Asks `dev/bootstrap.sh`, which alone knows where it puts them. Builds nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the script cannot be run, or when one of the binaries does not exist.
+    pub fn locate() -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bootstrap.sh");
+        let program = format!("{} where", script.display());
+        let output = Command::new("bash")
+            .arg(&script)
+            .arg("where")
+            .output()
+            .map_err(|source| Error::StartProgram { program: program.clone(), source })?;
+        if !output.status.success() {
+            return Err(Error::RunProgram {
+                program,
+                status: output.status,
+                output: String::from_utf8_lossy(&output.stderr).into_owned(),
+            });
+        }
+        let mut paths = BTreeMap::new();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            if let Some((name, path)) = line.split_once(' ') {
+                let path = PathBuf::from(path);
+                if !path.is_file() {
+                    return Err(Error::FindBinary { name: name.to_owned(), path });
+                }
+                paths.insert(name.to_owned(), path);
+            }
+        }
+        Ok(Self { paths })
+    }
+
+    /// The path of one binary, by the name in `dev/bootstrap.sh`, such as `kube-apiserver`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name.
+    pub fn path(&self, name: &str) -> Result<&Path> {
+        self.paths
+            .get(name)
+            .map(PathBuf::as_path)
+            .ok_or_else(|| Error::FindBinary { name: name.to_owned(), path: PathBuf::from(name) })
+    }
+}

@@ -1,0 +1,152 @@
+//! The errors of this crate.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// What can go wrong while a control plane is started, used or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither `XDG_CACHE_HOME` nor `HOME` says where the cache is.
+    #[error("failed to find the cache directory: neither XDG_CACHE_HOME nor HOME is set")]
+    FindCache,
+    /// A file or directory could not be used.
+    #[error("failed to {action} {}", path.display())]
+    UseFile {
+        /// What was being done, such as `read`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A binary of the control plane has not been built.
+    #[error("failed to find {name}: {} does not exist; run dev/bootstrap.sh", path.display())]
+    FindBinary {
+        /// Name of the binary.
+        name: String,
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// Every slot is in use by another run, kept, or has a port that something else listens on.
+    #[error("failed to claim a slot: all {slots} are in use, kept, or have a port that is taken; see 'cluster list'")]
+    ClaimSlot {
+        /// How many slots there are.
+        slots: u8,
+    },
+    /// A program could not be started.
+    #[error("failed to start {program}")]
+    StartProgram {
+        /// The program.
+        program: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A program ended with a failure.
+    #[error("failed to run {program}: {status}\n{output}")]
+    RunProgram {
+        /// The program and what it was asked to do.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        output: String,
+    },
+    /// A process of the control plane ended although it should run.
+    #[error("failed to keep {component} running; the end of its log:\n{log}")]
+    RunComponent {
+        /// Name of the component, such as `kwok-controller`.
+        component: String,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// Something did not become true in time.
+    #[error("failed to wait for {what} within {seconds} s: {last}")]
+    Wait {
+        /// What was waited for.
+        what: String,
+        /// How long, in seconds.
+        seconds: u64,
+        /// What was seen last.
+        last: String,
+    },
+    /// Processes did not end although they were killed.
+    #[error("failed to end the processes {pids:?} of {}", directory.display())]
+    EndProcesses {
+        /// Their process ids.
+        pids: Vec<i32>,
+        /// The directory of the slot that they belong to.
+        directory: PathBuf,
+    },
+    /// A kubeconfig could not be read or used.
+    #[error("failed to use the kubeconfig {}", path.display())]
+    UseKubeconfig {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The API server refused or failed a request.
+    #[error("failed to {action}")]
+    CallApi {
+        /// What was asked of it.
+        action: String,
+        /// Its answer.
+        source: Box<kube::Error>,
+    },
+    /// The answer to a TokenRequest holds no token.
+    #[error("failed to read the token of the ServiceAccount {account}: the answer holds none")]
+    ReadToken {
+        /// Namespace and name of the account.
+        account: String,
+    },
+    /// A file could not be rendered.
+    #[error("failed to render {what}")]
+    Render {
+        /// Which file.
+        what: &'static str,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The environment does not tell of a control plane.
+    #[error("failed to find a control plane: {variable} is not set; run this under 'quartermaster-dev with-cluster'")]
+    FindControlPlane {
+        /// The variable that is missing or has no usable value.
+        variable: &'static str,
+    },
+    /// A signal handler could not be installed.
+    #[error("failed to listen for signals")]
+    ListenForSignals {
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of a file operation, for `map_err`.
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::UseFile { action, path, source }
+    }
+
+    /// An error of an API call, for `map_err`.
+    pub(crate) fn api(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let action = action.into();
+        move |source| Self::CallApi { action, source: Box::new(source) }
+    }
+
+    /// This error and all its sources, on one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,24 @@
+//! The development control plane: what every test and demonstration of Quartermaster runs against.
+//!
+//! A real etcd, kube-apiserver, kube-controller-manager and kube-scheduler, and [kwok](https://kwok.sigs.k8s.io),
+//! which plays the kubelets of fake nodes. RBAC, admission, garbage collection and scheduling are therefore real;
+//! only what a node would run is not.
+//!
+//! - [`control_plane`] starts and stops one, and says how to reach it.
+//! - [`nodes`] creates fake nodes with GPUs, labelled as NVIDIA's GPU feature discovery labels them.
+//! - [`account`] creates a ServiceAccount under given rules, and a kubeconfig that acts as it.
+//! - [`slot`] keeps several control planes on one machine apart, and cleans up after killed ones.
+//!
+//! This is development tooling for Linux: it is never in the image and never in the chart.
+
+pub mod account;
+pub mod binaries;
+mod configuration;
+pub mod control_plane;
+pub mod error;
+pub mod nodes;
+pub mod processes;
+pub mod slot;
+
+pub use control_plane::{Connection, ControlPlane, Options};
+pub use error::{Error, Result};

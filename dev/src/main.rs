@@ -1,0 +1,219 @@
+//! `quartermaster-dev`: the development control plane on the command line.
+
+mod command;
+mod interrupt;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use quartermaster_dev::slot::{self, State};
+use quartermaster_dev::{Connection, ControlPlane, Options, Result, nodes};
+
+use crate::interrupt::Interrupts;
+
+/// Real Kubernetes control planes for tests and demonstrations, with fake GPU nodes.
+///
+/// Each is a real etcd, kube-apiserver, kube-controller-manager and kube-scheduler, with kwok in place of kubelets:
+/// RBAC, admission, garbage collection and scheduling are real, pods only seem to run. dev/bootstrap.sh builds the
+/// binaries once. A control plane starts in about 4 s and takes about 560 MB.
+///
+/// Several can run at once: each claims a slot, which fixes its ports and address ranges. When the command that
+/// started one ends or is interrupted, the control plane ends with it. What a killed run has left is cleaned by the
+/// next start. Everything is in ~/.cache/quartermaster (or $XDG_CACHE_HOME/quartermaster).
+#[derive(Debug, Parser)]
+#[command(name = "quartermaster-dev", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Start, stop and list control planes.
+    #[command(subcommand)]
+    Cluster(ClusterAction),
+    /// Start a control plane, run a command against it, stop everything, and exit with the command's code.
+    ///
+    /// The command's environment has:
+    ///
+    ///   KUBECONFIG, QUARTERMASTER_KUBECONFIG  the administrator's kubeconfig
+    ///   QUARTERMASTER_AUDIT_LOG               every request of every ServiceAccount outside kube-system, a line each
+    ///   QUARTERMASTER_KUBECTL                 a kubectl of the same version
+    ///   QUARTERMASTER_SLOT                    the number k of the slot; local pods have 127.(64+2k).0.0/16
+    ///   QUARTERMASTER_DIRECTORY               a directory that goes with the control plane
+    ///
+    /// SIGINT, SIGTERM and SIGHUP are forwarded to the command, which has 30 s to end; the exit code is then 128 plus
+    /// the signal's number. A second signal does not wait. Processes that the command leaves behind are ended.
+    #[command(verbatim_doc_comment)]
+    WithCluster {
+        #[command(flatten)]
+        start: Start,
+        /// The command and its arguments.
+        #[arg(required = true, last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterAction {
+    /// Start a control plane and print how to use it with kubectl.
+    ///
+    /// Without --keep it runs until this command is interrupted.
+    Up {
+        #[command(flatten)]
+        start: Start,
+        /// Return at once and let it run until 'cluster down'.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Stop kept control planes and clean what killed runs have left.
+    ///
+    /// Control planes that another run uses right now are left alone.
+    Down {
+        /// Stop the kept control planes in these slots.
+        #[arg(value_name = "SLOT", required_unless_present = "all")]
+        slots: Vec<u8>,
+        /// Stop all kept ones.
+        #[arg(long, conflicts_with = "slots")]
+        all: bool,
+    },
+    /// List the control planes on this machine.
+    List,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct Start {
+    /// Create the fleet of fake nodes: H100, L4, A100 in MIG, a time-sliced T4, and one without GPU.
+    #[arg(long)]
+    nodes: bool,
+    /// Seconds within which the control plane must work.
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    ready_within: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report(&format!("error: failed to start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments.action)) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&format!("error: {}", error.chain()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(action: Action) -> Result<ExitCode> {
+    match action {
+        Action::Cluster(ClusterAction::Up { start: options, keep }) => up(options, keep).await,
+        Action::Cluster(ClusterAction::Down { slots, all }) => down(&slots, all),
+        Action::Cluster(ClusterAction::List) => list(),
+        Action::WithCluster { start: options, command } => {
+            let mut interrupts = Interrupts::listen()?;
+            command::adopt_orphans();
+            let control_plane = match interrupts.or(start(options)).await {
+                Ok(started) => started?,
+                Err(signal) => return Ok(signal.exit_code()),
+            };
+            let code = command::run(&command, control_plane.connection(), &mut interrupts).await;
+            command::end_what_is_left(control_plane.connection());
+            control_plane.stop()?;
+            // A command may have started control planes of its own, and may have been killed.
+            slot::clean_leftovers(report)?;
+            code
+        }
+    }
+}
+
+async fn start(options: Start) -> Result<ControlPlane> {
+    let ready_within = Duration::from_secs(options.ready_within);
+    let control_plane = ControlPlane::start(Options { ready_within, report }).await?;
+    if options.nodes {
+        let fleet = nodes::fleet();
+        report(&format!("creating {} fake nodes", fleet.len()));
+        nodes::create(control_plane.connection(), &fleet).await?;
+    }
+    Ok(control_plane)
+}
+
+async fn up(options: Start, keep: bool) -> Result<ExitCode> {
+    let mut interrupts = Interrupts::listen()?;
+    let control_plane = match interrupts.or(start(options)).await {
+        Ok(started) => started?,
+        Err(signal) => return Ok(signal.exit_code()),
+    };
+    if keep {
+        let connection = control_plane.keep()?;
+        print_use(&connection);
+        report(&format!("slot {} is kept; 'make down' or 'cluster down {0}' stops it", connection.slot()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_use(control_plane.connection());
+    report("running until interrupted");
+    let signal = interrupts.next().await;
+    control_plane.stop()?;
+    Ok(signal.exit_code())
+}
+
+fn down(slots: &[u8], all: bool) -> Result<ExitCode> {
+    let cleaned = slot::clean_where(report, |number, state| all || *state == State::Leftover || slots.contains(&number))?;
+    let mut code = ExitCode::SUCCESS;
+    for (number, state) in slot::list()? {
+        if let State::InUse(owner) = state
+            && (all || slots.contains(&number))
+        {
+            report(&format!("left slot {number} alone: {} uses it", process(owner)));
+        }
+    }
+    for number in slots.iter().filter(|number| !cleaned.contains(number)) {
+        report(&format!("error: nothing was stopped in slot {number}"));
+        code = ExitCode::FAILURE;
+    }
+    if all && cleaned.is_empty() {
+        report("nothing to stop");
+    }
+    Ok(code)
+}
+
+fn list() -> Result<ExitCode> {
+    println!("{:<6}STATE", "SLOT");
+    for (number, state) in slot::list()? {
+        let state = match state {
+            State::InUse(owner) => format!("in use by {}", process(owner)),
+            State::Kept => "kept".to_owned(),
+            State::Leftover => "leftover of a killed run".to_owned(),
+        };
+        println!("{number:<6}{state}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn process(pid: Option<i32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// The two lines that make kubectl use this control plane.
+fn print_use(connection: &Connection) {
+    println!("export KUBECONFIG={}", quoted(connection.kubeconfig()));
+    println!("alias kubectl={}", quoted(connection.kubectl()));
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// One line of progress, on standard error, so that standard output holds results alone.
+fn report(line: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(io::stderr(), "quartermaster-dev: {line}");
+}

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+#
+# Everything that has to hold: builds, lints, and tests against a real control plane. Starts what it needs, leaves
+# nothing running, prints the minutes of each stage, and ends with one line that counts.
+
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# rustup changes only login shells.
+[ ! -d "$HOME/.cargo/bin" ] || PATH=$PATH:$HOME/.cargo/bin
+
+OUTPUT=$(mktemp -d)
+readonly OUTPUT
+STAGES=()
+
+finish() {
+  local code=$?
+  printf '\n'
+  # An empty array is unset in the eyes of older bashes.
+  [ ${#STAGES[@]} -eq 0 ] || printf '%s\n' "${STAGES[@]}"
+  # cargo prints one such line for each test binary:
+  # "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s"
+  cat "$OUTPUT"/*.log 2>/dev/null | awk -v code="$code" '
+    /^test result: / {
+      for (i = 1; i < NF; i++) {
+        if ($(i + 1) ~ /^passed/) passed += $i
+        if ($(i + 1) ~ /^failed/) failed += $i
+        if ($(i + 1) ~ /^ignored/) ignored += $i
+      }
+    }
+    END {
+      # A stage that failed without a failing test, such as the build or the lint, is a failure all the same.
+      if (code != 0 && failed == 0) failed = 1
+      printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored
+    }'
+  rm -rf "$OUTPUT"
+  exit "$code"
+}
+trap finish EXIT
+
+# stage NAME COMMAND...: runs the command, keeps its output for the count, notes the time; stops at the first failure.
+stage() {
+  local name=$1 start=$SECONDS code=0 result=ok
+  shift
+  printf '\n== %s\n' "$name"
+  "$@" 2>&1 | tee "$OUTPUT/$name.log" || code=$?
+  [ "$code" -eq 0 ] || result=FAILED
+  STAGES+=("$(awk -v name="$name" -v seconds=$((SECONDS - start)) -v result="$result" \
+    'BEGIN {printf "%-14s %5.1f min  %s", name, seconds / 60, result}')")
+  return "$code"
+}
+
+lint() {
+  cargo fmt --all --check
+  cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+}
+
+stage bootstrap dev/bootstrap.sh
+stage build cargo build --workspace --all-targets --locked
+stage lint lint
+stage unit cargo test --workspace --locked --lib --bins
+stage control-plane cargo run --quiet --locked -p quartermaster-dev -- with-cluster --nodes -- \
+  cargo test --workspace --locked --no-fail-fast --test '*'
