@@ -1,0 +1,248 @@
+//! Checks of external backends: what is asked, what an answer means, and which changes are worth a look at the object.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::facts::{CheckOutcome, HealthFacts, KeyFacts};
+use super::provider;
+use crate::api::duration::ParseDurationError;
+use crate::api::external::{HealthCheck, HealthCheckType, Provider};
+
+/// How an external backend is checked, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckSettings {
+    /// What is asked: what the spec says where the provider allows it, else Endpoint.
+    pub type_: HealthCheckType,
+    /// Time between two checks, at least one second.
+    pub interval: Duration,
+    /// Time that one check may take, from 100 ms to 5 min.
+    pub timeout: Duration,
+    /// Failed checks in a row until the backend counts as unhealthy.
+    pub failure_threshold: u32,
+}
+
+impl CheckSettings {
+    /// The settings of a backend. Fails for a duration that does not follow the format, which the schema refuses too.
+    pub fn of(check: Option<&HealthCheck>, provider: Provider, model: &str) -> Result<Self, ParseDurationError> {
+        let default = HealthCheck::default();
+        let check = check.unwrap_or(&default);
+        let type_ = match check.type_ {
+            None | Some(HealthCheckType::ModelLoaded) if provider::lists_models(provider) => HealthCheckType::ModelLoaded,
+            Some(HealthCheckType::Inference) if provider::probe(provider, model).is_some() => HealthCheckType::Inference,
+            _ => HealthCheckType::Endpoint,
+        };
+        let (interval, timeout) = match type_ {
+            HealthCheckType::Inference => (Duration::from_secs(600), Duration::from_secs(30)),
+            HealthCheckType::Endpoint | HealthCheckType::ModelLoaded => (Duration::from_secs(30), Duration::from_secs(5)),
+        };
+        let given = |duration: &Option<crate::api::duration::Duration>, default| match duration {
+            Some(duration) => duration.to_std(),
+            None => Ok(default),
+        };
+        Ok(Self {
+            type_,
+            interval: given(&check.interval, interval)?.max(Duration::from_secs(1)),
+            timeout: given(&check.timeout, timeout)?.clamp(Duration::from_millis(100), Duration::from_secs(300)),
+            failure_threshold: check.failure_threshold.unwrap_or(3).max(1),
+        })
+    }
+}
+
+/// What a check sends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckRequest {
+    /// The address.
+    pub url: String,
+    /// The body of a POST; a GET when absent.
+    pub body: Option<Value>,
+    /// Bytes of the answer that are read at most.
+    pub body_limit: usize,
+}
+
+/// Bytes of an answer that only its status and error code matter of.
+const SMALL_ANSWER: usize = 64 << 10;
+/// Bytes of a list of models. OpenRouter's, the longest known, has about one MiB.
+const LIST_OF_MODELS: usize = 4 << 20;
+
+/// What a check of this kind sends to a backend at `base`.
+///
+/// Endpoint reads the list of models where there is one, so that a wrong key shows; Bedrock's and Vertex AI's addresses
+/// answer a call that needs no right.
+pub fn request(type_: HealthCheckType, provider: Provider, base: &str, model: &str) -> CheckRequest {
+    if type_ == HealthCheckType::Inference
+        && let Some(probe) = provider::probe(provider, model)
+    {
+        let url = provider::join(provider, base, &probe.path);
+        return CheckRequest { url, body: Some(probe.body), body_limit: SMALL_ANSWER };
+    }
+    let fallback = if provider::refusal_is_about_the_key(provider) { "models" } else { "" };
+    let url = provider::join(provider, base, provider::models_path(provider).unwrap_or(fallback));
+    let body_limit = if type_ == HealthCheckType::ModelLoaded { LIST_OF_MODELS } else { SMALL_ANSWER };
+    CheckRequest { url, body: None, body_limit }
+}
+
+/// An answer to a check.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckAnswer<'answer> {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, up to the limit.
+    pub body: &'answer [u8],
+    /// Whether the body ended within the limit.
+    pub complete: bool,
+}
+
+/// What an answer says about the backend and the key.
+pub fn judge(type_: HealthCheckType, provider: Provider, model: &str, answer: CheckAnswer<'_>) -> CheckOutcome {
+    let about_the_key = type_ == HealthCheckType::Inference || provider::refusal_is_about_the_key(provider);
+    let error = ErrorWords::read(answer.body);
+    match answer.status {
+        401 | 403 if about_the_key => CheckOutcome::Unauthorized,
+        // Gemini refuses a wrong key with 400.
+        400 if error.mentions(&["API key not valid", "API_KEY_INVALID", "API key expired"]) => CheckOutcome::Unauthorized,
+        // A reasoning model of OpenAI that hits the limit of one token has answered.
+        400 if error.mentions(&["model output limit was reached"]) => CheckOutcome::Healthy,
+        402 => failed(answer.status, "the provider wants payment"),
+        status if error.mentions(&QUOTA_WORDS) && status >= 400 => failed(status, "the provider says that the quota is used up"),
+        429 => CheckOutcome::RateLimited,
+        300..=399 => failed(answer.status, "a redirect, which is not followed: name the final address in baseURL"),
+        500.. => failed(answer.status, "the server's own error"),
+        status => match type_ {
+            HealthCheckType::Endpoint => CheckOutcome::Healthy,
+            HealthCheckType::ModelLoaded => judge_list(provider, model, answer),
+            HealthCheckType::Inference => match status {
+                200..=299 if error.is_error => failed(status, "the answer carries an error"),
+                200..=299 => CheckOutcome::Healthy,
+                404 if error.mentions(&["model"]) => CheckOutcome::ModelNotListed,
+                400 if error.mentions(&["model_not_found", "invalid model", "is not a valid model"]) => {
+                    CheckOutcome::ModelNotListed
+                }
+                404 | 405 => failed(status, "the server has no such path: look at baseURL"),
+                _ => failed(status, "the server refuses the call of one token"),
+            },
+        },
+    }
+}
+
+/// Words of errors that say that money or a quota is at its end (OpenAI, Anthropic, Gemini), and not only the rate.
+const QUOTA_WORDS: [&str; 8] = [
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "spend_limit_exceeded",
+    "usage_limit_exceeded",
+    "enforced_spend_limit_reached",
+    "credit balance is too low",
+    "credits are depleted",
+    "billing_error",
+];
+
+fn failed(status: u16, message: &str) -> CheckOutcome {
+    CheckOutcome::Failed { message: format!("{status}: {message}") }
+}
+
+/// A list of models in the forms of OpenAI and Anthropic (`data[].id`) and Gemini (`models[].name`).
+#[derive(Deserialize)]
+struct ModelList {
+    data: Option<Vec<ListedModel>>,
+    models: Option<Vec<ListedModel>>,
+}
+
+#[derive(Deserialize)]
+struct ListedModel {
+    id: Option<String>,
+    name: Option<String>,
+}
+
+fn judge_list(provider: Provider, model: &str, answer: CheckAnswer<'_>) -> CheckOutcome {
+    let status = answer.status;
+    match status {
+        200..=299 => {}
+        404 | 405 => {
+            return failed(status, "the server has no list of models: look at baseURL, or set healthCheck.type to Endpoint");
+        }
+        _ => return failed(status, "the server refuses its list of models"),
+    }
+    if !answer.complete {
+        return failed(status, "the list of models is too long");
+    }
+    let entries = match serde_json::from_slice::<ModelList>(answer.body) {
+        Ok(ModelList { data: Some(entries), .. } | ModelList { data: None, models: Some(entries) }) => entries,
+        Ok(ModelList { data: None, models: None }) | Err(_) => return failed(status, "the answer is no list of models"),
+    };
+    let mut names = entries.iter().filter_map(|entry| entry.id.as_deref().or(entry.name.as_deref()));
+    if names.any(|name| is_model(provider, model, name)) { CheckOutcome::Healthy } else { CheckOutcome::ModelNotListed }
+}
+
+/// Whether a name of a list is the model: the same, or the dated snapshot that the model's name stands for
+/// (`claude-haiku-4-5` and `claude-haiku-4-5-20251001`), or, at OpenRouter, the same without a variant (`:nitro`).
+fn is_model(provider: Provider, model: &str, listed: &str) -> bool {
+    let short = |name: &str| name.strip_prefix("models/").unwrap_or(name).to_owned();
+    let (model, listed) = (short(model), short(listed));
+    let without_variant = (provider == Provider::OpenRouter).then(|| model.split_once(':').map(|(name, _)| name)).flatten();
+    let alias = model.strip_suffix("-latest").unwrap_or(&model);
+    let is_date = |date: &str| date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
+    let snapshot = listed.strip_prefix(alias).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_date);
+    model == listed || snapshot || without_variant == Some(listed.as_str())
+}
+
+/// The words of an error body that can be compared: never shown, they may repeat what was sent.
+struct ErrorWords {
+    is_error: bool,
+    text: String,
+}
+
+impl ErrorWords {
+    fn read(body: &[u8]) -> Self {
+        let value: Option<Value> = serde_json::from_slice(body).ok();
+        // Gemini wraps its error into a list; FastAPI and Mistral have no member `error`.
+        let value = match value {
+            Some(Value::Array(mut list)) if list.len() == 1 => list.pop(),
+            other => other,
+        };
+        let error = value.as_ref().and_then(|value| value.get("error")).filter(|error| !error.is_null());
+        let text = match (error, &value) {
+            (Some(error), _) => error.to_string(),
+            (None, Some(value)) => {
+                ["message", "detail", "code", "type"].iter().filter_map(|name| value.get(name)).map(Value::to_string).collect()
+            }
+            (None, None) => String::new(),
+        };
+        Self { is_error: error.is_some(), text }
+    }
+
+    fn mentions(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.text.contains(word))
+    }
+}
+
+/// Whether an outcome means that calls can be expected to be answered, now or when the provider's limit allows it.
+pub fn is_alive(outcome: &CheckOutcome) -> bool {
+    matches!(outcome, CheckOutcome::Healthy | CheckOutcome::RateLimited)
+}
+
+/// What is known about a key after one more check.
+pub fn advance(before: &KeyFacts, outcome: CheckOutcome) -> KeyFacts {
+    let alive = is_alive(&outcome);
+    KeyFacts {
+        name: before.name.clone(),
+        failures: if alive { 0 } else { before.failures.saturating_add(1) },
+        succeeded_before: before.succeeded_before || alive,
+        outcome: Some(outcome),
+    }
+}
+
+/// Whether a change of what the checks found is worth a look at the object: another kind of outcome, a threshold that was
+/// reached or left, a first success, another set of keys. Counters and wording alone are not.
+pub fn matters(before: &HealthFacts, after: &HealthFacts, failure_threshold: u32) -> bool {
+    let essence = |key: &KeyFacts| {
+        let kind = key.outcome.as_ref().map(std::mem::discriminant);
+        (key.name.clone(), kind, key.failures >= failure_threshold, key.succeeded_before)
+    };
+    !before.keys.iter().map(essence).eq(after.keys.iter().map(essence))
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -1,0 +1,455 @@
+//! Which hosts and addresses a user-given URL may reach. Whoever may create an object here must not borrow the
+//! operator's place in the network: cloud credentials, the API server and the operator's own pod stay out of reach.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::api::configuration::Destinations;
+
+/// The rules for user-given URLs: the operator's configuration and what is known about the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Loopback is allowed; for development only.
+    pub allow_loopback: bool,
+    /// Namespaces whose Services may be named from any other namespace.
+    pub service_namespaces: Vec<String>,
+    /// Domains of the cluster's DNS besides `cluster.local`, for example `corp.internal`.
+    pub cluster_domains: Vec<String>,
+    /// Addresses of the API server: its Service's and its own. A loopback address among them falls under the rule for
+    /// loopback.
+    pub api_server: Vec<IpAddr>,
+}
+
+/// Why an address is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressRule {
+    /// 127.0.0.0/8, ::1.
+    #[error("a loopback address")]
+    Loopback,
+    /// 169.254.0.0/16, fe80::/10.
+    #[error("a link-local address")]
+    LinkLocal,
+    /// Where a cloud serves its machines' credentials.
+    #[error("a metadata service's address")]
+    Metadata,
+    /// 0.0.0.0/8, ::.
+    #[error("the unspecified address")]
+    Unspecified,
+    /// 224.0.0.0/4, ff00::/8.
+    #[error("a multicast address")]
+    Multicast,
+    /// 240.0.0.0/4 with 255.255.255.255.
+    #[error("a broadcast or reserved address")]
+    Broadcast,
+    /// The API server of this cluster.
+    #[error("the API server's address")]
+    ApiServer,
+}
+
+/// A destination that may not be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DestinationError {
+    /// The text is no URL with a host.
+    #[error("refuse the URL: {reason}")]
+    RefuseUrl {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The host is, or resolves to, an address that may not be reached.
+    #[error("refuse `{host}`: {address} is {rule}")]
+    RefuseAddress {
+        /// The host as given.
+        host: String,
+        /// The address.
+        address: IpAddr,
+        /// The rule that it falls under.
+        rule: AddressRule,
+    },
+    /// The host's name alone says that it may not be reached.
+    #[error("refuse `{host}`: the name belongs to {what}")]
+    RefuseName {
+        /// The host as given.
+        host: String,
+        /// What the name belongs to.
+        what: &'static str,
+    },
+    /// The host is a Service of a namespace that may not be named from here.
+    #[error("refuse `{host}`: Services of namespace `{owner}` may not be named from `{namespace}`")]
+    RefuseNamespace {
+        /// The host as given.
+        host: String,
+        /// The Service's namespace.
+        owner: String,
+        /// The namespace of the object that names it.
+        namespace: String,
+    },
+}
+
+/// A host that may be tried; its addresses are still to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A Service of the cluster, as `name.namespace.svc` or with the cluster's domain.
+    Service(String),
+    /// This machine, when development allows it.
+    Loopback(String),
+    /// Anything else. It is looked up as it stands, without the search list of resolv.conf: otherwise `redis.payments`
+    /// would reach a Service of the namespace `payments`.
+    External(String),
+}
+
+impl Host {
+    /// The host as it goes into the URL.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Service(name) | Self::Loopback(name) | Self::External(name) => name,
+        }
+    }
+}
+
+/// Names of metadata services, besides their addresses.
+const METADATA_NAMES: [&str; 5] = [
+    "metadata.google.internal",
+    "metadata.goog",
+    "metadata.azure.internal",
+    "instance-data.ec2.internal",
+    "metadata.tencentyun.com",
+];
+
+/// Addresses of metadata services that no wider rule covers, and the best known of those that one does: AWS, GCP and
+/// most others; AWS's container credentials; Alibaba; Azure's WireServer; Oracle.
+const METADATA_V4: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 170, 23),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
+/// The same in IPv6: AWS, AWS's pod identity, GCP, Scaleway.
+const METADATA_V6: [Ipv6Addr; 4] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+
+impl Rules {
+    /// The rules of a configuration, in a cluster with these DNS domains and addresses of the API server.
+    pub fn new(destinations: &Destinations, cluster_domains: Vec<String>, api_server: Vec<IpAddr>) -> Self {
+        Self {
+            allow_loopback: destinations.allow_loopback,
+            service_namespaces: destinations.service_namespaces.clone(),
+            cluster_domains,
+            api_server,
+        }
+    }
+
+    /// Whether an address may be reached. IPv6 forms that carry an IPv4 address are judged by that one too.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), AddressRule> {
+        let same = |other: &IpAddr| canonical(*other) == canonical(address);
+        if !canonical(address).is_loopback() && self.api_server.iter().any(same) {
+            return Err(AddressRule::ApiServer);
+        }
+        let rule = match address {
+            IpAddr::V4(address) => rule_of_v4(address),
+            IpAddr::V6(address) => rule_of_v6(address).or_else(|| embedded(address).and_then(rule_of_v4)),
+        };
+        match rule {
+            None => Ok(()),
+            Some(AddressRule::Loopback) if self.allow_loopback => Ok(()),
+            Some(rule) => Err(rule),
+        }
+    }
+
+    /// The same for all addresses of a host: one that may not be reached spoils the rest.
+    pub fn check_addresses(&self, host: &str, addresses: &[IpAddr]) -> Result<(), DestinationError> {
+        addresses.iter().try_for_each(|&address| {
+            self.check_address(address).map_err(|rule| DestinationError::RefuseAddress { host: host.to_owned(), address, rule })
+        })
+    }
+
+    /// What a host's name means in a URL of an object of `namespace`. A name without a dot is a Service of that namespace.
+    pub fn check_name(&self, host: &str, namespace: &str) -> Result<Host, DestinationError> {
+        let refuse = |what| Err(DestinationError::RefuseName { host: host.to_owned(), what });
+        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if name.is_empty() || name.split('.').any(str::is_empty) {
+            return Err(DestinationError::RefuseUrl { reason: "it has no host" });
+        }
+        if name == "localhost" || name.ends_with(".localhost") {
+            return if self.allow_loopback { Ok(Host::Loopback(name)) } else { refuse("this machine") };
+        }
+        if METADATA_NAMES.contains(&name.as_str()) {
+            return refuse("a metadata service");
+        }
+        if !name.contains('.') {
+            return Ok(Host::Service(format!("{name}.{namespace}.svc")));
+        }
+        let within = match self.within_cluster(&name) {
+            Some(within) => within,
+            None if name.ends_with(".svc") => name.as_str(),
+            None => return Ok(Host::External(name)),
+        };
+        let labels: Vec<&str> = within.rsplit('.').collect();
+        match labels.as_slice() {
+            ["svc", owner, _, ..] if *owner == namespace || self.service_namespaces.iter().any(|allowed| allowed == owner) => {
+                Ok(Host::Service(name.clone()))
+            }
+            ["svc", owner, _, ..] => Err(DestinationError::RefuseNamespace {
+                host: host.to_owned(),
+                owner: (*owner).to_owned(),
+                namespace: namespace.to_owned(),
+            }),
+            _ => refuse("the cluster, but to no Service"),
+        }
+    }
+
+    /// The part of a name before the cluster's domain, when it has one.
+    fn within_cluster<'name>(&self, name: &'name str) -> Option<&'name str> {
+        let domains = self.cluster_domains.iter().map(String::as_str).chain(["cluster.local"]);
+        domains.filter_map(|domain| name.strip_suffix(domain)?.strip_suffix('.')).min_by_key(|within| within.len())
+    }
+}
+
+/// The domains of the cluster's DNS by the search list of a pod's resolv.conf, where kubelet writes `svc.<domain>`.
+pub fn cluster_domains(resolv_conf: &str) -> Vec<String> {
+    let mut domains: Vec<String> = resolv_conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("search"))
+        .flat_map(str::split_whitespace)
+        .filter_map(|domain| domain.strip_prefix("svc."))
+        .map(|domain| domain.trim_end_matches('.').to_ascii_lowercase())
+        .filter(|domain| !domain.is_empty())
+        .collect();
+    domains.dedup();
+    domains
+}
+
+/// Whether a host is reached directly, though a proxy is set. An entry is `*`, an address, a network such as
+/// `10.0.0.0/8`, a domain (itself and all below it), or `.domain` (only what is below it).
+pub fn bypasses_proxy(no_proxy: &[String], host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    let address: Option<IpAddr> = host.parse().ok();
+    no_proxy.iter().any(|entry| {
+        let entry = entry.trim().to_ascii_lowercase();
+        if entry == "*" {
+            return true;
+        }
+        match address {
+            Some(address) => {
+                entry.parse::<IpAddr>().is_ok_and(|other| other == address)
+                    || entry.parse::<ipnet::IpNet>().is_ok_and(|network| network.contains(&address))
+            }
+            None => {
+                let domain = entry.trim_start_matches("*.").trim_start_matches('.');
+                let below = || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+                !domain.is_empty() && (below() || (host == domain && !entry.starts_with('.') && !entry.starts_with('*')))
+            }
+        }
+    })
+}
+
+fn rule_of_v4(address: Ipv4Addr) -> Option<AddressRule> {
+    if METADATA_V4.contains(&address) {
+        return Some(AddressRule::Metadata);
+    }
+    match address.octets() {
+        [0, ..] => Some(AddressRule::Unspecified),
+        [127, ..] => Some(AddressRule::Loopback),
+        [169, 254, ..] => Some(AddressRule::LinkLocal),
+        [224..=239, ..] => Some(AddressRule::Multicast),
+        [240..=255, ..] => Some(AddressRule::Broadcast),
+        _ => None,
+    }
+}
+
+fn rule_of_v6(address: Ipv6Addr) -> Option<AddressRule> {
+    if METADATA_V6.contains(&address) {
+        Some(AddressRule::Metadata)
+    } else if address.is_loopback() {
+        Some(AddressRule::Loopback)
+    } else if address.is_unspecified() {
+        Some(AddressRule::Unspecified)
+    } else if address.is_unicast_link_local() {
+        Some(AddressRule::LinkLocal)
+    } else if address.is_multicast() {
+        Some(AddressRule::Multicast)
+    } else {
+        None
+    }
+}
+
+/// The IPv4 address that an IPv6 one stands for, where a host or a gateway on the way may translate it.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let from = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    match address.segments() {
+        // IPv4-mapped (RFC 4291 2.5.5.2), and the deprecated IPv4-compatible form (2.5.5.1).
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low] => from(high, low),
+        // IPv4-translated (RFC 2765).
+        [0, 0, 0, 0, 0xffff, 0, high, low] => from(high, low),
+        // NAT64: the well-known prefix (RFC 6052) and the local-use one (RFC 8215).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => from(high, low),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => from(high, low),
+        // Teredo (RFC 4380): the client's address with every bit turned.
+        [0x2001, 0, _, _, _, _, high, low] => from(!high, !low),
+        _ => None,
+    }
+}
+
+fn canonical(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => embedded(address).filter(|_| !address.is_loopback()).map_or(IpAddr::V6(address), IpAddr::V4),
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules {
+            service_namespaces: vec!["shared".into()],
+            cluster_domains: vec!["corp.internal".into()],
+            api_server: vec!["10.96.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            ..Rules::default()
+        }
+    }
+
+    #[test]
+    fn addresses_of_the_machine_the_link_the_cloud_and_the_api_server_are_refused() {
+        use AddressRule::*;
+        let table = [
+            ("127.0.0.1", Loopback),
+            ("127.255.255.254", Loopback),
+            ("::1", Loopback),
+            ("::ffff:127.0.0.1", Loopback),
+            ("::127.0.0.1", Loopback),
+            ("64:ff9b::7f00:1", Loopback),
+            ("2002:7f00:1::", Loopback),
+            ("169.254.0.1", LinkLocal),
+            ("169.254.255.255", LinkLocal),
+            ("fe80::1", LinkLocal),
+            ("febf::1", LinkLocal),
+            ("::ffff:169.254.1.1", LinkLocal),
+            ("169.254.169.254", Metadata),
+            ("::ffff:169.254.169.254", Metadata),
+            ("::ffff:0:169.254.169.254", Metadata),
+            ("64:ff9b::169.254.169.254", Metadata),
+            ("64:ff9b:1::169.254.169.254", Metadata),
+            ("2002:a9fe:a9fe::1", Metadata),
+            ("2001:0:1::5601:5601", Metadata),
+            ("100.100.100.200", Metadata),
+            ("168.63.129.16", Metadata),
+            ("fd00:ec2::254", Metadata),
+            ("fd20:ce::254", Metadata),
+            ("0.0.0.0", Unspecified),
+            ("0.1.2.3", Unspecified),
+            ("::", Unspecified),
+            ("::ffff:0.0.0.0", Unspecified),
+            ("224.0.0.1", Multicast),
+            ("239.255.255.255", Multicast),
+            ("ff02::1", Multicast),
+            ("255.255.255.255", Broadcast),
+            ("240.0.0.1", Broadcast),
+            ("::ffff:255.255.255.255", Broadcast),
+            ("10.96.0.1", ApiServer),
+            ("::ffff:10.96.0.1", ApiServer),
+            ("2001:db8::1", ApiServer),
+        ];
+        for (address, rule) in table {
+            assert_eq!(rules().check_address(address.parse().unwrap()), Err(rule), "{address}");
+        }
+    }
+
+    #[test]
+    fn public_and_private_addresses_are_allowed() {
+        for address in
+            ["1.1.1.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.253.255.255", "2606:4700::1111", "fd12::1", "::ffff:8.8.8.8"]
+        {
+            assert_eq!(rules().check_address(address.parse().unwrap()), Ok(()), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_development_flag_lifts_loopback_and_nothing_else() {
+        let rules = Rules { allow_loopback: true, api_server: vec!["127.0.0.1".parse().unwrap()], ..rules() };
+        for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(rules.check_address(address.parse().unwrap()), Ok(()), "{address}");
+        }
+        for address in ["169.254.169.254", "0.0.0.0", "fe80::1", "::"] {
+            assert!(rules.check_address(address.parse().unwrap()).is_err(), "{address}");
+        }
+        assert_eq!(rules.check_name("localhost", "team"), Ok(Host::Loopback("localhost".into())));
+    }
+
+    #[test]
+    fn one_forbidden_address_spoils_a_name_and_the_error_says_which_and_why() {
+        let addresses = ["1.1.1.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        let error = rules().check_addresses("two.example.com", &addresses).unwrap_err();
+        assert_eq!(error.to_string(), "refuse `two.example.com`: 127.0.0.1 is a loopback address");
+    }
+
+    #[test]
+    fn names_are_services_of_the_own_namespace_or_hosts_outside() {
+        let service = |name: &str| Ok(Host::Service(name.into()));
+        let table = [
+            ("ollama", service("ollama.team.svc")),
+            ("Ollama", service("ollama.team.svc")),
+            ("ollama.", service("ollama.team.svc")),
+            ("ollama.team.svc", service("ollama.team.svc")),
+            ("pod-0.ollama.team.svc", service("pod-0.ollama.team.svc")),
+            ("ollama.team.svc.cluster.local", service("ollama.team.svc.cluster.local")),
+            ("ollama.team.svc.corp.internal.", service("ollama.team.svc.corp.internal")),
+            ("models.shared.svc", service("models.shared.svc")),
+            ("api.openai.com", Ok(Host::External("api.openai.com".into()))),
+            ("ollama.payments", Ok(Host::External("ollama.payments".into()))),
+            ("index.svc.region.example.com", Ok(Host::External("index.svc.region.example.com".into()))),
+        ];
+        for (name, expected) in table {
+            assert_eq!(rules().check_name(name, "team"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_other_namespaces_of_metadata_services_and_of_this_machine_are_refused() {
+        let table = [
+            ("ollama.payments.svc", "Services of namespace `payments` may not be named from `team`"),
+            ("ollama.payments.svc.", "Services of namespace `payments` may not be named from `team`"),
+            ("OLLAMA.PAYMENTS.SVC.cluster.local", "Services of namespace `payments` may not be named from `team`"),
+            ("kubernetes.default.svc", "Services of namespace `default` may not be named from `team`"),
+            ("a.b.payments.svc.corp.internal", "Services of namespace `payments` may not be named from `team`"),
+            ("10-0-0-1.payments.pod.cluster.local", "the name belongs to the cluster, but to no Service"),
+            ("payments.svc", "the name belongs to the cluster, but to no Service"),
+            ("localhost", "the name belongs to this machine"),
+            ("x.localhost.", "the name belongs to this machine"),
+            ("metadata.google.internal", "the name belongs to a metadata service"),
+            ("Metadata.Google.Internal.", "the name belongs to a metadata service"),
+            ("a..b", "it has no host"),
+        ];
+        for (name, message) in table {
+            let error = rules().check_name(name, "team").unwrap_err().to_string();
+            assert!(error.contains(message), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_clusters_domain_is_read_from_resolv_conf() {
+        let text = "nameserver 10.96.0.10\nsearch team.svc.corp.internal svc.corp.internal corp.internal\noptions ndots:5\n";
+        assert_eq!(cluster_domains(text), ["corp.internal"]);
+        assert_eq!(cluster_domains("nameserver 1.1.1.1\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn hosts_bypass_the_proxy_as_no_proxy_says() {
+        let list: Vec<String> = ["example.com", ".corp.com", "10.0.0.0/8", "192.0.2.7", "fd00::/8"].map(str::to_owned).into();
+        for host in ["example.com", "api.Example.com", "a.corp.com", "10.1.2.3", "192.0.2.7", "[fd00::1]", "example.com."] {
+            assert!(bypasses_proxy(&list, host), "{host}");
+        }
+        for host in ["notexample.com", "corp.com", "11.0.0.1", "192.0.2.8", "api.openai.com", "[fe00::1]"] {
+            assert!(!bypasses_proxy(&list, host), "{host}");
+        }
+        assert!(bypasses_proxy(&["*".to_owned()], "api.openai.com"));
+        assert!(!bypasses_proxy(&[String::new()], "api.openai.com"));
+    }
+}

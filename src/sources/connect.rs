@@ -1,0 +1,221 @@
+//! The one way to call a URL that a user gave. Every call passes the rules for destinations, by name and by the address that
+//! is connected to; no redirect is followed; time and bytes are bounded; nothing is decompressed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use quartermaster_core::api::configuration::EgressProxy;
+use quartermaster_core::decide::backend::destination::{DestinationError, Host, Rules, bypasses_proxy};
+use reqwest::header::HeaderMap;
+use reqwest::{Certificate, Client, Method, Proxy, StatusCode, redirect};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+pub use super::connect_error::CallError;
+use super::resolve::{CheckedResolver, ProxyResolver, SharedRules, current};
+pub use super::resolve::{Lookup, SystemLookup};
+
+/// Time to look up a name, to connect and to agree on TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections without a call are closed after this time, so that a name is looked up and checked again.
+const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+/// Clients that are kept, one for each private authority; the least recently used gives way.
+const CLIENTS: usize = 64;
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The URL as the user gave it.
+    pub url: Url,
+    /// The namespace of the object that the URL is from.
+    pub namespace: String,
+    /// Headers to send.
+    pub headers: HeaderMap,
+    /// The body to send.
+    pub body: Option<Vec<u8>>,
+    /// Certificates (PEM) of a private authority, which is then the only one that is trusted.
+    pub authority: Option<Arc<[u8]>>,
+    /// Time for the whole call, to the last byte of the answer.
+    pub timeout: Duration,
+    /// Bytes of the answer's body that are read at most.
+    pub body_limit: usize,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, up to the limit.
+    pub body: Vec<u8>,
+    /// Whether the body ended within the limit.
+    pub complete: bool,
+}
+
+/// Calls user-given URLs.
+pub struct Connector {
+    rules: SharedRules,
+    lookup: Arc<dyn Lookup>,
+    proxy: Option<EgressProxy>,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+struct Clients {
+    clients: HashMap<ClientKey, (Client, u64)>,
+    uses: u64,
+}
+
+/// What clients differ in.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ClientKey {
+    authority: Option<[u8; 32]>,
+    proxied: bool,
+}
+
+impl Connector {
+    /// Calls under these rules, through the proxy for whatever is outside the cluster.
+    pub fn new(rules: Rules, proxy: Option<EgressProxy>) -> Self {
+        Self::with_lookup(rules, proxy, Arc::new(SystemLookup))
+    }
+
+    /// The same with another way to look names up.
+    pub fn with_lookup(rules: Rules, proxy: Option<EgressProxy>, lookup: Arc<dyn Lookup>) -> Self {
+        install_cryptography();
+        Self { rules: Arc::new(RwLock::new(Arc::new(rules))), lookup, proxy, clients: Mutex::default() }
+    }
+
+    /// Puts other rules in force, when the API server's addresses change.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// The URL as it is called: a Service's short name with its namespace. Fails when the host alone is forbidden.
+    pub fn locate(&self, url: &Url, namespace: &str) -> Result<Url, DestinationError> {
+        Ok(self.place(url, namespace)?.0)
+    }
+
+    fn place(&self, url: &Url, namespace: &str) -> Result<(Url, bool), DestinationError> {
+        let refuse = |reason| DestinationError::RefuseUrl { reason };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(refuse("it is neither http nor https"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refuse("it carries credentials: put them into a Secret"));
+        }
+        let rules = current(&self.rules);
+        let mut url = url.clone();
+        let direct = match url.host().ok_or_else(|| refuse("it has no host"))? {
+            url::Host::Ipv4(address) => rules.check_addresses(&address.to_string(), &[address.into()]).map(|()| false)?,
+            url::Host::Ipv6(address) => rules.check_addresses(&address.to_string(), &[address.into()]).map(|()| false)?,
+            url::Host::Domain(domain) => {
+                let host = rules.check_name(domain, namespace)?;
+                url.set_host(Some(host.name())).map_err(|_| refuse("its host is no host's name"))?;
+                !matches!(host, Host::External(_))
+            }
+        };
+        let proxied = self
+            .proxy
+            .as_ref()
+            .is_some_and(|proxy| !direct && url.host_str().is_some_and(|host| !bypasses_proxy(&proxy.no_proxy, host)));
+        Ok((url, proxied))
+    }
+
+    /// Makes one call. An answer with an error's status is an answer.
+    pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        let (url, proxied) = self.place(&call.url, &call.namespace)?;
+        let client = self.client(call.authority.as_deref(), proxied)?;
+        let mut request = client.request(call.method, url).headers(call.headers).timeout(call.timeout);
+        if let Some(body) = call.body {
+            request = request.body(body);
+        }
+        let error = |error| CallError::of(error, call.timeout);
+        let mut response = request.send().await.map_err(error)?;
+        let mut body = Vec::new();
+        let mut complete = true;
+        while complete && let Some(chunk) = response.chunk().await.map_err(error)? {
+            let room = call.body_limit.saturating_sub(body.len());
+            complete = chunk.len() <= room;
+            body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        }
+        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
+    }
+
+    fn client(&self, authority: Option<&[u8]>, proxied: bool) -> Result<Client, CallError> {
+        let key = ClientKey { authority: authority.map(|pem| Sha256::digest(pem).into()), proxied };
+        let lock = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = lock().get(&key) {
+            return Ok(client);
+        }
+        let client = self.build(authority, proxied)?;
+        Ok(lock().insert(key, client))
+    }
+
+    fn build(&self, authority: Option<&[u8]>, proxied: bool) -> Result<Client, CallError> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("quartermaster/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(4)
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            // The environment's proxies would see keys, and would hide the address that is connected to.
+            .no_proxy();
+        builder = match self.proxy.as_ref().filter(|_| proxied) {
+            Some(proxy) => {
+                let proxy = Proxy::all(&proxy.url).map_err(|_| CallError::SetUp("the address of egressProxy is no URL".into()))?;
+                builder.proxy(proxy).dns_resolver(ProxyResolver { lookup: Arc::clone(&self.lookup) })
+            }
+            None => builder.dns_resolver(CheckedResolver { lookup: Arc::clone(&self.lookup), rules: Arc::clone(&self.rules) }),
+        };
+        if let Some(pem) = authority {
+            let certificates = Certificate::from_pem_bundle(pem).map_err(|_| CallError::ReadAuthority("no PEM".into()))?;
+            if certificates.is_empty() {
+                return Err(CallError::ReadAuthority("there is no certificate in it".into()));
+            }
+            builder = builder.tls_certs_only(certificates);
+        }
+        builder.build().map_err(|error| match authority {
+            Some(_) => CallError::ReadAuthority(CallError::of(error, CONNECT_TIMEOUT).to_string()),
+            None => CallError::SetUp(CallError::of(error, CONNECT_TIMEOUT).to_string()),
+        })
+    }
+}
+
+impl Clients {
+    fn get(&mut self, key: &ClientKey) -> Option<Client> {
+        self.uses += 1;
+        let uses = self.uses;
+        self.clients.get_mut(key).map(|(client, used)| {
+            *used = uses;
+            client.clone()
+        })
+    }
+
+    /// Keeps a client, unless another call was faster, and gives the kept one.
+    fn insert(&mut self, key: ClientKey, client: Client) -> Client {
+        self.uses += 1;
+        if self.clients.len() >= CLIENTS
+            && let Some(oldest) = self.clients.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())
+        {
+            self.clients.remove(&oldest);
+        }
+        self.clients.entry(key).or_insert((client, self.uses)).0.clone()
+    }
+}
+
+/// Chooses ring as the process's cryptography. The client panics without a choice; who chose first stays.
+pub fn install_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _chosen_meanwhile = rustls::crypto::ring::default_provider().install_default();
+    }
+}

@@ -1,0 +1,60 @@
+//! What can go wrong with a call to a user-given URL. No message carries a URL, a header or a body: they may hold secrets.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use quartermaster_core::decide::backend::destination::DestinationError;
+
+/// A call that brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The destination is forbidden.
+    #[error(transparent)]
+    RefuseDestination(#[from] DestinationError),
+    /// The private certificate authority cannot be read.
+    #[error("failed to read the certificates of the private authority: {0}")]
+    ReadAuthority(String),
+    /// No client can be made: the machine has no certificates, or the proxy's address is wrong.
+    #[error("failed to set up calls: {0}")]
+    SetUp(String),
+    /// The server's certificate cannot be verified, or it does not speak TLS.
+    #[error("failed to agree on TLS: {0}")]
+    AgreeOnTls(String),
+    /// No whole answer in time.
+    #[error("failed to get an answer within {0:?}")]
+    WaitForAnswer(Duration),
+    /// The server cannot be connected to, or breaks off.
+    #[error("failed to reach the server: {0}")]
+    Reach(String),
+}
+
+impl CallError {
+    /// The meaning of the client's error.
+    pub(super) fn of(error: reqwest::Error, timeout: Duration) -> Self {
+        let error = error.without_url();
+        if let Some(destination) = causes(&error).find_map(|cause| cause.downcast_ref::<DestinationError>()) {
+            return Self::RefuseDestination(destination.clone());
+        }
+        if let Some(tls) = causes(&error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+            return Self::AgreeOnTls(tls.to_string());
+        }
+        if error.is_timeout() {
+            return Self::WaitForAnswer(timeout);
+        }
+        // The innermost cause says what happened; those around it say only where.
+        let innermost = causes(&error).last().map_or_else(|| error.to_string(), ToString::to_string);
+        Self::Reach(innermost)
+    }
+}
+
+/// An error and its causes, outermost first. An `io::Error` hides the error that it was made of: it is looked into.
+fn causes<'error>(error: &'error (dyn Error + 'static)) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => {
+            let inner: &(dyn Error + 'static) = inner;
+            Some(inner)
+        }
+        None => error.source(),
+    })
+}

@@ -1,0 +1,92 @@
+//! Names to addresses, checked against the rules for destinations. The client connects to exactly the addresses that were
+//! checked: there is no second look-up that could answer differently.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::future::BoxFuture;
+use quartermaster_core::decide::backend::destination::Rules;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// The rules in force; the API server's addresses may change while we run.
+pub(super) type SharedRules = Arc<RwLock<Arc<Rules>>>;
+
+/// Looks names up.
+pub trait Lookup: Send + Sync + 'static {
+    /// The addresses of a name; a name that ends in a dot is complete.
+    fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
+}
+
+/// The machine's own way to look names up: getaddrinfo.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.map(|address| address.ip()).collect()) })
+    }
+}
+
+/// Looks up what a URL names and refuses what the rules forbid.
+pub(super) struct CheckedResolver {
+    pub(super) lookup: Arc<dyn Lookup>,
+    pub(super) rules: SharedRules,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let rules = current(&self.rules);
+        let name = name.as_str().to_owned();
+        let addresses = self.lookup.lookup(complete(&name));
+        Box::pin(async move {
+            let addresses = addresses.await?;
+            rules.check_addresses(&name, &addresses)?;
+            socket_addresses(addresses)
+        })
+    }
+}
+
+/// Looks up the proxy's own name, which the operator's configuration says.
+pub(super) struct ProxyResolver {
+    pub(super) lookup: Arc<dyn Lookup>,
+}
+
+impl Resolve for ProxyResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let addresses = self.lookup.lookup(name.as_str().to_owned());
+        Box::pin(async move { socket_addresses(addresses.await?) })
+    }
+}
+
+/// Port 0 stands for the port of the URL.
+fn socket_addresses(addresses: Vec<IpAddr>) -> Result<Addrs, Box<dyn std::error::Error + Send + Sync>> {
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
+    }
+    Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))))
+}
+
+/// A name as it is looked up: names outside the cluster are complete, so that the search list of resolv.conf cannot turn
+/// them into Services of other namespaces. `name.namespace.svc` needs that list; `localhost` is in /etc/hosts.
+fn complete(name: &str) -> String {
+    let short = name.ends_with(".svc") || name == "localhost" || name.ends_with('.');
+    if short { name.to_owned() } else { format!("{name}.") }
+}
+
+pub(super) fn current(rules: &SharedRules) -> Arc<Rules> {
+    Arc::clone(&rules.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_services_use_the_search_list() {
+        assert_eq!(complete("ollama.team.svc"), "ollama.team.svc");
+        assert_eq!(complete("redis.payments"), "redis.payments.");
+        assert_eq!(complete("ollama.team.svc.cluster.local"), "ollama.team.svc.cluster.local.");
+        assert_eq!(complete("api.openai.com."), "api.openai.com.");
+    }
+}
