@@ -3,4 +3,6 @@
 
 pub mod backend;
 pub mod conditions;
+pub mod configuration;
 pub mod decision;
+pub mod lease;
