@@ -3,7 +3,9 @@
 
 pub mod backend;
 pub mod conditions;
+pub mod configuration;
 pub mod decision;
+pub mod lease;
 pub mod merge_patch;
 pub mod served_schema;
 pub mod stalled;
