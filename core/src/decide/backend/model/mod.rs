@@ -2,4 +2,6 @@
 
 pub mod catalogue;
 pub mod config;
+mod layers;
+mod quantization;
 pub mod resolve;

@@ -1,7 +1,10 @@
 //! Where the facts of a model come from, and whether they suffice to size it.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::catalogue;
+use super::config::from_config;
 use crate::api::architecture::ModelArchitecture;
 use crate::api::vllm::VllmSpec;
 use crate::decide::backend::facts::HubFacts;
@@ -58,15 +61,87 @@ pub enum Source {
 
 /// What is known about the model: fields of `spec.architecture` first, then the catalogue's, then those of the hub's
 /// config.json.
+///
+/// A gated model without a token is denied here where the catalogue knows that it is gated, so that no pod starts a
+/// download that must fail.
 pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
-    let _ = (spec, hub);
-    Resolution::Pending
+    let stated = spec.architecture.clone().unwrap_or_default();
+    let row = row(spec);
+    let gated = row.is_some_and(|row| row.gated);
+    let has_token = spec.hugging_face.as_ref().is_some_and(|hub| hub.token_secret_key_ref.is_some());
+    if gated && !has_token && is_official_hub(spec) {
+        return Resolution::AccessDenied { message: needs_token(&spec.model) };
+    }
+
+    let mut sources = Vec::new();
+    if stated != ModelArchitecture::default() {
+        sources.push(Source::Spec);
+    }
+    let mut architecture = stated;
+    if let Some(row) = row {
+        architecture = overlaid(&row.architecture, &architecture);
+        sources.push(Source::Catalogue);
+    }
+    if missing(&architecture).is_empty() {
+        return Resolution::Known { architecture: Box::new(architecture), sources, gated };
+    }
+    let revision = spec.revision.as_deref().unwrap_or("main");
+    let found = match hub {
+        HubFacts::NotAsked if !is_hub_id(&spec.model) => None,
+        HubFacts::NotAsked | HubFacts::Pending => return Resolution::Pending,
+        HubFacts::AccessDenied if has_token => {
+            return Resolution::AccessDenied {
+                message: format!(
+                    "the hub refuses {} to the token of huggingFace.tokenSecretKeyRef: accept the model's terms with the account of the token, \
+                     or use a token that may read it",
+                    spec.model
+                ),
+            };
+        }
+        HubFacts::AccessDenied => return Resolution::AccessDenied { message: needs_token(&spec.model) },
+        HubFacts::NotFound => {
+            return Resolution::NotFound {
+                message: format!(
+                    "the hub has no model {} with revision {revision}: correct spec.vllm.model or revision; if the model is private, set \
+                     huggingFace.tokenSecretKeyRef",
+                    spec.model
+                ),
+            };
+        }
+        HubFacts::Failed { message } => return Resolution::Failed { message: message.clone() },
+        HubFacts::Found { config, weight_bytes } => Some(from_config(config, *weight_bytes)),
+    };
+    let mut unreadable = None;
+    match found {
+        Some(Ok(read)) => {
+            architecture = overlaid(&read, &architecture);
+            sources.push(Source::Hub);
+        }
+        Some(Err(error)) => unreadable = Some(error.to_string()),
+        None => {}
+    }
+    let missing = missing(&architecture);
+    if missing.is_empty() {
+        return Resolution::Known { architecture: Box::new(architecture), sources, gated };
+    }
+    let why = unreadable.map_or_else(String::new, |error| format!(" ({error})"));
+    let message = format!(
+        "the architecture of {} is not known{why}: set {} in spec.vllm.architecture, or set parallelism.tensor to use that many accelerators \
+         without a computation",
+        spec.model,
+        missing.join(", ")
+    );
+    Resolution::Unknown { architecture: Box::new(architecture), message }
 }
 
 /// Whether the hub has to be asked: the model is from a hub, and spec and catalogue do not suffice.
 pub fn needs_hub(spec: &VllmSpec) -> bool {
-    let _ = spec;
-    false
+    let stated = spec.architecture.clone().unwrap_or_default();
+    let known = match row(spec) {
+        Some(row) => overlaid(&row.architecture, &stated),
+        None => stated,
+    };
+    is_hub_id(&spec.model) && !missing(&known).is_empty()
 }
 
 /// Names of the fields without which a model cannot be sized.
@@ -86,3 +161,55 @@ pub fn missing(architecture: &ModelArchitecture) -> Vec<&'static str> {
     }
     missing
 }
+
+/// The catalogue's row. A model that lies in a volume, a bucket or an image may be anything, whatever its name.
+fn row(spec: &VllmSpec) -> Option<&'static catalogue::Row> {
+    catalogue::find(&spec.model).filter(|_| is_hub_id(&spec.model))
+}
+
+/// Whether a model is named by its id on a hub.
+fn is_hub_id(model: &str) -> bool {
+    !model.contains("://")
+}
+
+/// Whether the model is loaded from where the catalogue's ids and terms are those of: a mirror has its own.
+fn is_official_hub(spec: &VllmSpec) -> bool {
+    let endpoint = spec.hugging_face.as_ref().and_then(|hub| hub.endpoint.as_deref());
+    is_hub_id(&spec.model) && endpoint.is_none_or(|endpoint| endpoint.trim_end_matches('/') == "https://huggingface.co")
+}
+
+fn needs_token(model: &str) -> String {
+    format!(
+        "{model} is gated: accept its terms on the hub, put an access token of that account into a Secret, and name it in \
+         huggingFace.tokenSecretKeyRef"
+    )
+}
+
+/// `base` with every field that `stated` has. A stated size of the weights also replaces the other way of stating it, and a
+/// stated kind of layers the other kinds: half of each would be neither.
+fn overlaid(base: &ModelArchitecture, stated: &ModelArchitecture) -> ModelArchitecture {
+    let mut base = base.clone();
+    if stated.parameters.is_some() && stated.weight_bytes.is_none() {
+        base.weight_bytes = None;
+    }
+    if stated.layers.is_some()
+        || stated.full_attention_layers.is_some()
+        || stated.sliding_window_layers.is_some()
+        || stated.linear_attention_layers.is_some()
+    {
+        base.full_attention_layers = None;
+        base.sliding_window_layers = None;
+        base.linear_attention_layers = None;
+    }
+    let (Ok(Value::Object(mut merged)), Ok(Value::Object(stated_fields))) =
+        (serde_json::to_value(&base), serde_json::to_value(stated))
+    else {
+        return stated.clone();
+    };
+    merged.extend(stated_fields.into_iter().collect::<Map<_, _>>());
+    serde_json::from_value(Value::Object(merged)).unwrap_or_else(|_| stated.clone())
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;
