@@ -70,6 +70,9 @@ pub struct SizingStatus {
     /// Whether CUDA graphs are off because they would not fit beside the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforce_eager: Option<bool>,
+    /// Share of an accelerator's memory that vLLM may use, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_utilization_percent: Option<u32>,
     /// Largest context in tokens, prompt and answer together. Absent: left to vLLM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_length: Option<u32>,

@@ -90,7 +90,7 @@ pub fn merge(
 }
 
 /// The message, cut at a character boundary to what the API allows.
-fn truncated(mut message: String) -> String {
+pub(crate) fn truncated(mut message: String) -> String {
     if message.len() > MESSAGE_MAX_LENGTH {
         message.truncate(message.floor_char_boundary(MESSAGE_MAX_LENGTH - '…'.len_utf8()));
         message.push('…');

@@ -139,7 +139,11 @@ fn egress_proxy(proxy: &EgressProxy, problems: &mut Vec<InvalidValue>) {
     let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
     if authority.contains('@') {
         // The value is left out: it holds a password.
-        problems.push(InvalidValue::new(path, "it contains credentials", "use a proxy that admits the operator without a password"));
+        problems.push(InvalidValue::new(
+            path,
+            "it contains credentials",
+            "use a proxy that admits the operator without a password",
+        ));
     } else if authority.is_empty() || authority.starts_with(':') || authority.contains(char::is_whitespace) {
         problems.push(InvalidValue::new(
             path,

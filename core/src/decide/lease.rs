@@ -236,9 +236,7 @@ impl Candidate {
             (Observation::Time, None) | (Observation::Conflict, _) => Action::Read { within: self.within(now) },
             (Observation::Time, Some(_)) => self.write(now),
             (Observation::Failed, None) => Action::Wait(self.timing.poll_period()),
-            (Observation::Failed, Some(until)) => {
-                Action::Wait(self.timing.poll_period().min(until.saturating_sub(now.monotonic)))
-            }
+            (Observation::Failed, Some(until)) => Action::Wait(self.timing.poll_period().min(until.saturating_sub(now.monotonic))),
             (Observation::Found(lease), leads) => {
                 self.see(lease, now);
                 self.after_look(leads.is_some(), now)

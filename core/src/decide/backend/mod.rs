@@ -1,12 +1,18 @@
 //! InferenceBackend: what to make of a backend, given the cluster.
+//!
+//! [`decide()`] is the whole decision. For a self-hosted model: [`model`] tells what is known of it, [`accelerator`] what it
+//! can run on, [`sizing`] how large it must be, [`choice`] whether the choice in force stays, [`arguments`], [`children`] and
+//! [`rollout`] what is made of it, and [`serving`] what its pods say. For a hosted provider: [`external`].
 
 pub mod accelerator;
 pub mod arguments;
 pub mod check;
 pub mod children;
+pub mod choice;
 pub mod clocks;
 pub mod destination;
 pub mod engine_errors;
+pub mod external;
 pub mod facts;
 pub mod hosted;
 pub mod model;
@@ -14,4 +20,70 @@ pub mod model_source;
 pub mod patch;
 pub mod provider;
 pub mod rollout;
+pub mod secrets;
+pub mod self_hosted;
+pub mod serving;
 pub mod sizing;
+pub mod verdicts;
+
+use jiff::Timestamp;
+
+use super::conditions;
+use super::decision::{Children, Decision, Event};
+use crate::api::conditions::types;
+use crate::api::status::InferenceBackendStatus;
+use facts::Observation;
+use verdicts::Outcome;
+
+/// The types of conditions that this decision writes.
+pub const CONDITIONS: &[&str] = &[
+    types::READY,
+    types::RECONCILING,
+    types::STALLED,
+    types::SUSPENDED,
+    types::SCHEMA_OUTDATED,
+    types::SIZED,
+    types::AVAILABLE,
+    types::MODEL_LOADED,
+    types::UPDATE_AVAILABLE,
+];
+
+/// What should exist for a backend, and what its status should say.
+pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBackendStatus> {
+    let backend = &observation.backend;
+    let outcome = match (&backend.spec.vllm, &backend.spec.external) {
+        (Some(vllm), _) => self_hosted::decide(observation, vllm, now),
+        (None, Some(external)) => external::decide(observation, external),
+        (None, None) => Outcome::neither(),
+    };
+    let suspended = backend.spec.suspend == Some(true);
+    let previous = backend.status.clone().unwrap_or_default();
+    let generation = backend.metadata.generation;
+    let verdicts = verdicts::all(&outcome, suspended, &observation.outdated_schema);
+    let events = events(&previous, &outcome);
+    let mut status = outcome.status;
+    status.observed_generation = generation;
+    status.conditions = conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now);
+    Decision { children: if suspended { Children::Keep } else { outcome.children }, status, events, next: outcome.next }
+}
+
+/// Tells of a new state of readiness, and of a new choice.
+fn events(previous: &InferenceBackendStatus, outcome: &Outcome) -> Vec<Event> {
+    let mut events = Vec::new();
+    let sizing = outcome.status.sizing.as_ref();
+    let changed = sizing.filter(|sizing| previous.sizing.as_ref().is_none_or(|previous| previous.summary() != sizing.summary()));
+    if let Some(sizing) = changed {
+        let derivation = sizing.derivation.as_deref().unwrap_or("as the spec says");
+        events.push(event(false, crate::api::conditions::reasons::SIZED, &format!("{}: {derivation}", sizing.summary())));
+    }
+    let ready = &outcome.ready;
+    let before = previous.conditions.iter().find(|condition| condition.type_ == types::READY);
+    if before.is_none_or(|before| before.reason != ready.reason || before.status != ready.status().as_str()) {
+        events.push(event(ready.is_a_problem(), ready.reason, &ready.message));
+    }
+    events
+}
+
+fn event(warning: bool, reason: &str, note: &str) -> Event {
+    Event { warning, reason: reason.to_owned(), note: conditions::truncated(note.to_owned()) }
+}

@@ -5,7 +5,7 @@ pub mod candidates;
 mod labels;
 pub mod products;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use candidates::candidates;
 
@@ -92,7 +92,7 @@ pub enum Origin {
 }
 
 /// A demand on one label of a node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelRequirement {
     /// The label.
@@ -104,10 +104,20 @@ pub struct LabelRequirement {
 }
 
 /// The operators of node affinity that are used, spelt as Kubernetes spells them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LabelOperator {
     /// The label has one of the values.
     In,
     /// The label has none of the values, or is absent.
     NotIn,
+}
+
+impl LabelOperator {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::In => "In",
+            Self::NotIn => "NotIn",
+        }
+    }
 }

@@ -34,7 +34,8 @@ pub fn command(spec: &VllmSpec, name: &str, sizing: &SizingStatus) -> Result<Vec
     if let Some(length) = sizing.context_length.or(spec.context_length) {
         arguments.option("--max-model-len", &length.to_string());
     }
-    let percent = spec.gpu_memory_utilization_percent.unwrap_or(GPU_MEMORY_UTILIZATION_PERCENT);
+    let percent =
+        sizing.gpu_memory_utilization_percent.or(spec.gpu_memory_utilization_percent).unwrap_or(GPU_MEMORY_UTILIZATION_PERCENT);
     arguments.option("--gpu-memory-utilization", &decimal(percent));
     if let Some(dtype) = spec.dtype.and_then(dtype) {
         arguments.option("--dtype", dtype);

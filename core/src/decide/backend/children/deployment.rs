@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::Value;
 
 use super::{BuildError, Plan, child, metadata, pod, selector};
-use crate::api::status::SizingStatus;
+use crate::decide::backend::choice::Choice;
 use crate::decide::backend::clocks::Clocks;
 use crate::decide::backend::patch;
 use crate::decide::decision::{ApplyMode, Child};
 
 /// Annotation of the Deployment that holds the sizing in force, so that a lost status changes no pod. It stands on the
 /// Deployment and not on its pods: a better worded derivation restarts nothing.
-pub const SIZING_ANNOTATION: &str = "quartermaster.dev/sizing";
+pub const CHOICE_ANNOTATION: &str = "quartermaster.dev/choice";
+/// The annotation that tells one wanted version of the Deployment from another.
+pub const INTENT_ANNOTATION: &str = "quartermaster.dev/intent";
 
 /// Old ReplicaSets that are kept for `kubectl rollout undo`.
 const REVISION_HISTORY_LIMIT: i32 = 3;
@@ -26,14 +27,14 @@ const REVISION_HISTORY_LIMIT: i32 = 3;
 ///
 /// A duration that cannot be read, a cache that the configuration does not offer, or a patch that asks for too much.
 pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
-    let clocks = Clocks::of(plan.vllm, plan.sizing)?;
+    let clocks = Clocks::of(plan.vllm, &plan.choice.sizing)?;
     let mut metadata = metadata(plan);
-    let sizing = serde_json::to_string(plan.sizing).map_err(|source| BuildError::Serialize {
+    let sizing = serde_json::to_string(plan.choice).map_err(|source| BuildError::Serialize {
         kind: "SizingStatus",
         name: plan.name.to_owned(),
         source,
     })?;
-    metadata.annotations = Some(BTreeMap::from([(SIZING_ANNOTATION.to_owned(), sizing)]));
+    metadata.annotations = Some(BTreeMap::from([(CHOICE_ANNOTATION.to_owned(), sizing)]));
     let deployment = Deployment {
         metadata,
         spec: DeploymentSpec {
@@ -56,9 +57,9 @@ pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
     Ok(child)
 }
 
-/// The sizing that a Deployment was made from, if its annotations hold one that can be read.
-pub fn sizing_in_force(annotations: &BTreeMap<String, String>) -> Option<SizingStatus> {
-    serde_json::from_str::<Value>(annotations.get(SIZING_ANNOTATION)?).ok().and_then(|value| serde_json::from_value(value).ok())
+/// The choice that a Deployment was made from, if its annotations hold one that can be read.
+pub fn choice_in_force(annotations: &BTreeMap<String, String>) -> Option<Choice> {
+    serde_json::from_str(annotations.get(CHOICE_ANNOTATION)?).ok()
 }
 
 /// With none that may be unavailable, one pod is added and no old one ends before it answers; otherwise old pods end first,

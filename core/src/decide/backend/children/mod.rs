@@ -47,6 +47,9 @@ pub enum BuildError {
     /// The patch asks for what the operator cannot give up.
     #[error("failed to apply spec.vllm.podTemplatePatch: {0}")]
     ApplyPatch(#[from] PatchError),
+    /// The resources ask for what the choice of accelerators decides.
+    #[error("failed to combine spec.vllm.resources with the choice of accelerators: {0}")]
+    CombineResources(#[from] resources::ResourceError),
     /// The operator's configuration names no directory for `cache.nodeLocal`.
     #[error(
         "failed to mount the cache: spec.vllm.cache.nodeLocal needs vllm.nodeLocalCachePath in the operator's configuration; \

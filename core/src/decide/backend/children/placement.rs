@@ -15,7 +15,11 @@ pub(super) fn affinity(placement: &Placement) -> Option<Affinity> {
     let requirements = placement
         .affinity
         .iter()
-        .map(|(key, values)| NodeSelectorRequirement { key: key.clone(), operator: "In".to_owned(), values: Some(values.clone()) })
+        .map(|requirement| NodeSelectorRequirement {
+            key: requirement.key.clone(),
+            operator: requirement.operator.as_str().to_owned(),
+            values: Some(requirement.values.clone()),
+        })
         .collect();
     Some(Affinity {
         node_affinity: Some(NodeAffinity {
@@ -28,11 +32,9 @@ pub(super) fn affinity(placement: &Placement) -> Option<Affinity> {
     })
 }
 
-/// The node selector of the choice and of the spec, which wins.
-pub(super) fn node_selector(placement: &Placement, spec: Option<&AcceleratorSpec>) -> Option<BTreeMap<String, String>> {
-    let mut selector = placement.node_selector.clone();
-    selector.extend(spec.into_iter().flat_map(|spec| spec.node_selector.clone()));
-    (!selector.is_empty()).then_some(selector)
+/// The node selector of the spec.
+pub(super) fn node_selector(spec: Option<&AcceleratorSpec>) -> Option<BTreeMap<String, String>> {
+    spec.map(|spec| spec.node_selector.clone()).filter(|selector| !selector.is_empty())
 }
 
 /// Tolerations of the taint that is named like the resource, of the choice's other taints and of the spec.

@@ -1,10 +1,10 @@
 //! What the children of a self-hosted backend are made from.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
-use crate::api::InferenceBackend;
-use crate::api::status::SizingStatus;
 use crate::api::vllm::VllmSpec;
+use crate::decide::backend::accelerator::LabelRequirement;
+use crate::decide::backend::choice::Choice;
 use crate::decide::backend::facts::Settings;
 
 /// Everything that the children of one backend depend on. Equal plans make equal children.
@@ -16,14 +16,10 @@ pub struct Plan<'a> {
     pub namespace: &'a str,
     /// Uid of the backend, for the owner references.
     pub uid: &'a str,
-    /// The backend itself.
-    pub backend: &'a InferenceBackend,
     /// `spec.vllm` of the backend.
     pub vllm: &'a VllmSpec,
     /// What was chosen.
-    pub sizing: &'a SizingStatus,
-    /// Where the pods may run.
-    pub placement: Placement,
+    pub choice: &'a Choice,
     /// Replicas that are wanted.
     pub replicas: u32,
     /// Replicas that a rollout may take away before new ones answer, as [`crate::decide::backend::rollout`] says. 0: none,
@@ -36,14 +32,15 @@ pub struct Plan<'a> {
 }
 
 /// Where the pods may run, as the choice of an accelerator says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// The extended resource that the pods ask for, for example `nvidia.com/gpu`.
     pub resource_name: String,
-    /// Labels of which a node must carry one of the values each.
-    pub affinity: Vec<(String, Vec<String>)>,
-    /// Labels that a node must carry exactly.
-    pub node_selector: BTreeMap<String, String>,
+    /// What the labels of a node must say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affinity: Vec<LabelRequirement>,
     /// Keys of taints that the pods tolerate beside the one named like the resource.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerate_keys: Vec<String>,
 }

@@ -21,7 +21,7 @@ pub(super) fn template(plan: &Plan<'_>, clocks: &Clocks) -> Result<PodTemplateSp
         name: CONTAINER.to_owned(),
         image: Some(plan.image.to_owned()),
         command: Some(vec!["vllm".to_owned(), "serve".to_owned()]),
-        args: Some(command::command(plan.vllm, plan.name, plan.sizing)?),
+        args: Some(command::command(plan.vllm, plan.name, &plan.choice.sizing)?),
         env: Some(environment::of(plan, clocks)),
         ports: Some(vec![ContainerPort {
             name: Some(PORT_NAME.to_owned()),
@@ -60,9 +60,9 @@ pub(super) fn template(plan: &Plan<'_>, clocks: &Clocks) -> Result<PodTemplateSp
         spec: Some(PodSpec {
             containers: vec![container],
             volumes: Some(volumes.volumes),
-            affinity: placement::affinity(&plan.placement),
-            node_selector: placement::node_selector(&plan.placement, accelerator),
-            tolerations: Some(placement::tolerations(&plan.placement, accelerator)),
+            affinity: placement::affinity(&plan.choice.placement),
+            node_selector: placement::node_selector(accelerator),
+            tolerations: Some(placement::tolerations(&plan.choice.placement, accelerator)),
             runtime_class_name: accelerator.and_then(|accelerator| accelerator.runtime_class_name.clone()),
             service_account_name: Some(child_name(plan.name)),
             automount_service_account_token: Some(false),

@@ -47,16 +47,16 @@ pub(super) fn of(plan: &Plan<'_>) -> ResourceRequirements {
     let stated = plan.vllm.resources.clone().unwrap_or_default();
     let mut requests = stated.requests.unwrap_or_default();
     let mut limits = stated.limits.unwrap_or_default();
-    for (name, quantity) in defaults(plan.sizing) {
+    for (name, quantity) in defaults(&plan.choice.sizing) {
         // A limit without a request is a request too, and a default above the limit would be refused.
         if !limits.contains_key(name) {
             requests.entry(name.to_owned()).or_insert(quantity);
         }
     }
-    if plan.sizing.gpus_per_replica > 0 {
-        let number = Quantity(plan.sizing.gpus_per_replica.to_string());
-        requests.insert(plan.placement.resource_name.clone(), number.clone());
-        limits.insert(plan.placement.resource_name.clone(), number);
+    if plan.choice.sizing.gpus_per_replica > 0 {
+        let number = Quantity(plan.choice.sizing.gpus_per_replica.to_string());
+        requests.insert(plan.choice.placement.resource_name.clone(), number.clone());
+        limits.insert(plan.choice.placement.resource_name.clone(), number);
     }
     ResourceRequirements { requests: Some(requests), limits: (!limits.is_empty()).then_some(limits), claims: stated.claims }
 }

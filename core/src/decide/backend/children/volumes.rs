@@ -26,7 +26,7 @@ pub(super) struct Volumes {
 
 /// The volumes of one backend.
 pub(super) fn of(plan: &Plan<'_>) -> Result<Volumes, BuildError> {
-    let mut volumes = vec![cache(plan)?, temporary(), shared_memory(plan.sizing.gpus_per_replica)];
+    let mut volumes = vec![cache(plan)?, temporary(), shared_memory(plan.choice.sizing.gpus_per_replica)];
     let mut mounts = vec![mount("cache", CACHE_PATH), mount("tmp", "/tmp"), mount("shm", "/dev/shm")];
     if let Some(model) = model(plan) {
         volumes.push(model);
@@ -62,7 +62,7 @@ fn cache(plan: &Plan<'_>) -> Result<Volume, BuildError> {
 
 /// 1.2 times the bytes that are downloaded, in whole GiB and at least 4 GiB. No limit where the size is not known.
 fn cache_size(plan: &Plan<'_>) -> Option<Quantity> {
-    let weights = if ModelSource::of(&plan.vllm.model).is_cached() { plan.sizing.weight_bytes? } else { 0 };
+    let weights = if ModelSource::of(&plan.vllm.model).is_cached() { plan.choice.sizing.weight_bytes? } else { 0 };
     let adapters = plan.vllm.lora_adapters.iter().filter(|adapter| adapter.source.starts_with("hf://")).count();
     let adapters = u64::try_from(adapters).unwrap_or(u64::MAX).saturating_mul(ADAPTER_BYTES);
     let size = weights.saturating_add(weights / 5).max(CACHE_MINIMUM).saturating_add(adapters);

@@ -84,6 +84,7 @@ impl Sizing {
             data_parallel_size: self.data,
             expert_parallel: self.expert.then_some(true),
             enforce_eager: self.enforce_eager.then_some(true),
+            gpu_memory_utilization_percent: Some(self.gpu_memory_utilization_percent),
             context_length: self.context_length,
             weight_bytes_per_gpu: self.weight_bytes_per_gpu,
             weight_bytes: self.weight_bytes,

@@ -1,0 +1,346 @@
+//! A model served by vLLM: from the spec and the cluster to its children and its status.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::accelerator::{self, Accelerator};
+use super::arguments::extra;
+use super::children::{self, Placement, Plan, deployment::INTENT_ANNOTATION};
+use super::choice::{self, Choice, DEFAULT_IMAGE, Question, UPGRADE_ANNOTATION};
+use super::clocks::Clocks;
+use super::facts::Observation;
+use super::model::resolve::{self, Resolution};
+use super::rollout;
+use super::secrets;
+use super::serving::Serving;
+use super::sizing::{self, Refusal, Request};
+use super::verdicts::{Outcome, Readiness};
+use crate::api::architecture::ModelArchitecture;
+use crate::api::conditions::{reasons, types};
+use crate::api::status::{InferenceBackendStatus, SizingStatus, Summary};
+use crate::api::vllm::VllmSpec;
+use crate::decide::conditions::Verdict;
+use crate::decide::decision::{Child, Children};
+
+/// Stands for the API key of a Secret that exists: the child is not made again, so that its value does not matter.
+static NO_ENTROPY: LazyLock<String> = LazyLock::new(|| "0".repeat(64));
+
+/// What should exist for a self-hosted model.
+pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Outcome {
+    let name = observation.backend.metadata.name.as_deref().unwrap_or_default();
+    let replicas = observation.backend.spec.replicas.unwrap_or(1);
+    let mut outcome = Outcome::keep(Readiness::progressing(reasons::PROGRESSING, ""), shown(observation, spec, replicas));
+    let in_force = in_force(observation);
+    if let Some(problem) = problem_of_spec(spec) {
+        return with_choice(outcome, problem, in_force.as_ref());
+    }
+    let sized = match size(observation, spec, in_force.as_ref()) {
+        Ok(sized) => sized,
+        Err(unsized_) => {
+            outcome.verdicts.push(unsized_.verdict);
+            return with_choice(outcome, unsized_.ready, in_force.as_ref());
+        }
+    };
+    outcome.verdicts.extend(sized.verdicts);
+    let choice = sized.choice;
+    outcome.status.sizing = Some(choice.sizing.clone());
+    summarise(&mut outcome.status, &choice.sizing);
+    if let Some(problem) = secrets::problem(&secrets::of_vllm(spec), &observation.secrets) {
+        outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
+        outcome.ready = problem;
+        return outcome;
+    }
+    let made = match make(observation, spec, name, &choice, replicas, now) {
+        Ok(made) => made,
+        Err(error) => {
+            outcome.ready = Readiness::stalled(reasons::INVALID_SPEC, error.to_string());
+            return outcome;
+        }
+    };
+    let serving = serving(observation, replicas, made.current);
+    outcome.verdicts.extend(serving.verdicts());
+    outcome.ready = serving.readiness();
+    outcome.children = Children::Exactly(made.children);
+    outcome.next = made.next;
+    outcome
+}
+
+/// The status that does not depend on the choice.
+fn shown(observation: &Observation, spec: &VllmSpec, replicas: u32) -> InferenceBackendStatus {
+    let metadata = &observation.backend.metadata;
+    let (name, namespace) = (metadata.name.as_deref().unwrap_or_default(), metadata.namespace.as_deref().unwrap_or_default());
+    let deployment = observation.deployment.clone().unwrap_or_default();
+    InferenceBackendStatus {
+        replicas: Some(deployment.status_replicas),
+        ready_replicas: Some(deployment.ready_replicas),
+        selector: Some(children::selector_text(name)),
+        endpoint: Some(children::service::endpoint(name, namespace)),
+        summary: Some(Summary {
+            model: Some(spec.model.clone()),
+            engine: Some("vLLM".to_owned()),
+            gpus: None,
+            replicas: Some(format!("{}/{replicas}", deployment.ready_replicas)),
+        }),
+        ..InferenceBackendStatus::default()
+    }
+}
+
+/// The choice that the Deployment was made from, else the one that the status tells.
+fn in_force(observation: &Observation) -> Option<Choice> {
+    observation.deployment.as_ref().and_then(|deployment| children::deployment::choice_in_force(&deployment.annotations))
+}
+
+/// What exists stays, and the status goes on showing the choice that it was made from.
+fn with_choice(mut outcome: Outcome, ready: Readiness, in_force: Option<&Choice>) -> Outcome {
+    if let Some(choice) = in_force {
+        outcome.status.sizing = Some(choice.sizing.clone());
+        summarise(&mut outcome.status, &choice.sizing);
+    }
+    outcome.ready = ready;
+    outcome
+}
+
+fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
+    if let Some(summary) = &mut status.summary {
+        summary.gpus = Some(sizing.summary());
+    }
+}
+
+/// What is wrong with the spec whatever the cluster: image, arguments, environment, resources, durations.
+fn problem_of_spec(spec: &VllmSpec) -> Option<Readiness> {
+    if let Some(Err(error)) = spec.image.as_deref().map(children::image::check_image) {
+        return Some(Readiness::stalled(reasons::INVALID_IMAGE, error.to_string()));
+    }
+    if let Err(errors) = extra::check(&spec.extra_args) {
+        return Some(Readiness::stalled(reasons::INVALID_ARGUMENTS, joined(errors)));
+    }
+    if let Err(errors) = children::environment::check_environment(&spec.env) {
+        return Some(Readiness::stalled(reasons::INVALID_ENVIRONMENT, joined(errors)));
+    }
+    Clocks::of(spec, &SizingStatus::default()).err().map(|error| Readiness::stalled(reasons::INVALID_SPEC, error.to_string()))
+}
+
+fn joined(errors: Vec<impl ToString>) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A choice, with the conditions Sized and UpdateAvailable.
+struct Sized_ {
+    choice: Choice,
+    verdicts: Vec<Verdict>,
+}
+
+/// Why there is no choice.
+struct Unsized {
+    ready: Readiness,
+    verdict: Verdict,
+}
+
+impl Unsized {
+    fn of(ready: Readiness, known: bool) -> Self {
+        let verdict = match known {
+            true => Verdict::fails(types::SIZED, ready.reason, ready.message.clone()),
+            false => Verdict::unknown(types::SIZED, ready.reason, ready.message.clone()),
+        };
+        Self { ready, verdict }
+    }
+}
+
+/// Chooses, or keeps the choice in force.
+fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -> Result<Sized_, Unsized> {
+    let resolution = resolve::resolve(spec, &observation.hub);
+    let architecture = match &resolution {
+        Resolution::Known { architecture, .. } | Resolution::Unknown { architecture, .. } => {
+            Some(ModelArchitecture::clone(architecture))
+        }
+        _ => None,
+    };
+    let accelerators =
+        accelerator::candidates(spec.accelerator.as_ref(), &observation.nodes, &observation.settings.accelerator_profiles);
+    let empty = ModelArchitecture::default();
+    let request = Request {
+        architecture: architecture.as_ref().unwrap_or(&empty),
+        spec,
+        accelerators: accelerators.as_deref().unwrap_or_default(),
+    };
+    let spec_hash = choice::spec_hash(spec).map_err(|error| {
+        Unsized::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
+    })?;
+    let inputs_hash = sizing::inputs_hash(&request);
+    let image = spec.image.clone().or_else(|| observation.settings.vllm.image.clone()).unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
+    let fresh = fresh(&resolution, &accelerators, &request, known(&resolution)).map(|sizing| {
+        let placement = placement(&sizing.accelerator);
+        let sizing = SizingStatus { image: Some(image.clone()), ..sizing.to_status(inputs_hash.clone()) };
+        Choice { sizing, placement, spec_hash: spec_hash.clone() }
+    });
+    let legal = in_force.is_some_and(|choice| {
+        let same_inputs = choice.sizing.inputs_hash.as_deref() == Some(inputs_hash.as_str());
+        same_inputs && (architecture.is_none() || sizing::still_legal(&choice.sizing, &request))
+    });
+    let annotation = observation.backend.metadata.annotations.as_ref().and_then(|annotations| annotations.get(UPGRADE_ANNOTATION));
+    let asked = annotation
+        .is_some_and(|value| observation.backend.metadata.generation.is_some_and(|generation| *value == generation.to_string()));
+    let upgrade = spec.upgrade.as_ref().and_then(|upgrade| upgrade.type_).unwrap_or_default();
+    let answer = choice::decide(Question { in_force, legal, fresh: fresh.as_ref().ok(), upgrade, asked });
+    let Some(answer) = answer else {
+        return Err(fresh
+            .err()
+            .unwrap_or_else(|| Unsized::of(Readiness::progressing(reasons::PROGRESSING, "nothing is chosen yet"), false)));
+    };
+    let mut choice = answer.choice.clone();
+    if let Some(image) = &spec.image {
+        choice.sizing.image = Some(image.clone());
+    }
+    choice.spec_hash = spec_hash;
+    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting)];
+    Ok(Sized_ { choice, verdicts })
+}
+
+fn known(resolution: &Resolution) -> bool {
+    matches!(resolution, Resolution::Known { .. })
+}
+
+/// What would be chosen now.
+fn fresh(
+    resolution: &Resolution,
+    accelerators: &Result<Vec<Accelerator>, Refusal>,
+    request: &Request<'_>,
+    known: bool,
+) -> Result<sizing::Sizing, Unsized> {
+    match resolution {
+        Resolution::Known { .. } | Resolution::Unknown { .. } => {}
+        Resolution::Pending => {
+            let ready = Readiness::progressing(reasons::MODEL_FACTS_PENDING, "the hub is being asked for the model's config.json");
+            return Err(Unsized::of(ready, false));
+        }
+        Resolution::AccessDenied { message } => {
+            return Err(Unsized::of(Readiness::stalled(reasons::MODEL_ACCESS_DENIED, message.clone()), false));
+        }
+        Resolution::NotFound { message } => {
+            return Err(Unsized::of(Readiness::stalled(reasons::MODEL_NOT_FOUND, message.clone()), false));
+        }
+        Resolution::Failed { message } => {
+            return Err(Unsized::of(Readiness::waiting(reasons::MODEL_FACTS_PENDING, message.clone()), false));
+        }
+    }
+    let stalled = |refusal: &Refusal| {
+        // Nodes come and go: what only a node can help with is waited for, the rest wants another spec.
+        let ready = match refusal.reason {
+            reasons::NO_ACCELERATOR_KNOWN => Readiness::waiting(refusal.reason, refusal.message.clone()),
+            _ => Readiness::stalled(refusal.reason, refusal.message.clone()),
+        };
+        Unsized::of(ready, known || refusal.reason != reasons::MODEL_UNKNOWN)
+    };
+    if let Err(refusal) = accelerators {
+        return Err(stalled(refusal));
+    }
+    sizing::size(request).map_err(|refusal| match resolution {
+        Resolution::Unknown { message, .. } if refusal.reason == reasons::MODEL_UNKNOWN => {
+            Unsized::of(Readiness::stalled(reasons::MODEL_UNKNOWN, message.clone()), false)
+        }
+        _ => stalled(&refusal),
+    })
+}
+
+fn sized_verdict(resolution: &Resolution, choice: &Choice) -> Verdict {
+    match resolution {
+        Resolution::Unknown { message, .. } => Verdict::unknown(types::SIZED, reasons::MODEL_UNKNOWN, message.clone()),
+        _ => Verdict::holds(
+            types::SIZED,
+            reasons::SIZED,
+            choice.sizing.derivation.clone().unwrap_or_else(|| choice.sizing.summary()),
+        ),
+    }
+}
+
+fn update_verdict(waiting: Option<&Choice>) -> Verdict {
+    match waiting {
+        Some(better) => Verdict::holds(
+            types::UPDATE_AVAILABLE,
+            reasons::BETTER_CHOICE,
+            format!(
+                "{} with {} would be chosen now; it is taken with the next change of spec.vllm, or with the annotation {UPGRADE_ANNOTATION}: \"<metadata.generation>\"",
+                better.sizing.summary(),
+                better.sizing.image.as_deref().unwrap_or("the same image"),
+            ),
+        ),
+        None => Verdict::fails(types::UPDATE_AVAILABLE, reasons::UP_TO_DATE, "the choice in force is the best that is known"),
+    }
+}
+
+/// Where pods of this choice may run.
+pub fn placement(accelerator: &Accelerator) -> Placement {
+    Placement {
+        resource_name: accelerator.resource_name.clone(),
+        affinity: accelerator.node_affinity.clone(),
+        tolerate_keys: accelerator.tolerated_taints.clone(),
+    }
+}
+
+/// The children, and whether the Deployment that exists is the wanted one.
+struct Made {
+    children: Vec<Child>,
+    current: bool,
+    next: Option<Duration>,
+}
+
+fn make(
+    observation: &Observation,
+    spec: &VllmSpec,
+    name: &str,
+    choice: &Choice,
+    replicas: u32,
+    now: Timestamp,
+) -> Result<Made, children::BuildError> {
+    children::resources::check(spec.resources.as_ref(), &choice.placement.resource_name)?;
+    let metadata = &observation.backend.metadata;
+    let clocks = Clocks::of(spec, &choice.sizing)?;
+    let rollout_type = spec.rollout.as_ref().and_then(|rollout| rollout.type_).unwrap_or_default();
+    let grace_period = Duration::from_secs(clocks.termination_grace_period());
+    let rollout = rollout::decide(rollout_type, observation.deployment.as_ref(), &observation.pods, grace_period, now);
+    let plan = Plan {
+        name,
+        namespace: metadata.namespace.as_deref().unwrap_or_default(),
+        uid: metadata.uid.as_deref().unwrap_or_default(),
+        vllm: spec,
+        choice,
+        replicas,
+        max_unavailable: rollout.max_unavailable,
+        image: choice.sizing.image.as_deref().unwrap_or(DEFAULT_IMAGE),
+        settings: &observation.settings,
+    };
+    let entropy = if observation.api_key_exists { NO_ENTROPY.as_str() } else { &observation.entropy };
+    let mut children = children::all(&plan, Some(entropy))?;
+    let mut current = false;
+    for child in children.iter_mut().filter(|child| child.identity.kind == "Deployment") {
+        let intent = intent(&child.object);
+        let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
+        current = stored == Some(&intent);
+        if let Some(Value::Object(annotations)) = child.object.pointer_mut("/metadata/annotations") {
+            annotations.insert(INTENT_ANNOTATION.to_owned(), json!(intent));
+        }
+    }
+    Ok(Made { children, current, next: rollout.next })
+}
+
+/// Tells one wanted Deployment from another, without what changes no pod: the strategy of a rollout and annotations.
+fn intent(deployment: &Value) -> String {
+    let spec = deployment.get("spec").cloned().unwrap_or_default();
+    let relevant = json!([spec.get("replicas"), spec.get("template")]);
+    let digest = Sha256::digest(relevant.to_string().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn serving(observation: &Observation, replicas: u32, current: bool) -> Serving<'_> {
+    Serving {
+        deployment: observation.deployment.as_ref(),
+        current,
+        pods: &observation.pods,
+        replicas,
+        refusals: &observation.refusals,
+    }
+}

@@ -1,0 +1,188 @@
+//! What the Deployment and its pods say about a self-hosted backend.
+
+use super::engine_errors;
+use super::facts::{DeploymentFacts, PodFacts};
+use super::verdicts::Readiness;
+use crate::api::conditions::{reasons, types};
+use crate::decide::conditions::Verdict;
+use crate::decide::decision::{Refusal, RefusalCause};
+
+/// Restarts after which a container that ends again and again counts as one that will not come up by itself.
+const CRASHES_UNTIL_STALLED: u32 = 3;
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving<'a> {
+    /// The Deployment, if there is one.
+    pub deployment: Option<&'a DeploymentFacts>,
+    /// Whether the Deployment is the one that is wanted now, or still an earlier one.
+    pub current: bool,
+    /// The pods.
+    pub pods: &'a [PodFacts],
+    /// Replicas that are wanted.
+    pub replicas: u32,
+    /// Children that could not be applied.
+    pub refusals: &'a [Refusal],
+}
+
+impl Serving<'_> {
+    /// Whether the backend does what it is for.
+    pub fn readiness(&self) -> Readiness {
+        if let Some(refused) = self.refusals.iter().find_map(refused) {
+            return refused;
+        }
+        let Some(deployment) = self.deployment.filter(|_| self.current) else {
+            return Readiness::progressing(reasons::PROGRESSING, "the Deployment is being brought to what the spec asks for");
+        };
+        if deployment.observed_generation < deployment.generation {
+            return Readiness::progressing(reasons::PROGRESSING, "the Deployment's controller has not seen its newest version yet");
+        }
+        if self.replicas == 0 {
+            return match deployment.status_replicas {
+                0 => Readiness::ready(reasons::SCALED_TO_ZERO, "no replica is wanted"),
+                _ => Readiness::progressing(reasons::PROGRESSING, "the last replicas end"),
+            };
+        }
+        let complete = deployment.updated_replicas == self.replicas
+            && deployment.status_replicas == self.replicas
+            && deployment.available_replicas >= self.replicas;
+        if complete {
+            return Readiness::ready(reasons::AVAILABLE, "all replicas answer");
+        }
+        self.obstacle(deployment)
+    }
+
+    /// Why not all replicas answer: the gravest of what admission, the scheduler, the kubelet and the engine say.
+    fn obstacle(&self, deployment: &DeploymentFacts) -> Readiness {
+        if let Some(message) = &deployment.replica_failure {
+            let advice = "the API server refuses the pods";
+            return if message.contains("violates PodSecurity") {
+                Readiness::stalled(reasons::POD_CREATION_FAILED, format!("{advice}: {message}"))
+            } else {
+                Readiness::waiting(reasons::POD_CREATION_FAILED, format!("{advice}: {message}"))
+            };
+        }
+        let living = || self.pods.iter().filter(|pod| !pod.terminating && !pod.ready);
+        if let Some(ended) = living().find_map(ended) {
+            return ended;
+        }
+        let stalls = |reason, message| match deployment.deadline_exceeded {
+            true => Readiness::stalled(reason, message),
+            false => Readiness::waiting(reason, message),
+        };
+        if let Some(waiting) = living().find_map(|pod| pod.waiting.as_ref()) {
+            let said = format!("{}: {}", waiting.reason, waiting.message);
+            match waiting.reason.as_str() {
+                "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
+                    return stalls(
+                        reasons::IMAGE_PULL_FAILED,
+                        format!("the image cannot be pulled ({said}): check spec.vllm.image and its pull secret"),
+                    );
+                }
+                "CreateContainerConfigError" | "CreateContainerError" => {
+                    return stalls(reasons::CONTAINER_CONFIG_ERROR, format!("the container cannot be made ({said})"));
+                }
+                _ => {}
+            }
+        }
+        if let Some(unschedulable) = living().find_map(|pod| pod.unschedulable.as_ref()) {
+            return stalls(reasons::UNSCHEDULABLE, format!("no node takes the pod: {}", unschedulable.message));
+        }
+        if deployment.deadline_exceeded {
+            return Readiness::stalled(
+                reasons::START_TIMEOUT,
+                "the model was not loaded within spec.vllm.startupTimeout: raise it, or see the pod's log",
+            );
+        }
+        if living().any(|pod| !pod.started) {
+            return Readiness::progressing(reasons::MODEL_LOADING, "the model is being loaded");
+        }
+        match deployment.available_replicas {
+            0 => Readiness::progressing(reasons::PROGRESSING, "the pods are being made"),
+            _ => Readiness::progressing(reasons::PARTIALLY_AVAILABLE, "some replicas answer, the others are on their way"),
+        }
+    }
+
+    /// The conditions Available and ModelLoaded.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        if self.replicas == 0 {
+            return vec![
+                Verdict::fails(types::AVAILABLE, reasons::SCALED_TO_ZERO, "no replica is wanted"),
+                Verdict::fails(types::MODEL_LOADED, reasons::SCALED_TO_ZERO, "no replica is wanted"),
+            ];
+        }
+        let available = self.deployment.is_some_and(|deployment| deployment.available_replicas > 0);
+        let loaded = self.pods.iter().filter(|pod| !pod.terminating && pod.started).count();
+        let loaded = u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas;
+        vec![
+            match available {
+                true => Verdict::holds(types::AVAILABLE, reasons::AVAILABLE, "at least one replica answers"),
+                false => Verdict::fails(types::AVAILABLE, reasons::PROGRESSING, "no replica answers yet"),
+            },
+            match loaded {
+                true => Verdict::holds(types::MODEL_LOADED, reasons::MODEL_LOADED, "every replica has loaded the model"),
+                false => Verdict::fails(types::MODEL_LOADED, reasons::MODEL_LOADING, "not every replica has loaded the model"),
+            },
+        ]
+    }
+}
+
+/// What a refused child means for the backend.
+fn refused(refusal: &Refusal) -> Option<Readiness> {
+    let child = format!("{} {}", refusal.child.kind, refusal.child.name);
+    let message = &refusal.message;
+    Some(match refusal.cause {
+        RefusalCause::NameInUse => Readiness::stalled(reasons::NAME_IN_USE, message.clone()),
+        RefusalCause::Invalid if refusal.child.kind == "Deployment" => Readiness::stalled(
+            reasons::INVALID_TEMPLATE,
+            format!(
+                "the API server refuses the {child}, and the last good one stays: {message}; check spec.vllm.podTemplatePatch and the fields that make the pod"
+            ),
+        ),
+        RefusalCause::Invalid => {
+            Readiness::stalled(reasons::INVALID_SPEC, format!("the API server refuses the {child}: {message}"))
+        }
+        RefusalCause::Immutable => Readiness::stalled(
+            reasons::IMMUTABLE_FIELD_CONFLICT,
+            format!(
+                "the {child} has an immutable field that would have to change: {message}; delete the {child}, it is made again"
+            ),
+        ),
+        RefusalCause::Forbidden => Readiness::waiting(
+            reasons::FORBIDDEN,
+            format!("the operator's account may not apply the {child}: {message}; grant it, see deploy/rbac.yaml"),
+        ),
+        RefusalCause::QuotaExceeded => {
+            Readiness::waiting(reasons::POD_CREATION_FAILED, format!("a quota refuses the {child}: {message}"))
+        }
+        RefusalCause::Transient => Readiness::progressing(
+            reasons::PROGRESSING_WITH_RETRY,
+            format!("the {child} could not be applied and is tried again: {message}"),
+        ),
+    })
+}
+
+/// What the end of a container means. An end whose cause is known and lies in the spec is not waited for.
+fn ended(pod: &PodFacts) -> Option<Readiness> {
+    let terminated = pod.terminated.as_ref()?;
+    if pod.restarts == 0 && pod.waiting.is_none() {
+        return None;
+    }
+    if terminated.reason == "OOMKilled" {
+        let message = "the container ran out of host memory: raise spec.vllm.resources.limits.memory";
+        return Some(Readiness::stalled(reasons::OUT_OF_MEMORY, message));
+    }
+    if let Some((reason, fix)) = engine_errors::classify(&terminated.message) {
+        return Some(match reason {
+            reasons::INSUFFICIENT_FREE_GPU_MEMORY => Readiness::waiting(reason, fix),
+            _ => Readiness::stalled(reason, fix),
+        });
+    }
+    let crashes = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
+    let message = format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason);
+    match crashes || pod.restarts > 0 {
+        true if pod.restarts >= CRASHES_UNTIL_STALLED => Some(Readiness::stalled(reasons::CRASH_LOOP, message)),
+        true => Some(Readiness::waiting(reasons::CRASH_LOOP, message)),
+        false => None,
+    }
+}
