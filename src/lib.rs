@@ -1,5 +1,14 @@
 //! The package `quartermaster`: one binary, in the role of the operator.
 //!
-//! * [`sources`]: one file a system that we ask: provider health, model facts.
+//! * [`cli`]: the command line.
+//! * [`configuration`]: the configuration file, read once at start.
+//! * [`controllers`]: one file a kind: which facts are observed.
+//! * [`operate`]: the driver: watches, queue, reconcile, apply, status, leadership, admin server, metrics, logs.
+//! * [`run`]: makes all of it, starts it and ends it.
+//! * [`sources`]: one file a system that we ask: provider health, model facts, Secrets.
 
+pub mod configuration;
+pub mod controllers;
+pub mod operate;
+pub mod run;
 pub mod sources;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::children::ChildKind;
 use super::error::CallError;
 use super::key::ObjectKey;
+use super::leadership::Leadership;
 use super::metrics::{ApiVerb, Metrics};
 
 /// Longest time that one call may take. The API server itself ends requests after 60 s; a call that has no answer by now has
@@ -23,12 +24,13 @@ const CALL_DEADLINE: Duration = Duration::from_secs(15);
 pub struct Calls {
     client: Client,
     metrics: Arc<Metrics>,
+    leadership: Arc<Leadership>,
 }
 
 impl Calls {
-    /// Calls over this client, counted by these metrics.
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { client, metrics }
+    /// Calls over this client, counted by these metrics, made only while this process leads.
+    pub fn new(client: Client, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
+        Self { client, metrics, leadership }
     }
 
     /// The metadata of a child, or `None` when there is none.
@@ -74,8 +76,9 @@ impl Calls {
         let body = json!({ "metadata": { "resourceVersion": resource_version }, "status": status });
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
         let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        let call = api.patch_status(&key.name, &parameters, &Patch::Merge(&body));
-        let written = self.call(ApiVerb::PatchStatus, "write the status of", kind.kind, &key.name, call).await?;
+        let patch = Patch::Merge(&body);
+        let call = api.patch_status(&key.name, &parameters, &patch);
+        let written = self.call(ApiVerb::Patch, "write the status of", kind.kind, &key.name, call).await?;
         Ok(written.resource_version().and_then(|version| version.parse().ok()))
     }
 
@@ -88,6 +91,10 @@ impl Calls {
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, CallError> {
         let what = || format!("{kind} {name}");
+        // A process that was suspended may have lost the lease without having noticed yet.
+        if !self.leadership.leads() {
+            return Err(CallError::NotLeader { verb: doing, what: what() });
+        }
         let result = match tokio::time::timeout(CALL_DEADLINE, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(CallError::Call { verb: doing, what: what(), source: Box::new(source) }),

@@ -1,9 +1,11 @@
 //! The kinds that controllers make, and what the driver keeps of each object to tell whether somebody changed it.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
+use quartermaster_core::decide::backend::facts::DeploymentFacts;
 
 use super::cache::Cached;
 
@@ -47,16 +49,20 @@ pub const POD_DISRUPTION_BUDGET: ChildKind =
     ChildKind { kind: "PodDisruptionBudget", group: "policy", version: "v1", plural: "poddisruptionbudgets" };
 
 /// What is kept of a child: whose it is, and whether it is still what was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ChildFacts {
     /// The object's uid.
     pub uid: String,
     /// The uid of its controlling owner.
     pub owner_uid: Option<String>,
+    /// The kind and the name of its controlling owner.
+    pub owner: Option<(String, String)>,
     /// It is being deleted.
     pub terminating: bool,
     /// Differs when somebody changed what was applied.
     pub fingerprint: u64,
+    /// What observe reads of a Deployment.
+    pub deployment: Option<Arc<DeploymentFacts>>,
 }
 
 impl ChildFacts {
@@ -83,8 +89,10 @@ impl ChildFacts {
         Self {
             uid: meta.uid.clone().unwrap_or_default(),
             owner_uid: controller.map(|owner| owner.uid.clone()),
+            owner: controller.map(|owner| (owner.kind.clone(), owner.name.clone())),
             terminating: meta.deletion_timestamp.is_some(),
             fingerprint: hasher.finish(),
+            deployment: None,
         }
     }
 }

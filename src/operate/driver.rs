@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Resource, ResourceExt as _};
+use kube::Resource as _;
 use quartermaster_core::api::conditions::{actions, reasons};
 use quartermaster_core::decide::decision::{self, Children};
 use quartermaster_core::decide::{merge_patch, served_schema, stalled};

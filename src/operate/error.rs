@@ -27,6 +27,14 @@ pub enum CallError {
         /// How long was waited.
         after: Duration,
     },
+    /// This process does not lead.
+    #[error("failed to {verb} {what}: this process no longer leads")]
+    NotLeader {
+        /// What was being done.
+        verb: &'static str,
+        /// To what: kind and name.
+        what: String,
+    },
 }
 
 impl CallError {
@@ -37,7 +45,7 @@ impl CallError {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::Timeout { .. } => None,
+            Self::Timeout { .. } | Self::NotLeader { .. } => None,
         }
     }
 
@@ -48,7 +56,7 @@ impl CallError {
                 kube::Error::Api(status) => status.message.clone(),
                 other => other.to_string(),
             },
-            Self::Timeout { .. } => self.to_string(),
+            Self::Timeout { .. } | Self::NotLeader { .. } => self.to_string(),
         }
     }
 

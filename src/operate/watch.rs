@@ -10,13 +10,14 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::cache::{Cache, Cached, Change};
 use super::key::ObjectKey;
+use super::health::Gate;
 use super::metrics::Metrics;
-use super::admin::Gate;
 
 /// Load balancers of clouds drop a connection that is silent for 240 s without telling; a watch must end before that.
 const WATCH_SECONDS: u32 = 200;
@@ -42,7 +43,7 @@ pub struct Watch<K, T, Cut, Tell> {
     pub selection: Selection,
     /// What it fills.
     pub cache: Arc<Cache<T>>,
-    /// What is kept of an object.
+    /// What is kept of an object; `None`: nothing.
     pub cut: Cut,
     /// Called with every change of what is kept.
     pub tell: Tell,
@@ -52,11 +53,12 @@ impl<K, T, Cut, Tell> Watch<K, T, Cut, Tell>
 where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     T: Cached,
-    Cut: Fn(K) -> T + Send + 'static,
+    Cut: Fn(K) -> Option<T> + Send + 'static,
     Tell: Fn(&ObjectKey, &Change<T>) + Send + 'static,
 {
     /// Runs until cancelled. The gate opens with the first complete list.
-    pub async fn run(self, gate: Gate, metrics: Arc<Metrics>, cancelled: CancellationToken) {
+    pub async fn run(self, gate: Gate, synced: oneshot::Sender<()>, metrics: Arc<Metrics>, cancelled: CancellationToken) {
+        let mut synced = Some(synced);
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         config.label_selector = self.selection.labels.clone();
         config.field_selector = self.selection.fields.clone();
@@ -70,9 +72,11 @@ where
             match event {
                 None => return,
                 Some(Err(error)) => {
-                    metrics.watch_failed(self.kind);
+                    metrics.restarted_watch(self.kind);
                     warn!(kind = self.kind, namespace = self.namespace, %error, "failed to watch; trying again");
-                    gate.close_unless_opened(&format!("{error}"));
+                    if synced.is_some() {
+                        gate.close(error.to_string());
+                    }
                 }
                 Some(Ok(Event::Init)) => listed.clear(),
                 Some(Ok(Event::InitApply(object))) => {
@@ -86,6 +90,10 @@ where
                         (self.tell)(&key, &change);
                     }
                     listed.clear();
+                    if let Some(synced) = synced.take() {
+                        // Nobody waits any more where the process is ending.
+                        let _ = synced.send(());
+                    }
                     gate.open();
                 }
                 Some(Ok(Event::Apply(object))) => self.take(ObjectKey::of(&object), Some(object)),
@@ -101,7 +109,7 @@ where
 
     fn take(&self, key: ObjectKey, object: Option<K>) {
         let version = object.as_ref().and_then(resource_version);
-        let change = self.cache.set(key.clone(), object.map(&self.cut), version);
+        let change = self.cache.set(key.clone(), object.and_then(&self.cut), version);
         if let Some(change) = change {
             (self.tell)(&key, &change);
         }

@@ -7,6 +7,7 @@ mod hub_fetch;
 pub mod limits;
 pub mod provider_health;
 mod resolve;
+pub mod secrets;
 
 use kube::runtime::reflector::ObjectRef;
 use quartermaster_core::api::InferenceBackend;

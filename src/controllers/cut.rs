@@ -1,0 +1,127 @@
+//! Cutting objects of the cluster to what decisions read of them.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
+use quartermaster_core::api::quantity;
+use quartermaster_core::decide::backend::children::{BACKEND_LABEL, CONTAINER};
+use quartermaster_core::decide::backend::facts::{DeploymentFacts, NodeFacts, PodFacts, Terminated, Unschedulable, Waiting};
+
+use crate::operate::cache::Cached;
+use crate::operate::children::ChildFacts;
+
+/// Longest message of a container's end that is kept: the kubelet keeps no more than 2 KiB of a log.
+const MESSAGE_MAX_LENGTH: usize = 4096;
+
+/// A node, if it offers an extended resource.
+pub fn node(node: Node) -> Option<CachedNode> {
+    let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
+    let extended: std::collections::BTreeMap<String, u64> = allocatable
+        .into_iter()
+        .filter(|(name, _)| name.contains('/') && !name.starts_with("kubernetes.io/"))
+        .filter_map(|(name, amount)| Some((name, quantity::to_u64(&amount).ok()?)))
+        .collect();
+    let spec = node.spec.unwrap_or_default();
+    (!extended.is_empty()).then(|| {
+        CachedNode(NodeFacts {
+            name: node.metadata.name.unwrap_or_default(),
+            labels: node.metadata.labels.unwrap_or_default(),
+            taints: spec.taints.unwrap_or_default(),
+            allocatable: extended,
+            unschedulable: spec.unschedulable.unwrap_or_default(),
+        })
+    })
+}
+
+/// A node as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachedNode(pub NodeFacts);
+
+impl Cached for CachedNode {}
+
+/// A Deployment, as a child and with what is read of it.
+pub fn deployment(deployment: Deployment) -> Option<ChildFacts> {
+    let mut facts = ChildFacts::of(&deployment.metadata);
+    let count = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    let status = deployment.status.unwrap_or_default();
+    let condition = |type_: &str, wanted: &str| {
+        let conditions = status.conditions.iter().flatten();
+        let mut conditions = conditions.filter(|condition| condition.type_.as_deref() == Some(type_) && condition.status.as_deref() == Some(wanted));
+        conditions.next().cloned()
+    };
+    let rolling = deployment.spec.strategy.and_then(|strategy| strategy.rolling_update);
+    let surge = rolling.and_then(|rolling| rolling.max_surge);
+    facts.deployment = Some(Arc::new(DeploymentFacts {
+        annotations: deployment.metadata.annotations.unwrap_or_default(),
+        generation: deployment.metadata.generation.unwrap_or_default(),
+        observed_generation: status.observed_generation.unwrap_or_default(),
+        replicas: count(deployment.spec.replicas),
+        in_place: surge.is_some_and(|surge| matches!(surge, k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(0))),
+        status_replicas: count(status.replicas),
+        updated_replicas: count(status.updated_replicas),
+        ready_replicas: count(status.ready_replicas),
+        available_replicas: count(status.available_replicas),
+        replica_failure: condition("ReplicaFailure", "True").map(|condition| condition.message.unwrap_or_default()),
+        deadline_exceeded: condition("Progressing", "False").is_some(),
+    }));
+    Some(facts)
+}
+
+/// A pod of a backend.
+pub fn pod(pod: Pod) -> Option<CachedPod> {
+    let metadata = pod.metadata;
+    let labels = metadata.labels.unwrap_or_default();
+    let backend = labels.get(BACKEND_LABEL)?.clone();
+    let status = pod.status.unwrap_or_default();
+    let condition = |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_).cloned();
+    let unschedulable = condition("PodScheduled")
+        .filter(|condition| condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable"))
+        .and_then(|condition| Some(Unschedulable { since: condition.last_transition_time?.0, message: condition.message.unwrap_or_default() }));
+    let main = status.container_statuses.unwrap_or_default().into_iter().find(|container| container.name == CONTAINER);
+    let (waiting, terminated) = main.as_ref().map(container).unwrap_or_default();
+    Some(CachedPod {
+        backend: format!("{}/{backend}", metadata.namespace.unwrap_or_default()),
+        facts: PodFacts {
+            name: metadata.name.unwrap_or_default(),
+            template_hash: labels.get("pod-template-hash").cloned().unwrap_or_default(),
+            terminating: metadata.deletion_timestamp.is_some(),
+            unschedulable,
+            ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
+            started: main.as_ref().and_then(|container| container.started).unwrap_or_default(),
+            restarts: main.as_ref().and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or_default(),
+            waiting,
+            terminated,
+        },
+    })
+}
+
+fn container(container: &ContainerStatus) -> (Option<Waiting>, Option<Terminated>) {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref()).map(|waiting| Waiting {
+        reason: waiting.reason.clone().unwrap_or_default(),
+        message: waiting.message.clone().unwrap_or_default(),
+    });
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    let terminated = states.into_iter().flatten().find_map(|state| state.terminated.as_ref()).map(|terminated| Terminated {
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default().chars().take(MESSAGE_MAX_LENGTH).collect(),
+        exit_code: terminated.exit_code,
+    });
+    (waiting, terminated)
+}
+
+/// A pod as it is kept, found by its backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachedPod {
+    /// Namespace and name of the backend.
+    pub backend: String,
+    /// What is read of the pod.
+    pub facts: PodFacts,
+}
+
+impl Cached for CachedPod {
+    /// Pods belong to ReplicaSets; what matters here is the backend that their label names.
+    fn owner_uid(&self) -> Option<&str> {
+        Some(&self.backend)
+    }
+}

@@ -1,0 +1,271 @@
+//! InferenceBackend: what is observed of a backend.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use quartermaster_core::api::InferenceBackend;
+use quartermaster_core::api::external::ExternalSpec;
+use quartermaster_core::api::references::SecretKeyReference;
+use quartermaster_core::api::vllm::VllmSpec;
+use quartermaster_core::decide::backend::check::CheckSettings;
+use quartermaster_core::decide::backend::facts::{HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings};
+use quartermaster_core::decide::backend::{self, children, model, provider, secrets as references};
+use quartermaster_core::decide::decision::{Decision, Refusal};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::cut::{CachedNode, CachedPod};
+use crate::operate::cache::Cache;
+use crate::operate::children::{ChildFacts, ChildKind, DEPLOYMENT, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT};
+use crate::operate::control::{Control, DecideError};
+use crate::operate::key::ObjectKey;
+use crate::sources::BackendRef;
+use crate::sources::hub::{Hub, ModelQuestion};
+use crate::sources::provider_health::{CheckPlan, Health, KeyToCheck};
+use crate::sources::secrets::{Secrets, Values};
+
+/// The hub that models are loaded from where the spec names none.
+const DEFAULT_HUB: &str = "https://huggingface.co";
+
+/// The controller of InferenceBackends.
+pub struct Backends {
+    /// The nodes that offer accelerators.
+    pub nodes: Arc<Cache<CachedNode>>,
+    /// The same in the form that observations share, until one of them changes.
+    pub node_snapshot: Mutex<Option<Arc<Vec<NodeFacts>>>>,
+    /// The Deployments.
+    pub deployments: Arc<Cache<ChildFacts>>,
+    /// The pods.
+    pub pods: Arc<Cache<CachedPod>>,
+    /// The metadata of Secrets, ours and those that specs refer to.
+    pub secret_metadata: Arc<Cache<ChildFacts>>,
+    /// The values of the Secrets that specs refer to.
+    pub secrets: Secrets,
+    /// Which backends refer to a Secret.
+    pub referrers: Referrers,
+    /// What hubs know of models.
+    pub hub: Hub,
+    /// What checks of providers found.
+    pub health: Health,
+    /// What the operator's configuration says.
+    pub settings: Arc<Settings>,
+    /// Fields that the served schema lacks.
+    pub outdated_schema: watch::Receiver<Arc<Vec<String>>>,
+}
+
+impl Control for Backends {
+    type Object = InferenceBackend;
+    type Observation = Observation;
+
+    const KIND: ChildKind =
+        ChildKind { kind: "InferenceBackend", group: "quartermaster.dev", version: "v1alpha1", plural: "inferencebackends" };
+    const MANAGER: &'static str = "quartermaster-inferencebackend";
+    const CHILDREN: &'static [ChildKind] = &[SERVICE_ACCOUNT, SECRET, SERVICE, DEPLOYMENT, POD_DISRUPTION_BUDGET];
+    const CONDITIONS: &'static [&'static str] = backend::CONDITIONS;
+
+    async fn observe(&self, object: Arc<InferenceBackend>, refusals: Vec<Refusal>) -> Observation {
+        let key = ObjectKey::of(object.as_ref());
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let child = ObjectKey::new(key.namespace.clone(), children::child_name(&key.name));
+        let ours = |facts: &Arc<ChildFacts>| facts.owner_uid.as_deref() == Some(uid.as_str());
+        let (secrets, values) = self.read_secrets(&key, &object).await;
+        let hub = object.spec.vllm.as_ref().map(|spec| self.ask_hub(&key, spec, &values)).unwrap_or_default();
+        let health = object.spec.external.as_ref().and_then(|spec| self.check(&key, &object, spec, &values));
+        let pods = self.pods.owned_by(&key.to_string());
+        Observation {
+            nodes: self.nodes(),
+            settings: self.settings.clone(),
+            hub,
+            secrets,
+            deployment: self.deployments.get(&child).filter(ours).and_then(|facts| facts.deployment.as_deref().cloned()),
+            pods: pods.into_iter().map(|(_, pod)| pod.facts.clone()).collect(),
+            api_key_exists: self.secret_metadata.get(&child).filter(ours).is_some(),
+            entropy: entropy(),
+            health,
+            refusals,
+            outdated_schema: self.outdated_schema.borrow().clone(),
+            backend: without_managed_fields(&object),
+        }
+    }
+
+    fn decide(observation: &Observation, now: Timestamp) -> Result<Decision<Value>, DecideError> {
+        let decision = backend::decide(observation, now);
+        Ok(Decision { children: decision.children, status: serde_json::to_value(decision.status)?, events: decision.events, next: decision.next })
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.health.forget(&reference(key));
+        self.referrers.forget(key);
+    }
+}
+
+impl Backends {
+    /// The nodes, sorted by name, in one piece that all observations share.
+    fn nodes(&self) -> Arc<Vec<NodeFacts>> {
+        let mut snapshot = self.node_snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let nodes = snapshot.get_or_insert_with(|| {
+            let mut nodes: Vec<NodeFacts> = self.nodes.values().iter().map(|node| node.0.clone()).collect();
+            nodes.sort_by(|one, other| one.name.cmp(&other.name));
+            Arc::new(nodes)
+        });
+        nodes.clone()
+    }
+
+    async fn read_secrets(&self, key: &ObjectKey, object: &InferenceBackend) -> (BTreeMap<String, SecretFacts>, BTreeMap<String, Arc<Values>>) {
+        let vllm = object.spec.vllm.iter().flat_map(references::of_vllm);
+        let external = object.spec.external.iter().flat_map(references::of_external);
+        let names: BTreeSet<String> = vllm.chain(external).map(|reference| reference.target.name.clone()).collect();
+        self.referrers.set(key, names.iter().map(|name| ObjectKey::new(key.namespace.clone(), name.clone())).collect());
+        let (mut facts, mut values) = (BTreeMap::new(), BTreeMap::new());
+        for name in names {
+            let secret = ObjectKey::new(key.namespace.clone(), name.clone());
+            match self.secret_metadata.get(&secret) {
+                Some(metadata) => {
+                    let (fact, value) = self.secrets.read(&secret, metadata.fingerprint).await;
+                    facts.insert(name.clone(), fact);
+                    values.insert(name, value);
+                }
+                None => {
+                    self.secrets.forget(&secret);
+                    facts.insert(name, SecretFacts::Missing);
+                }
+            }
+        }
+        (facts, values)
+    }
+
+    fn ask_hub(&self, key: &ObjectKey, spec: &VllmSpec, values: &BTreeMap<String, Arc<Values>>) -> HubFacts {
+        if !model::resolve::needs_hub(spec) {
+            return HubFacts::NotAsked;
+        }
+        let hub = spec.hugging_face.as_ref();
+        let token = match hub.and_then(|hub| hub.token_secret_key_ref.as_ref()) {
+            // A token that is asked for and missing is reported; asking without it would only be refused.
+            Some(reference) => match value(values, reference) {
+                Some(token) => Some(token),
+                None => return HubFacts::Pending,
+            },
+            None => None,
+        };
+        let question = ModelQuestion {
+            endpoint: hub.and_then(|hub| hub.endpoint.clone()).unwrap_or_else(|| DEFAULT_HUB.to_owned()),
+            namespace: key.namespace.clone(),
+            model: spec.model.clone(),
+            revision: spec.revision.clone().unwrap_or_else(|| "main".to_owned()),
+        };
+        self.hub.facts(&reference(key), &question, token)
+    }
+
+    /// Keeps the checks going, and tells what they found. None without what they need: a key that is missing is reported.
+    fn check(&self, key: &ObjectKey, object: &InferenceBackend, spec: &ExternalSpec, values: &BTreeMap<String, Arc<Values>>) -> Option<HealthFacts> {
+        let plan = check_plan(&key.namespace, object, spec, values);
+        match plan {
+            Some(plan) => self.health.ensure(&reference(key), plan),
+            None => self.health.forget(&reference(key)),
+        }
+        self.health.facts(&reference(key))
+    }
+}
+
+fn check_plan(namespace: &str, object: &InferenceBackend, spec: &ExternalSpec, values: &BTreeMap<String, Arc<Values>>) -> Option<CheckPlan> {
+    let settings = CheckSettings::of(object.spec.health_check.as_ref(), spec.provider, &spec.model).ok()?;
+    let keys = spec.api_keys.iter().map(|key| Some(KeyToCheck { name: key.name.clone(), value: value(values, &key.secret_key_ref)?.clone() }));
+    let headers = spec.headers.iter().map(|header| {
+        let content = match &header.secret_key_ref {
+            Some(reference) => value(values, reference)?.clone(),
+            None => SecretString::from(header.value.clone().unwrap_or_default()),
+        };
+        Some((header.name.clone(), content))
+    });
+    let authority = match spec.tls.as_ref().and_then(|tls| tls.ca_secret_key_ref.as_ref()) {
+        Some(reference) => Some(Arc::from(value(values, reference)?.expose_secret().as_bytes())),
+        None => None,
+    };
+    Some(CheckPlan {
+        namespace: namespace.to_owned(),
+        provider: spec.provider,
+        model: spec.model.clone(),
+        base_url: provider::endpoint(spec, namespace)?,
+        keys: keys.collect::<Option<_>>()?,
+        headers: headers.collect::<Option<_>>()?,
+        authority,
+        settings,
+    })
+}
+
+fn value<'a>(values: &'a BTreeMap<String, Arc<Values>>, reference: &SecretKeyReference) -> Option<&'a SecretString> {
+    values.get(&reference.name)?.get(&reference.key).filter(|value| !value.expose_secret().trim().is_empty())
+}
+
+fn reference(key: &ObjectKey) -> BackendRef {
+    BackendRef::new(&key.name).within(&key.namespace)
+}
+
+fn without_managed_fields(object: &InferenceBackend) -> InferenceBackend {
+    let mut object = object.clone();
+    object.metadata.managed_fields = None;
+    object
+}
+
+/// Random bytes for a new API key, in hexadecimal; empty when the system has none, which the decision reports.
+fn entropy() -> String {
+    let mut bytes = [0_u8; 32];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Which backends refer to a Secret, so that a change of it wakes them.
+#[derive(Debug, Default)]
+pub struct Referrers {
+    maps: Mutex<Maps>,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    secrets: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    backends: HashMap<ObjectKey, HashSet<ObjectKey>>,
+}
+
+impl Referrers {
+    /// The backends that refer to the Secret.
+    pub fn of(&self, secret: &ObjectKey) -> Vec<ObjectKey> {
+        self.lock().secrets.get(secret).into_iter().flatten().cloned().collect()
+    }
+
+    fn set(&self, backend: &ObjectKey, secrets: HashSet<ObjectKey>) {
+        let mut maps = self.lock();
+        if maps.backends.get(backend).map_or(secrets.is_empty(), |known| *known == secrets) {
+            return;
+        }
+        maps.remove(backend);
+        for secret in &secrets {
+            maps.secrets.entry(secret.clone()).or_default().insert(backend.clone());
+        }
+        maps.backends.insert(backend.clone(), secrets);
+    }
+
+    fn forget(&self, backend: &ObjectKey) {
+        self.lock().remove(backend);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps {
+    fn remove(&mut self, backend: &ObjectKey) {
+        for secret in self.backends.remove(backend).into_iter().flatten() {
+            if let Some(backends) = self.secrets.get_mut(&secret) {
+                backends.remove(backend);
+                if backends.is_empty() {
+                    self.secrets.remove(&secret);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Leadership: carries out what [`quartermaster_core::decide::lease`] decides, and tells who asks whether this process leads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, PostParams};
+use quartermaster_core::decide::lease::{Action, Candidate, Loss, Now, Observation};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::metrics::Metrics;
+
+/// Whether this process leads, and until when it may believe so.
+#[derive(Debug)]
+pub struct Leadership {
+    origin: Instant,
+    /// Milliseconds since `origin`; 0: it does not lead.
+    until: AtomicU64,
+    leads: watch::Sender<bool>,
+}
+
+impl Default for Leadership {
+    fn default() -> Self {
+        Self { origin: Instant::now(), until: AtomicU64::new(0), leads: watch::Sender::new(false) }
+    }
+}
+
+impl Leadership {
+    /// Leads for ever, without asking: a single process that nobody else stands beside.
+    pub fn alone() -> Self {
+        let leadership = Self::default();
+        leadership.set(Some(Duration::MAX));
+        leadership
+    }
+
+    /// Whether this process leads at this very moment.
+    pub fn leads(&self) -> bool {
+        milliseconds(self.origin.elapsed()) < self.until.load(Ordering::Acquire)
+    }
+
+    /// Changes when leadership begins.
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.origin.elapsed(), wall: Timestamp::now() }
+    }
+
+    fn set(&self, until: Option<Duration>) {
+        self.until.store(until.map_or(0, milliseconds), Ordering::Release);
+        self.leads.send_if_modified(|leads| std::mem::replace(leads, until.is_some()) != until.is_some());
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Stands for election until cancelled, then gives the lease back. Whatever needs leadership must have ended by then.
+///
+/// # Errors
+///
+/// Leadership was lost: the process must end at once.
+pub async fn stand(
+    leadership: Arc<Leadership>,
+    api: Api<Lease>,
+    lease_name: &str,
+    mut candidate: Candidate,
+    metrics: Arc<Metrics>,
+    cancelled: CancellationToken,
+) -> Result<(), Loss> {
+    let mut observation = Observation::Time;
+    loop {
+        let led = candidate.leads_until().is_some();
+        let (next, action) = candidate.decide(observation, leadership.now());
+        candidate = next;
+        let until = candidate.leads_until();
+        leadership.set(until);
+        metrics.set_leader(until.is_some());
+        if until.is_some() && !led {
+            info!(lease = lease_name, "this process leads");
+        }
+        observation = tokio::select! {
+            () = cancelled.cancelled() => break,
+            observation = carry_out(&api, lease_name, action, &leadership, &metrics) => observation?,
+        };
+    }
+    leadership.set(None);
+    release(&api, lease_name, &candidate, leadership.now()).await;
+    Ok(())
+}
+
+async fn carry_out(api: &Api<Lease>, name: &str, action: Action, leadership: &Leadership, metrics: &Metrics) -> Result<Observation, Loss> {
+    let sent = leadership.now().monotonic;
+    let parameters = PostParams::default();
+    let (within, call) = match action {
+        Action::Wait(time) => {
+            tokio::time::sleep(time).await;
+            return Ok(Observation::Time);
+        }
+        Action::Exit(loss) => return Err(loss),
+        Action::Read { within } => {
+            return Ok(match tokio::time::timeout(within, api.get_opt(name)).await {
+                Ok(Ok(Some(lease))) => Observation::Found(Box::new(lease)),
+                Ok(Ok(None)) => Observation::Missing,
+                Ok(Err(error)) => failed(metrics, &error.to_string()),
+                Err(_) => failed(metrics, "no answer in time"),
+            });
+        }
+        Action::Create { lease, within } => (within, futures::future::Either::Left(async move { api.create(&parameters, &lease).await })),
+        Action::Replace { lease, within } => {
+            (within, futures::future::Either::Right(async move { api.replace(name, &parameters, &lease).await }))
+        }
+    };
+    Ok(match tokio::time::timeout(within, call).await {
+        Ok(Ok(lease)) => Observation::Written { lease: Box::new(lease), sent },
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Observation::Conflict,
+        Ok(Err(error)) => failed(metrics, &error.to_string()),
+        Err(_) => failed(metrics, "no answer in time"),
+    })
+}
+
+fn failed(metrics: &Metrics, error: &str) -> Observation {
+    metrics.failed_lease_request();
+    warn!(error, "failed to reach the lease");
+    Observation::Failed
+}
+
+/// Gives the lease back, so that another process can lead at once. That it fails costs the others the lease's duration.
+async fn release(api: &Api<Lease>, name: &str, candidate: &Candidate, now: Now) {
+    let give_back = async {
+        let Some(lease) = api.get_opt(name).await? else { return Ok(()) };
+        if let Some(released) = candidate.released(&lease, now) {
+            api.replace(name, &PostParams::default(), &released).await?;
+            info!(lease = name, "gave the lease back");
+        }
+        Ok::<(), kube::Error>(())
+    };
+    match tokio::time::timeout(Duration::from_secs(3), give_back).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "failed to give the lease back"),
+        Err(_) => warn!("failed to give the lease back: no answer"),
+    }
+}

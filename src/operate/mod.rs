@@ -1,0 +1,26 @@
+//! The driver: everything that a controller does besides observing its own facts.
+//!
+//! [`watch`] feeds [`cache`]s and the [`queue`]; [`driver`] takes an object from it, lets its [`control`] observe and decide,
+//! and [`act`]s through [`calls`], remembering in [`memory`] what need not be done again. [`leadership`] says whether this
+//! process may; [`served_schema`] what the API server can store. [`admin`] shows all of it.
+
+pub mod act;
+pub mod admin;
+pub mod cache;
+pub mod calls;
+pub mod children;
+pub mod clients;
+pub mod control;
+pub mod driver;
+pub mod error;
+pub mod health;
+pub mod key;
+pub mod leadership;
+pub mod memory;
+pub mod metrics;
+pub mod object;
+pub mod queue;
+pub mod served_schema;
+pub mod shutdown;
+pub mod telemetry;
+pub mod watch;

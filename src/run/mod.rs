@@ -1,0 +1,233 @@
+//! Running the operator: everything is made here, started in order, and ended in the reverse order.
+
+mod watches;
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kube::api::Api;
+use kube::runtime::events::{Recorder, Reporter};
+use quartermaster_core::api::configuration::{Configuration, Destinations};
+use quartermaster_core::decide::backend::destination::{self, Rules};
+use quartermaster_core::decide::backend::facts::Settings;
+use quartermaster_core::decide::configuration::InvalidValue;
+use quartermaster_core::decide::lease::{Candidate, Loss, Timing};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::controllers::inference_backend::{Backends, Referrers};
+use crate::operate::act::Actor;
+use crate::operate::admin::{self, AdminError, Shown};
+use crate::operate::cache::Cache;
+use crate::operate::calls::Calls;
+use crate::operate::clients::{ClientError, Clients};
+use crate::operate::control::Control as _;
+use crate::operate::driver::{Driver, Observations};
+use crate::operate::health::{Health, Readiness};
+use crate::operate::leadership::{self, Leadership};
+use crate::operate::metrics::{Metrics, MetricsError};
+use crate::operate::queue::Queue;
+use crate::operate::{served_schema, shutdown};
+use crate::sources::connect::Connector;
+use crate::sources::secrets::Secrets;
+use crate::sources::{BackendRef, hub, provider_health};
+
+/// Time that running reconciles get to end when the process is asked to.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The operator could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No metrics.
+    #[error("failed to set up metrics: {0}")]
+    Metrics(#[from] MetricsError),
+    /// The admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The times of leader election are out of order.
+    #[error("failed to set up leader election: {0}")]
+    LeaderElection(#[from] InvalidValue),
+    /// Leadership was lost.
+    #[error("stopped at once: {0}")]
+    Lost(#[from] Loss),
+    /// Signals cannot be listened for.
+    #[error("failed to listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// A task of this program ended in a panic.
+    #[error("stopped at once: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The context of the kubeconfig.
+    pub context: Option<String>,
+    /// Namespace of the lease; the process's own by default.
+    pub namespace: Option<String>,
+}
+
+/// Runs the operator until a signal ends it, or leadership is lost.
+pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunError> {
+    let stop = shutdown::listen().map_err(RunError::Signals)?;
+    let timing = Timing::from_configuration(&configuration.leader_election)?;
+    let listener = admin::listen(&configuration.admin.listen).await?;
+    let clients = Clients::from_environment(start.context).await?;
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+    let identity = identity();
+    let (health, readiness) = (Health::default(), Readiness::default());
+    let observations = configuration.admin.observations.then(Observations::default);
+    let shown = Shown {
+        health: health.clone(),
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        observations: observations.iter().map(|observations| (Backends::KIND.kind, observations.clone())).collect(),
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), identity, admin = ?admin::bound(&listener), "starting");
+    if configuration.destinations.allow_loopback {
+        warn!("DEVELOPMENT ONLY: destinations.allowLoopback lets backends reach this machine's own addresses");
+    }
+    // The admin server outlives everything else, so that probes see the end as well.
+    let (working, standing, showing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let admin_server = tokio::spawn(admin::serve(listener, shown, showing.clone()));
+
+    let elected = configuration.leader_election.enabled;
+    let leadership = Arc::new(if elected { Leadership::default() } else { Leadership::alone() });
+    metrics.set_leader(!elected);
+    let lacks = watch::Sender::default();
+    let (wake, woken) = mpsc::unbounded_channel();
+    let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, wake).await);
+    let synced = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
+    tokio::spawn(pass_on(woken, driver.queue.clone()));
+    let schema_gate = readiness.gate("served schema");
+    let compare = served_schema::compare(clients.calls.clone(), Backends::KIND.kind, lacks, schema_gate, metrics.clone(), working.clone());
+    tokio::spawn(compare);
+    let mut election = tokio::spawn({
+        let namespace = start.namespace.unwrap_or_else(|| clients.namespace.clone());
+        let (api, name) = (Api::namespaced(clients.lease.clone(), &namespace), configuration.leader_election.lease_name.clone());
+        let candidate = Candidate::new(&namespace, &name, &identity, timing);
+        let (leadership, metrics, standing) = (leadership.clone(), metrics.clone(), standing.clone());
+        async move {
+            if elected {
+                return leadership::stand(leadership, api, &name, candidate, metrics, standing).await;
+            }
+            standing.cancelled().await;
+            Ok(())
+        }
+    });
+    // Decisions made before every watch is complete would be made on a part of the world.
+    let mut driving = tokio::spawn({
+        let (driver, leads, watchdog, working) = (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
+        async move {
+            tokio::select! {
+                () = working.cancelled() => return,
+                _ = futures::future::join_all(synced) => {}
+            }
+            driver.run(leads, watchdog, working).await;
+        }
+    });
+
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        lost = &mut election => lost.map_err(RunError::from).and_then(|lost| lost.map_err(RunError::from)),
+        driven = &mut driving => driven.map_err(RunError::from),
+    };
+    if let Err(error) = ended {
+        // Whoever leads now may already act: nothing is finished.
+        error!(%error, "ending");
+        return Err(error);
+    }
+    working.cancel();
+    if tokio::time::timeout(DRAIN, driving).await.is_err() {
+        warn!("reconciles that were running did not end in time");
+    }
+    standing.cancel();
+    let _ = election.await;
+    showing.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), admin_server).await;
+    info!("stopped");
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)] // Each is made once, by the function above, and nowhere else.
+async fn build(
+    clients: &Clients,
+    configuration: &Configuration,
+    identity: &str,
+    metrics: &Arc<Metrics>,
+    leadership: &Arc<Leadership>,
+    observations: Option<Observations>,
+    lacks: &watch::Sender<Arc<Vec<String>>>,
+    wake: mpsc::UnboundedSender<BackendRef>,
+) -> Driver<Backends> {
+    let rules = rules(&configuration.destinations, &clients.server_host).await;
+    let connector = Arc::new(Connector::new(rules, configuration.egress_proxy.clone()));
+    let caches = Backends::CHILDREN.iter().map(|kind| (kind.kind, (*kind, Arc::new(Cache::default())))).collect();
+    let calls = Calls::new(clients.calls.clone(), metrics.clone(), leadership.clone());
+    let actor = Actor { calls: calls.clone(), caches, manager: Backends::MANAGER, metrics: metrics.clone() };
+    let cache_of = |kind: &str| actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
+    let settings = Settings { accelerator_profiles: configuration.accelerator_profiles.clone(), vllm: configuration.vllm.clone() };
+    let backends = Backends {
+        nodes: Arc::default(),
+        node_snapshot: Mutex::default(),
+        deployments: cache_of("Deployment"),
+        pods: Arc::default(),
+        secret_metadata: cache_of("Secret"),
+        secrets: Secrets::new(clients.calls.clone()),
+        referrers: Referrers::default(),
+        hub: hub::Hub::new(connector.clone(), wake.clone()),
+        health: provider_health::Health::new(connector, wake),
+        settings: Arc::new(settings),
+        outdated_schema: lacks.subscribe(),
+    };
+    let reporter = Reporter { controller: "quartermaster".to_owned(), instance: Some(identity.to_owned()) };
+    Driver {
+        control: Arc::new(backends),
+        objects: Arc::default(),
+        queue: Arc::new(Queue::default()),
+        actor,
+        calls,
+        recorder: Recorder::new(clients.calls.clone(), reporter),
+        metrics: metrics.clone(),
+        outdated_schema: lacks.subscribe(),
+        memories: Mutex::default(),
+        observations,
+    }
+}
+
+/// Which addresses user-given URLs may reach. With loopback allowed, an API server on loopback is no reason to refuse it.
+async fn rules(destinations: &Destinations, server_host: &str) -> Rules {
+    let host = server_host.trim_matches(['[', ']']);
+    let mut api_server: Vec<IpAddr> = match host.parse() {
+        Ok(address) => vec![address],
+        Err(_) => match tokio::net::lookup_host((host, 443)).await {
+            Ok(addresses) => addresses.map(|address| address.ip()).collect(),
+            Err(error) => {
+                warn!(%error, host, "failed to look up the API server's addresses");
+                Vec::new()
+            }
+        },
+    };
+    api_server.extend(std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse::<IpAddr>().ok()));
+    api_server.retain(|address| !(destinations.allow_loopback && address.is_loopback()));
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    Rules::new(destinations, destination::cluster_domains(&resolv_conf), api_server)
+}
+
+/// Passes on the wishes of the sources.
+async fn pass_on(mut woken: mpsc::UnboundedReceiver<BackendRef>, queue: Arc<Queue>) {
+    while let Some(backend) = woken.recv().await {
+        queue.add(crate::operate::key::ObjectKey::new(backend.namespace.unwrap_or_default(), backend.name));
+    }
+}
+
+/// Who this process is: the pod's name, and a part that no other process has, so that a restarted one is another candidate.
+fn identity() -> String {
+    let host = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "quartermaster".to_owned());
+    format!("{host}_{:08x}", fastrand::u32(..))
+}

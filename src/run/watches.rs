@@ -1,0 +1,186 @@
+//! The watches of the operator, and whom each change wakes.
+
+use std::fmt::Debug;
+use std::sync::{Arc, PoisonError};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use quartermaster_core::api::configuration::Configuration;
+use quartermaster_core::decide::backend::children::BACKEND_LABEL;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::controllers::cut;
+use crate::controllers::inference_backend::Backends;
+use crate::operate::cache::{Cache, Cached, Change};
+use crate::operate::children::ChildFacts;
+use crate::operate::clients::Clients;
+use crate::operate::control::Control as _;
+use crate::operate::driver::Driver;
+use crate::operate::health::Readiness;
+use crate::operate::key::ObjectKey;
+use crate::operate::metrics::Metrics;
+use crate::operate::object::Stored;
+use crate::operate::watch::{Selection, Watch};
+
+/// Secrets of these types are many and nobody refers to them.
+const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=kubernetes.io/dockercfg";
+
+/// Where watches run: which namespaces, and what they report to.
+struct Watches<'a> {
+    client: &'a Client,
+    /// Empty: all.
+    namespaces: &'a [String],
+    readiness: &'a Readiness,
+    metrics: &'a Arc<Metrics>,
+    cancelled: &'a CancellationToken,
+    synced: Vec<oneshot::Receiver<()>>,
+}
+
+/// Starts every watch. The receivers tell when each has its first complete list.
+pub fn start(
+    clients: &Clients,
+    configuration: &Configuration,
+    driver: &Arc<Driver<Backends>>,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+    cancelled: &CancellationToken,
+) -> Vec<oneshot::Receiver<()>> {
+    let namespaces = &configuration.watch_namespaces;
+    let mut watches = Watches { client: &clients.watches, namespaces, readiness, metrics, cancelled, synced: Vec::new() };
+    let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
+    let backends = &driver.control;
+
+    let wake = { let driver = driver.clone(); move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone()) };
+    watches.objects(driver, wake);
+    watches.nodes(driver);
+    watches.namespaced::<Deployment, _>("deployments", ours(), &backends.deployments, cut::deployment, wake_owner(driver));
+    watches.namespaced::<Pod, _>("pods", ours(), &backends.pods, cut::pod, {
+        let driver = driver.clone();
+        move |key, change| {
+            for pod in [&change.before, &change.after].into_iter().flatten() {
+                if let Some((_, backend)) = pod.backend.split_once('/') {
+                    driver.queue.add(ObjectKey::new(key.namespace.clone(), backend));
+                }
+            }
+        }
+    });
+    let everywhere = Selection { labels: None, fields: Some(SECRETS.to_owned()) };
+    watches.metadata::<Secret>("secrets", everywhere, &backends.secret_metadata, {
+        let (driver, wake_owner) = (driver.clone(), wake_owner(driver));
+        move |key, change| {
+            wake_owner(key, change);
+            driver.control.referrers.of(key).into_iter().for_each(|backend| driver.queue.add(backend));
+        }
+    });
+    let cache_of = |kind: &str| driver.actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
+    watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
+    watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
+    watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
+    watches.synced
+}
+
+/// Wakes the backend that owns, or owned, a child.
+fn wake_owner(driver: &Arc<Driver<Backends>>) -> impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static {
+    let driver = driver.clone();
+    move |key, change| {
+        for child in [&change.before, &change.after].into_iter().flatten() {
+            if let Some((kind, name)) = &child.owner
+                && kind == Backends::KIND.kind
+            {
+                driver.queue.add(ObjectKey::new(key.namespace.clone(), name.clone()));
+            }
+        }
+    }
+}
+
+impl Watches<'_> {
+    fn objects(&mut self, driver: &Arc<Driver<Backends>>, wake: impl Fn(&ObjectKey, &Change<Stored<<Backends as crate::operate::control::Control>::Object>>) + Clone + Send + 'static) {
+        let resource = Backends::KIND.resource();
+        for namespace in self.scopes() {
+            let api: Api<DynamicObject> = match &namespace {
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+                None => Api::all_with(self.client.clone(), &resource),
+            };
+            self.spawn("inferencebackends", api, namespace, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake.clone());
+        }
+    }
+
+    fn nodes(&mut self, driver: &Arc<Driver<Backends>>) {
+        let changed = {
+            let driver = driver.clone();
+            move |_: &ObjectKey, _: &Change<cut::CachedNode>| {
+                *driver.control.node_snapshot.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                driver.objects.keys().into_iter().for_each(|backend| driver.queue.add(backend));
+            }
+        };
+        let api: Api<Node> = Api::all(self.client.clone());
+        self.spawn("nodes", api, None, Selection::default(), &driver.control.nodes, cut::node, changed);
+    }
+
+    fn metadata<K>(&mut self, kind: &'static str, selection: Selection, cache: &Arc<Cache<ChildFacts>>, tell: impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static)
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
+    {
+        for namespace in self.scopes() {
+            let api: Api<PartialObjectMeta<K>> = scoped(self.client, namespace.as_deref());
+            let cut = |object: PartialObjectMeta<K>| Some(ChildFacts::of(&object.metadata));
+            self.spawn(kind, api, namespace, selection.clone(), cache, cut, tell.clone());
+        }
+    }
+
+    fn namespaced<K, T>(
+        &mut self,
+        kind: &'static str,
+        selection: Selection,
+        cache: &Arc<Cache<T>>,
+        cut: impl Fn(K) -> Option<T> + Clone + Send + 'static,
+        tell: impl Fn(&ObjectKey, &Change<T>) + Clone + Send + 'static,
+    ) where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+        T: Cached,
+    {
+        for namespace in self.scopes() {
+            let api: Api<K> = scoped(self.client, namespace.as_deref());
+            self.spawn(kind, api, namespace, selection.clone(), cache, cut.clone(), tell.clone());
+        }
+    }
+
+    fn scopes(&self) -> Vec<Option<String>> {
+        if self.namespaces.is_empty() { vec![None] } else { self.namespaces.iter().cloned().map(Some).collect() }
+    }
+
+    #[allow(clippy::too_many_arguments)] // These are the fields of a watch.
+    fn spawn<K, T>(
+        &mut self,
+        kind: &'static str,
+        api: Api<K>,
+        namespace: Option<String>,
+        selection: Selection,
+        cache: &Arc<Cache<T>>,
+        cut: impl Fn(K) -> Option<T> + Send + 'static,
+        tell: impl Fn(&ObjectKey, &Change<T>) + Send + 'static,
+    ) where
+        K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: Cached,
+    {
+        let name = namespace.as_ref().map_or_else(|| format!("watch {kind}"), |namespace| format!("watch {kind} in {namespace}"));
+        let gate = self.readiness.gate(&name);
+        let (synced, receiver) = oneshot::channel();
+        self.synced.push(receiver);
+        let watch = Watch { kind, api, namespace, selection, cache: cache.clone(), cut, tell };
+        tokio::spawn(watch.run(gate, synced, self.metrics.clone(), self.cancelled.clone()));
+    }
+}
+
+fn scoped<K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>>(client: &Client, namespace: Option<&str>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
