@@ -148,3 +148,6 @@ fn child<T: Serialize>(plan: &Plan<'_>, kind: &'static str, object: &T, mode: Ap
 fn to_value<T: Serialize>(kind: &'static str, name: &str, object: &T) -> Result<Value, BuildError> {
     serde_json::to_value(object).map_err(|source| BuildError::Serialize { kind, name: name.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;
