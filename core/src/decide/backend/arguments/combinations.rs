@@ -18,6 +18,9 @@ const LEAST: &[(&str, i128)] = &[
     ("sse_keep_alive_interval", 0),
 ];
 
+/// Efforts of reasoning that a request can ask for.
+const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+
 /// What vLLM would refuse of these options.
 pub(super) fn check(occurrences: &[Occurrence]) -> Vec<Problem> {
     // Of options with the same `dest` the last one counts.
@@ -79,6 +82,13 @@ pub(super) fn check(occurrences: &[Occurrence]) -> Vec<Problem> {
         && !has(&object, "method")
     {
         refuse(found, "it says how many tokens, but not which model proposes them", "add model or method");
+    }
+    if let Some((found, object)) = object(last("reasoning_effort_map"))
+        && !object
+            .as_object()
+            .is_some_and(|efforts| efforts.iter().all(|(effort, value)| EFFORTS.contains(&effort.as_str()) && value.is_string()))
+    {
+        refuse(found, "it must map efforts to texts", &format!("choose the keys from {}", EFFORTS.join(", ")));
     }
     problems
 }

@@ -177,6 +177,7 @@ fn near_misses_of_managed_options_pass() {
         &["--speculative-c.model=x"],
         &["-sc.model", "x", "-sc.method=eagle3"],
         &["--middleware=a.b", "--middleware=c.d"],
+        &["--reasoning-effort-map={\"medium\": \"low\"}"],
         &["--override-generation-config={\"temperature\": 0}"],
         &[],
     ] {
@@ -204,6 +205,12 @@ fn every_error_names_the_item_and_the_fix() {
         (&["--enable-auto-tool-choice"], "--enable-auto-tool-choice", "add --tool-call-parser"),
         (&["--enable-log-outputs"], "--enable-log-outputs", "--enable-log-requests"),
         (&["--sse-keep-alive-interval=-1"], "--sse-keep-alive-interval", "0 or more"),
+        (&["--reasoning-effort-map={\"huge\": \"max\"}"], "--reasoning-effort-map", "none, minimal, low"),
+        (
+            &["--kv-transfer-config.kv_connector=NixlConnector"],
+            "--kv-transfer-config.kv_connector (--kv-transfer-config)",
+            "kv_role",
+        ),
         (&["--max-loras=4", "--max-cpu-loras=2"], "--max-cpu-loras", "4 or more"),
         (&["-O7"], "-O7 (--optimization-level)", "0, 1, 2 or 3"),
         (&["--"], "--", "remove it"),
