@@ -5,8 +5,8 @@ use crate::api::duration::{Duration, ParseDurationError};
 use crate::api::status::SizingStatus;
 use crate::api::vllm::VllmSpec;
 
-/// Seconds of a start that do not depend on the size: imports, compilation, profiling, capture of CUDA graphs. The sum of
-/// these is two to five minutes with a cold compile cache; doubled.
+/// Seconds of a start that do not depend on the size: imports, compilation, profiling, capture of CUDA graphs. An
+/// assumption with room to spare: a start that is ended too early begins anew, one that is waited for too long only waits.
 const STARTUP_BASE_SECONDS: u64 = 600;
 /// Bytes a second at which weights are assumed to arrive when nothing is cached: a tenth of a 10 Gbit/s network, which
 /// also bounds a network disk of 125 MB/s.

@@ -314,7 +314,7 @@ fn make(
         settings: &observation.settings,
     };
     let entropy = if observation.api_key_exists { NO_ENTROPY.as_str() } else { &observation.entropy };
-    let mut children = children::all(&plan, Some(entropy))?;
+    let mut children = children::all(&plan, entropy)?;
     let mut current = false;
     for child in children.iter_mut().filter(|child| child.identity.kind == "Deployment") {
         let intent = intent(&child.object);

@@ -107,3 +107,7 @@ fn dtype(dtype: Dtype) -> Option<&'static str> {
 fn quantization(spec: &VllmSpec) -> Option<String> {
     spec.quantization.as_deref().map(str::to_ascii_lowercase).filter(|method| method != "auto")
 }
+
+#[cfg(test)]
+#[path = "command_tests.rs"]
+mod tests;

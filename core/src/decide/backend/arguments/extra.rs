@@ -1,10 +1,17 @@
 //! What users may add to the command line.
+//!
+//! The items are read exactly as vLLM 0.33.0 reads them: `_` for `-`, unique prefixes, short forms, values behind `=` or in
+//! the next item, paths into JSON options. So a managed option is recognised in every spelling that would work, and what
+//! vLLM would refuse at start is refused before a pod exists.
+
+use super::parser::{self, Problem};
+use super::{combinations, managed};
 
 /// An item of `extraArgs` that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{item}: {problem}; {fix}")]
+#[error("spec.vllm.extraArgs: {item}: {problem}; {fix}")]
 pub struct ArgumentError {
-    /// The item as the user wrote it.
+    /// The item as the user wrote it, without a value that is a secret.
     pub item: String,
     /// What is wrong with it.
     pub problem: String,
@@ -16,8 +23,47 @@ pub struct ArgumentError {
 ///
 /// # Errors
 ///
-/// One error for every item that is managed by another field or that vLLM's parser refuses.
+/// One error for every item that is managed by the operator or that vLLM's parser is known to refuse, in the order of the
+/// items. Not checked: whether the names of parsers, back ends and files exist, which depends on the image.
 pub fn check(extra_args: &[String]) -> Result<(), Vec<ArgumentError>> {
-    let _ = extra_args;
-    Ok(())
+    let (occurrences, mut problems) = parser::parse(extra_args);
+    problems.extend(combinations::check(&occurrences));
+    // An option that is managed is told once, and not that its value is wrong as well.
+    let managed = |item: usize| {
+        occurrences
+            .iter()
+            .filter(|occurrence| occurrence.item == item)
+            .find_map(|occurrence| Some((occurrence, managed::of(&occurrence.option.dest)?)))
+    };
+    problems.retain(|problem| managed(problem.item).is_none());
+    for (index, _) in extra_args.iter().enumerate() {
+        if let Some((occurrence, managed)) = managed(index) {
+            let (problem, fix) = managed.explain();
+            problems.push(Problem { item: index, option: Some(occurrence.spelling), problem, fix });
+        }
+    }
+    problems.sort_by_key(|problem| problem.item);
+    // A value that stands alone behind a secret option may be a secret, too.
+    let secrets = occurrences.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest));
+    let errors: Vec<ArgumentError> = problems.into_iter().map(|problem| error(extra_args, problem, secrets)).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
+
+fn error(items: &[String], problem: Problem, secrets: bool) -> ArgumentError {
+    let Problem { item: index, option, problem, fix } = problem;
+    let text = items.get(index).map_or("", String::as_str);
+    let name = text.split('=').next().unwrap_or(text);
+    let item = match option {
+        // An abbreviation is shown with what it stands for.
+        Some(option) if name != option => format!("{name} ({option})"),
+        Some(_) => name.to_owned(),
+        None if text.starts_with('-') => name.to_owned(),
+        None if secrets => format!("item {}", index + 1),
+        None => text.to_owned(),
+    };
+    ArgumentError { item, problem, fix }
+}
+
+#[cfg(test)]
+#[path = "extra_tests.rs"]
+mod tests;

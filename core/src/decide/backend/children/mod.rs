@@ -76,19 +76,15 @@ pub enum BuildError {
     },
 }
 
-/// Every child of a backend, in the order in which they are applied. `entropy` as [`secret::build`] wants it; without it
-/// the Secret is left out, for a backend whose Secret exists.
+/// Every child of a backend, in the order in which they are applied. `entropy` as [`secret::build`] wants it, also where the
+/// Secret exists: it stays as it is, but a child that is not in the list would be deleted.
 ///
 /// # Errors
 ///
 /// The first child that cannot be made.
-pub fn all(plan: &Plan<'_>, entropy: Option<&str>) -> Result<Vec<Child>, BuildError> {
-    let mut children = vec![service_account::build(plan)?];
-    if let Some(entropy) = entropy {
-        children.push(secret::build(plan, entropy)?);
-    }
-    children.push(service::build(plan)?);
-    children.push(deployment::build(plan)?);
+pub fn all(plan: &Plan<'_>, entropy: &str) -> Result<Vec<Child>, BuildError> {
+    let mut children =
+        vec![service_account::build(plan)?, secret::build(plan, entropy)?, service::build(plan)?, deployment::build(plan)?];
     children.extend(pod_disruption_budget::build(plan)?);
     Ok(children)
 }
@@ -151,3 +147,6 @@ fn child<T: Serialize>(plan: &Plan<'_>, kind: &'static str, object: &T, mode: Ap
 fn to_value<T: Serialize>(kind: &'static str, name: &str, object: &T) -> Result<Value, BuildError> {
     serde_json::to_value(object).map_err(|source| BuildError::Serialize { kind, name: name.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

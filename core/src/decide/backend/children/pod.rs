@@ -10,8 +10,8 @@ use super::{BuildError, CONTAINER, PORT, PORT_NAME, Plan, child_name, environmen
 use crate::decide::backend::arguments::command;
 use crate::decide::backend::clocks::{Clocks, ENDPOINT_REMOVAL_SECONDS};
 
-/// User of the process: the number that vLLM's own image gives to its user without root's rights (vllm/docker/Dockerfile
-/// since 0.20, uid 2000 in group 0). Images without that user work too: `USER` and `HOME` are set.
+/// User of the process: the number that vLLM's own image gives to its user without root's rights (docker/Dockerfile,
+/// uid 2000 in group 0; vllm-project/vllm#40275). Images without that user work too: `USER` and `HOME` are set.
 const USER_ID: i64 = 2000;
 
 /// The pod template, before any patch.
