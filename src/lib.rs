@@ -7,6 +7,7 @@
 //! * [`run`]: makes all of it, starts it and ends it.
 //! * [`sources`]: one file a system that we ask: provider health, model facts, Secrets.
 
+pub mod cli;
 pub mod configuration;
 pub mod controllers;
 pub mod operate;

@@ -1,3 +1,10 @@
-//! The binary: parse the command line, set up logs, run.
+//! The binary: parse the command line and run it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use quartermaster::cli;
+
+fn main() -> ExitCode {
+    cli::main(cli::Arguments::parse())
+}

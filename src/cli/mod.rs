@@ -1,0 +1,148 @@
+//! The command line.
+
+mod crds;
+mod output;
+mod plan;
+mod replay;
+mod rules;
+mod size;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::operate::telemetry::{self, LogFormat};
+use crate::run::{self, Start};
+use crate::{configuration, sources};
+use output::Format;
+
+/// Provisions, routes, rations and scales LLM inference on Kubernetes.
+///
+/// Exit codes: 0 done; 1 failed; 2 the command line or an input is wrong; 3 the answer is no: a model does not fit, or an
+/// object is refused.
+#[derive(Debug, Parser)]
+#[command(name = "quartermaster", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator.
+    Run(RunArguments),
+    /// Print the CustomResourceDefinitions of this version.
+    Crds(OutputArguments),
+    /// Print the role that the operator needs.
+    Rules,
+    /// Print what the operator would apply, without touching anything.
+    ///
+    /// Reads InferenceBackends from files, and nodes from --nodes, or from the cluster of a kubeconfig with --context.
+    Plan(plan::PlanArguments),
+    /// Explain the size of a model: candidates, why each was refused, the arithmetic of the chosen one, and the nearest fixes.
+    Size(size::SizeArguments),
+    /// Print the decision for a recorded observation, as /debug/observations shows it.
+    Replay(replay::ReplayArguments),
+    /// Print a script that completes this command in a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    /// The configuration file. Without one, every setting has its default.
+    #[arg(long, env = "QUARTERMASTER_CONFIGURATION", value_name = "FILE")]
+    configuration: Option<PathBuf>,
+    /// The context of the kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Namespace of the lease. Default: the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    namespace: Option<String>,
+    /// How a line of the log is written. Default: text on a terminal, json elsewhere.
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
+    /// Which lines are written, for example info or quartermaster=debug.
+    #[arg(long, env = "RUST_LOG", default_value = telemetry::DEFAULT_FILTER, value_name = "FILTER")]
+    log_filter: String,
+}
+
+/// How an answer is printed.
+#[derive(Debug, clap::Args)]
+struct OutputArguments {
+    /// How the answer is printed.
+    #[arg(long, short, value_enum, default_value_t = Format::Yaml)]
+    output: Format,
+}
+
+/// Why a command ended without an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// An input is wrong: exit code 2.
+    #[error("{0}")]
+    Input(String),
+    /// Something failed: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The answer is no, and was printed: exit code 3.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl CommandError {
+    fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Input(_) => 2,
+            Self::Refused(_) => 3,
+        })
+    }
+}
+
+/// Runs a command line. Answers go to standard output, everything else to standard error.
+pub fn main(arguments: Arguments) -> ExitCode {
+    match dispatch(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = error.to_string();
+            if !text.is_empty() {
+                output::complain(&text);
+            }
+            error.code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), CommandError> {
+    match command {
+        Command::Run(arguments) => operate(arguments),
+        Command::Crds(arguments) => crds::print(arguments.output),
+        Command::Rules => rules::print(),
+        Command::Plan(arguments) => plan::print(arguments),
+        Command::Size(arguments) => size::print(arguments),
+        Command::Replay(arguments) => replay::print(arguments),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "quartermaster", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn operate(arguments: RunArguments) -> Result<(), CommandError> {
+    let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
+    let configuration = configuration::load(arguments.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
+    let format = arguments.log_format.unwrap_or_else(LogFormat::for_stderr);
+    telemetry::initialize(format, &arguments.log_filter).map_err(|error| CommandError::Input(error.to_string()))?;
+    sources::connect::install_cryptography();
+    let start = Start { context: arguments.context, namespace: arguments.namespace };
+    let runtime = runtime()?;
+    runtime.block_on(run::run(configuration, start)).map_err(|error| failed(&error))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| CommandError::Failed(format!("failed to start the runtime: {error}")))
+}
