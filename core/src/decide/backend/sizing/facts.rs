@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub linear_layers: u64,
     /// Width of what multi-head latent attention caches per token and layer.
     pub latent_width: Option<u64>,
+    /// Bytes that the indexer of sparse attention caches per token and layer.
+    pub indexer_bytes: u64,
     /// Mixture of experts.
     pub mixture: bool,
     /// Bytes of the weights as they are loaded.
@@ -61,6 +63,7 @@ impl Facts {
             window: number(architecture.sliding_window).unwrap_or(0),
             linear_layers,
             latent_width,
+            indexer_bytes: if has_indexer(architecture) { INDEXER_BYTES } else { 0 },
             mixture: is_mixture(architecture),
             weight_bytes: loaded_weight_bytes(architecture, spec)?,
             kv_number_bytes: match spec.kv_cache_dtype.unwrap_or_default() {
@@ -70,6 +73,14 @@ impl Facts {
             context_length: architecture.context_length,
         })
     }
+}
+
+/// An indexer keeps 128 numbers of 8 bits and a scale of 4 bytes (DeepseekV32IndexerCache of vLLM's deepseek_v2.py).
+const INDEXER_BYTES: u64 = 132;
+
+/// Whether the model chooses by an indexer which tokens to attend to.
+fn has_indexer(architecture: &ModelArchitecture) -> bool {
+    matches!(architecture.model_type.as_deref(), Some("deepseek_v32" | "glm_moe_dsa"))
 }
 
 /// Whether the model is a mixture of experts.

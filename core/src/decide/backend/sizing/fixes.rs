@@ -162,6 +162,10 @@ pub(super) fn with_fixes(request: &Request<'_>, mut refusal: Refusal) -> Refusal
     if !refusal.fixes.is_empty() {
         let texts: Vec<&str> = refusal.fixes.iter().map(|fix| fix.text.as_str()).collect();
         refusal.message.push_str(&format!(". What would do: {}", texts.join("; or ")));
+    } else if refusal.reason == reasons::DOES_NOT_FIT {
+        refusal
+            .message
+            .push_str(". No single change helps, and no product of the built-in table holds it with 8 accelerators in a node");
     }
     refusal
 }

@@ -175,18 +175,16 @@ impl Cache {
             Some(width) => width,
             None => 2 * (facts.kv_heads / tensor).max(1) * facts.head_dimension,
         }
-        .saturating_mul(facts.kv_number_bytes);
-        // Layers with a window are grouped in groups as large as the number of full layers, the last one padded
-        // (v1/core/kv_cache_utils.py).
-        let group = facts.full_layers.min(facts.sliding_layers).max(1);
-        let sliding = facts.sliding_layers.div_ceil(group) * group;
+        .saturating_mul(facts.kv_number_bytes)
+        .saturating_add(facts.indexer_bytes);
+        let (full, sliding) = grouped(facts.full_layers, facts.sliding_layers);
         // Two steps may be in flight: asynchronous scheduling, or one a stage.
         let in_flight = batched_tokens(options, accelerator).saturating_mul(stages.max(2));
         // An upper bound over Qwen3-Next (4096 x 128 numbers a layer at a width of 2048) and Qwen3.5-27B (6144 x 128 at
         // 5120), kept in 32 bits.
         let state = 256 * 4 * facts.hidden_size.unwrap_or(facts.heads.saturating_mul(facts.head_dimension)) / tensor;
         Self {
-            bytes_per_token: layer.saturating_mul(facts.full_layers.div_ceil(stages)),
+            bytes_per_token: layer.saturating_mul(full.div_ceil(stages)),
             window_bytes_per_token: layer.saturating_mul(sliding.div_ceil(stages)),
             window_tokens: (facts.window.saturating_sub(1).saturating_add(in_flight)).div_ceil(BLOCK).saturating_add(1) * BLOCK,
             constant: state.saturating_mul(facts.linear_layers.div_ceil(stages)),
@@ -217,6 +215,18 @@ impl Cache {
         }
         fits
     }
+}
+
+/// Layers with full attention and with a window as vLLM's pool counts them: in groups of equal size, that of the smaller
+/// kind, or of the larger one where it is less than half as large again, the last group padded (v1/core/kv_cache_utils.py).
+fn grouped(full: u64, sliding: u64) -> (u64, u64) {
+    let (smaller, larger) = (full.min(sliding), full.max(sliding));
+    let group = match smaller {
+        0 => return (full, sliding),
+        _ if larger * 2 < smaller * 3 => larger,
+        _ => smaller,
+    };
+    (full.div_ceil(group) * group, sliding.div_ceil(group) * group)
 }
 
 #[cfg(test)]

@@ -69,13 +69,25 @@ impl<'a> Problem<'a> {
     /// `accelerator.products`, then own cards before shared ones, what nodes have before what they could get, then the
     /// least memory reserved.
     pub(super) fn search(&self, trail: &mut Trail) -> Option<Choice<'a>> {
-        self.targets().into_iter().find_map(|target| {
-            self.request
+        for (attempt, target) in self.targets().into_iter().enumerate() {
+            let mut tried = Trail::default();
+            let best = self
+                .request
                 .accelerators
                 .iter()
-                .filter_map(|accelerator| self.on(accelerator, target, trail))
-                .min_by_key(|choice| rank(choice.accelerator, choice.sizes.gpus()))
-        })
+                .filter_map(|accelerator| self.on(accelerator, target, &mut tried))
+                .min_by_key(|choice| rank(choice.accelerator, choice.sizes.gpus()));
+            // The first attempt and the one that succeeds tell the story.
+            if attempt == 0 || best.is_some() {
+                trail.candidates.append(&mut tried.candidates);
+            }
+            trail.closest = tried.closest.or(trail.closest.take());
+            trail.excluded = tried.excluded.or(trail.excluded.take());
+            if best.is_some() {
+                return best;
+            }
+        }
+        None
     }
 
     /// The contexts to size for, one after the other.
@@ -119,8 +131,10 @@ impl<'a> Problem<'a> {
         }
         match pins.policy.unwrap_or_default() {
             ParallelismPolicy::Minimum => found.into_iter().next(),
-            // Nothing leaves a fifth to the cache: what leaves most.
-            ParallelismPolicy::Balanced => found.into_iter().last(),
+            // Nothing leaves a fifth to the cache: the most accelerators leave most, with as few stages as possible.
+            ParallelismPolicy::Balanced => {
+                found.into_iter().max_by_key(|choice| (choice.sizes.gpus(), std::cmp::Reverse(choice.sizes.pipeline)))
+            }
         }
     }
 
