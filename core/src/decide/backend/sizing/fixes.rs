@@ -1,11 +1,337 @@
-//! What would help when nothing fits.
+//! What would help when nothing fits or a size is illegal. Every fix was applied and sized again before it is named.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
+
+use super::explain::decide;
+use super::facts::quantization_on_load;
+use super::memory::DEFAULT_UTILIZATION_PERCENT;
+use super::search::divisors;
+use super::{Refusal, Request, Sizing};
+use crate::api::architecture::ModelArchitecture;
+use crate::api::conditions::reasons;
+use crate::api::status::human_bytes;
+use crate::api::vllm::{KvCacheDtype, VllmSpec};
+use crate::decide::backend::accelerator::products::{self, usable_bytes};
+use crate::decide::backend::accelerator::{Accelerator, ComputeCapability, Origin};
+use crate::decide::backend::model::catalogue;
+
+/// How many fixes a refusal names.
+const FIXES: usize = 3;
+/// Accelerators of one node that are proposed: the sizes that nodes come in.
+const NODE_SIZES: [u32; 5] = [1, 2, 4, 8, 16];
 
 /// A change that makes a refused request work.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fix {
-    /// The change in words, with its numbers.
+    /// What to change.
+    pub change: Change,
+    /// The same in words, with its numbers.
     pub text: String,
 }
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// `contextLength`.
+    ContextLength(u32),
+    /// `kvCacheDtype: FP8`.
+    KvCacheFp8,
+    /// `gpuMemoryUtilizationPercent`.
+    GpuMemoryUtilizationPercent(u32),
+    /// Another checkpoint of the same model.
+    Model(String),
+    /// `quantization: fp8`, on load.
+    QuantizationFp8,
+    /// No `quantization`.
+    NoQuantization,
+    /// `parallelism.tensor`, and none of the other sizes.
+    Tensor(u32),
+    /// No sizes in `parallelism`.
+    ComputedParallelism,
+    /// Nodes with this many accelerators.
+    GpusPerNode(u32),
+    /// Another product.
+    #[serde(rename_all = "camelCase")]
+    Product {
+        /// Its name.
+        name: String,
+        /// Accelerators of one node.
+        gpus_per_node: u32,
+    },
+}
+
+/// A request after a change.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The spec.
+    pub spec: VllmSpec,
+    /// The facts of the model.
+    pub architecture: ModelArchitecture,
+    /// The accelerators.
+    pub accelerators: Vec<Accelerator>,
+}
+
+impl Changed {
+    /// The request to size.
+    pub fn request(&self) -> Request<'_> {
+        Request { architecture: &self.architecture, spec: &self.spec, accelerators: &self.accelerators }
+    }
+}
+
+impl Change {
+    /// The request with this change made, as a user would make it.
+    pub fn apply(&self, request: &Request<'_>) -> Changed {
+        let mut changed = Changed {
+            spec: request.spec.clone(),
+            architecture: request.architecture.clone(),
+            accelerators: request.accelerators.to_vec(),
+        };
+        match self {
+            Self::ContextLength(tokens) => changed.spec.context_length = Some(*tokens),
+            Self::KvCacheFp8 => changed.spec.kv_cache_dtype = Some(KvCacheDtype::Fp8),
+            Self::GpuMemoryUtilizationPercent(percent) => changed.spec.gpu_memory_utilization_percent = Some(*percent),
+            Self::Model(name) => {
+                changed.spec.model.clone_from(name);
+                if let Some(row) = catalogue::find(name) {
+                    changed.architecture = row.architecture.clone();
+                }
+            }
+            Self::QuantizationFp8 => changed.spec.quantization = Some("fp8".to_owned()),
+            Self::NoQuantization => changed.spec.quantization = None,
+            Self::Tensor(tensor) => set_tensor(&mut changed.spec, Some(*tensor)),
+            Self::ComputedParallelism => set_tensor(&mut changed.spec, None),
+            Self::GpusPerNode(count) => {
+                for accelerator in changed.accelerators.iter_mut().filter(|accelerator| !accelerator.single()) {
+                    accelerator.gpus_per_node = *count;
+                }
+                changed.spec.accelerator.get_or_insert_default().gpus_per_node = Some(*count);
+            }
+            Self::Product { name, gpus_per_node } => {
+                let spec = changed.spec.accelerator.get_or_insert_default();
+                spec.products = vec![name.clone()];
+                spec.memory = None::<Quantity>;
+                spec.gpus_per_node = Some(*gpus_per_node);
+                changed.accelerators = products::find(name).map(|row| to_come(row, *gpus_per_node)).into_iter().collect();
+            }
+        }
+        changed
+    }
+}
+
+fn set_tensor(spec: &mut VllmSpec, tensor: Option<u32>) {
+    let parallelism = spec.parallelism.get_or_insert_default();
+    parallelism.tensor = tensor;
+    parallelism.pipeline = None;
+    parallelism.data = None;
+    parallelism.expert = None;
+}
+
+/// A product of the table on nodes that are still to come.
+fn to_come(row: &products::Product, gpus_per_node: u32) -> Accelerator {
+    Accelerator {
+        resource_name: row.resource_name.to_owned(),
+        product: Some(row.name.to_owned()),
+        memory_bytes: Some(usable_bytes(row.memory_mib)),
+        gpus_per_node,
+        nodes: 0,
+        cordoned_nodes: 0,
+        pods_per_card: 1,
+        mig: false,
+        compute_capability: row.compute_capability(),
+        origin: Origin::Table,
+        node_affinity: Vec::new(),
+        tolerated_taints: vec![row.resource_name.to_owned()],
+        preference: Some(0),
+    }
+}
+
+/// The refusal with the fixes that work, the cheapest three.
+pub(super) fn with_fixes(request: &Request<'_>, mut refusal: Refusal) -> Refusal {
+    refusal.fixes = match refusal.reason {
+        reasons::DOES_NOT_FIT => {
+            first_that_work(request, &[context, kv_cache, utilization, checkpoint, quantization, parallelism, nodes, product])
+        }
+        reasons::INVALID_PARALLELISM => first_that_work(request, &[parallelism, context, checkpoint, quantization, nodes, product]),
+        reasons::CONTEXT_TOO_LONG => first_that_work(request, &[context]),
+        reasons::INVALID_SPEC => first_that_work(request, &[no_quantization]),
+        _ => Vec::new(),
+    };
+    if !refusal.fixes.is_empty() {
+        let texts: Vec<&str> = refusal.fixes.iter().map(|fix| fix.text.as_str()).collect();
+        refusal.message.push_str(&format!(". What would do: {}", texts.join("; or ")));
+    } else if refusal.reason == reasons::DOES_NOT_FIT {
+        refusal
+            .message
+            .push_str(". No single change helps, and no product of the built-in table holds it with 8 accelerators in a node");
+    }
+    refusal
+}
+
+fn first_that_work(request: &Request<'_>, proposals: &[fn(&Request<'_>) -> Option<Fix>]) -> Vec<Fix> {
+    proposals.iter().filter_map(|propose| propose(request)).take(FIXES).collect()
+}
+
+/// The outcome of a request after a change, if it works.
+fn works(request: &Request<'_>, change: &Change) -> Option<Sizing> {
+    decide(&change.apply(request).request()).0.ok()
+}
+
+fn fix(request: &Request<'_>, change: Change, text: impl FnOnce(&Sizing) -> String) -> Option<Fix> {
+    let sizing = works(request, &change)?;
+    Some(Fix { text: text(&sizing), change })
+}
+
+/// What a fix leads to, for its text.
+fn on(sizing: &Sizing) -> String {
+    format!("{}x{}", sizing.gpus(), sizing.accelerator.name())
+}
+
+/// The longest context that fits, up to what is asked for and to the model's own.
+fn context(request: &Request<'_>) -> Option<Fix> {
+    let own = request.architecture.context_length.unwrap_or(u32::MAX);
+    let limit = request.spec.context_length.map_or(own.min(4096), |asked| asked.min(own));
+    let holds = |tokens: u32| works(request, &Change::ContextLength(tokens)).is_some();
+    let longest = if holds(limit) {
+        limit
+    } else {
+        let (mut fits, mut beyond) = (0, limit);
+        while beyond - fits > 1 {
+            let middle = fits + (beyond - fits) / 2;
+            if holds(middle) { fits = middle } else { beyond = middle }
+        }
+        match fits {
+            0..256 => return None,
+            256..2048 => fits / 256 * 256,
+            _ => fits / 1024 * 1024,
+        }
+    };
+    fix(request, Change::ContextLength(longest), |sizing| format!("contextLength: {longest} ({})", on(sizing)))
+}
+
+/// An 8-bit cache, where the hardware has the type (compute capability 8.9, or no CUDA at all).
+fn kv_cache(request: &Request<'_>) -> Option<Fix> {
+    if request.spec.kv_cache_dtype == Some(KvCacheDtype::Fp8) || !some_reach(request, 8, 9) {
+        return None;
+    }
+    fix(request, Change::KvCacheFp8, |sizing| format!("kvCacheDtype: FP8 ({})", on(sizing)))
+}
+
+fn some_reach(request: &Request<'_>, major: u32, minor: u32) -> bool {
+    let least = ComputeCapability { major, minor };
+    request.accelerators.iter().any(|accelerator| accelerator.compute_capability.is_none_or(|capability| capability >= least))
+}
+
+fn utilization(request: &Request<'_>) -> Option<Fix> {
+    request.spec.gpu_memory_utilization_percent.filter(|percent| *percent < DEFAULT_UTILIZATION_PERCENT)?;
+    let change = Change::GpuMemoryUtilizationPercent(DEFAULT_UTILIZATION_PERCENT);
+    fix(request, change, |sizing| format!("gpuMemoryUtilizationPercent: {DEFAULT_UTILIZATION_PERCENT} ({})", on(sizing)))
+}
+
+/// A quantised checkpoint of the same model: the catalogue's rows of the same shape whose name continues the model's own.
+fn checkpoint(request: &Request<'_>) -> Option<Fix> {
+    let base = request.spec.model.rsplit('/').next()?.to_lowercase();
+    let shape = |architecture: &ModelArchitecture| (architecture.layers, architecture.attention_heads, architecture.hidden_size);
+    let mut names: Vec<&str> = catalogue::all()
+        .filter(|(name, row)| {
+            let last = name.rsplit('/').next().unwrap_or(name);
+            last.contains(&base)
+                && last != base
+                && row.architecture.checkpoint_quantization.is_some()
+                && shape(&row.architecture) == shape(request.architecture)
+        })
+        .flat_map(|(id, row)| row.names.iter().filter(move |name| name.eq_ignore_ascii_case(id)))
+        .map(String::as_str)
+        .collect();
+    // The most bits first: the smallest loss of quality.
+    names.sort_by_key(|name| {
+        let quantization = catalogue::find(name).and_then(|row| row.architecture.checkpoint_quantization.as_ref());
+        (std::cmp::Reverse(quantization.and_then(|quantization| quantization.bits)), name.to_owned())
+    });
+    names.into_iter().find_map(|name| {
+        fix(request, Change::Model(name.to_owned()), |sizing| {
+            format!("model: {name} ({} weights, {})", weights(sizing), on(sizing))
+        })
+    })
+}
+
+/// 8-bit weights made on load.
+fn quantization(request: &Request<'_>) -> Option<Fix> {
+    let quantised = request.architecture.checkpoint_quantization.is_some() || quantization_on_load(request.spec).is_some();
+    if quantised || !some_reach(request, 8, 0) {
+        return None;
+    }
+    fix(request, Change::QuantizationFp8, |sizing| format!("quantization: fp8 ({} weights, {})", weights(sizing), on(sizing)))
+}
+
+fn weights(sizing: &Sizing) -> String {
+    sizing.weight_bytes.map(human_bytes).unwrap_or_default()
+}
+
+fn no_quantization(request: &Request<'_>) -> Option<Fix> {
+    request.spec.quantization.as_ref()?;
+    fix(request, Change::NoQuantization, |_| "remove quantization".to_owned())
+}
+
+/// Parallel sizes that are legal and fit, where the user set one.
+fn parallelism(request: &Request<'_>) -> Option<Fix> {
+    let pins = request.spec.parallelism.as_ref()?;
+    let pinned = pins.tensor.is_some() || pins.pipeline.is_some() || pins.data.is_some() || pins.expert.is_some();
+    if !pinned {
+        return None;
+    }
+    let node = request.accelerators.iter().map(|accelerator| accelerator.gpus_per_node).max()?;
+    let heads = request.architecture.attention_heads?;
+    let legal: Vec<u32> =
+        divisors(heads.into(), node).into_iter().filter(|tensor| works(request, &Change::Tensor(*tensor)).is_some()).collect();
+    // The smallest that is at least what the user had in mind, else the largest.
+    let wanted = pins.tensor.unwrap_or(1);
+    if let Some(tensor) = legal.iter().find(|tensor| **tensor >= wanted).or(legal.last()).copied() {
+        let all: Vec<String> = legal.iter().map(u32::to_string).collect();
+        return fix(request, Change::Tensor(tensor), |_| {
+            format!("parallelism.tensor: {tensor} and no other size (possible here: {})", all.join(", "))
+        });
+    }
+    fix(request, Change::ComputedParallelism, |sizing| format!("remove the sizes from parallelism ({})", on(sizing)))
+}
+
+/// Larger nodes of the same accelerators.
+fn nodes(request: &Request<'_>) -> Option<Fix> {
+    let largest = request
+        .accelerators
+        .iter()
+        .filter(|accelerator| !accelerator.single())
+        .map(|accelerator| accelerator.gpus_per_node)
+        .max()?;
+    NODE_SIZES.into_iter().filter(|count| *count > largest).find_map(|count| {
+        fix(request, Change::GpusPerNode(count), |sizing| {
+            format!("nodes with {count} {} (accelerator.gpusPerNode)", sizing.accelerator.name())
+        })
+    })
+}
+
+/// A product with more memory.
+fn product(request: &Request<'_>) -> Option<Fix> {
+    let whole = || request.accelerators.iter().filter(|accelerator| !accelerator.single());
+    let node = whole().map(|accelerator| accelerator.gpus_per_node).max().unwrap_or(1);
+    let memory = whole().filter_map(|accelerator| accelerator.memory_bytes).max().unwrap_or(0);
+    let same_node = products::larger_than(memory).into_iter().map(|row| (row, node));
+    let larger_node = products::larger_than(0).into_iter().map(|row| (row, 8));
+    same_node.chain(larger_node).find_map(|(row, gpus_per_node)| {
+        let change = Change::Product { name: row.name.to_owned(), gpus_per_node };
+        fix(request, change, |sizing| {
+            format!(
+                "products: [{}] with {} ({} of {gpus_per_node} in a node)",
+                row.name,
+                human_bytes(row.memory_mib << 20),
+                sizing.gpus()
+            )
+        })
+    })
+}
+
+#[cfg(test)]
+#[path = "fixes_tests.rs"]
+mod tests;

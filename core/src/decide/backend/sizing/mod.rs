@@ -1,13 +1,18 @@
 //! Sizing: accelerator, parallel sizes and context length of a model server, as arithmetic.
 
-pub mod explain;
-pub mod fixes;
-pub mod inputs;
+mod constraints;
+mod explain;
+mod facts;
+mod fixes;
+mod inputs;
+mod memory;
+mod options;
+mod search;
 
 use serde::Serialize;
 
-pub use explain::{explain, size};
-pub use fixes::Fix;
+pub use explain::{Candidate, Explanation, explain, size};
+pub use fixes::{Change, Changed, Fix};
 pub use inputs::{inputs_hash, still_legal};
 
 use super::accelerator::Accelerator;
@@ -115,3 +120,16 @@ impl Refusal {
         Self { reason, message: message.into(), fixes: Vec::new() }
     }
 }
+
+#[cfg(test)]
+#[path = "fixtures.rs"]
+mod fixtures;
+#[cfg(test)]
+#[path = "golden_tests.rs"]
+mod golden_tests;
+#[cfg(test)]
+#[path = "oracle_tests.rs"]
+mod oracle_tests;
+#[cfg(test)]
+#[path = "property_tests.rs"]
+mod property_tests;
