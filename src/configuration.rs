@@ -50,7 +50,8 @@ fn parse(path: &Path, text: &str) -> Result<Configuration, ConfigurationError> {
     let configuration = if only_comments {
         Configuration::default()
     } else {
-        serde_saphyr::from_str(text).map_err(|error| ConfigurationError::Parse { path: path.to_owned(), message: error.to_string() })?
+        serde_saphyr::from_str(text)
+            .map_err(|error| ConfigurationError::Parse { path: path.to_owned(), message: error.to_string() })?
     };
     match validate(&configuration) {
         Ok(()) => Ok(configuration),

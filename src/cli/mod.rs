@@ -133,7 +133,8 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
 
 fn operate(arguments: RunArguments) -> Result<(), CommandError> {
     let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
-    let configuration = configuration::load(arguments.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
+    let configuration =
+        configuration::load(arguments.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
     let format = arguments.log_format.unwrap_or_else(LogFormat::for_stderr);
     telemetry::initialize(format, &arguments.log_filter).map_err(|error| CommandError::Input(error.to_string()))?;
     sources::connect::install_cryptography();

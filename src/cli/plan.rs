@@ -50,7 +50,8 @@ impl ClusterArguments {
 
     /// What the configuration says.
     pub fn settings(&self) -> Result<Settings, CommandError> {
-        let configuration = configuration::load(self.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
+        let configuration =
+            configuration::load(self.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
         Ok(Settings { accelerator_profiles: configuration.accelerator_profiles, vllm: configuration.vllm })
     }
 }
@@ -95,8 +96,9 @@ pub fn backends(paths: &[PathBuf]) -> Result<Vec<InferenceBackend>, CommandError
                 continue;
             }
             let name = text("/metadata/name").unwrap_or_default();
-            let backend: InferenceBackend = serde_json::from_value(document)
-                .map_err(|error| CommandError::Input(format!("failed to read InferenceBackend {name} of {}: {error}", path.display())))?;
+            let backend: InferenceBackend = serde_json::from_value(document).map_err(|error| {
+                CommandError::Input(format!("failed to read InferenceBackend {name} of {}: {error}", path.display()))
+            })?;
             backends.push(backend);
         }
     }
@@ -133,9 +135,11 @@ pub fn print(arguments: PlanArguments) -> Result<(), CommandError> {
         match decision.children {
             Children::Exactly(children) if !stalled => objects.extend(children.into_iter().map(|child| {
                 let mut object = child.object;
-                if let Some(data) = object.get("data").and_then(Value::as_object).cloned().filter(|_| child.identity.kind == "Secret") {
+                if let Some(data) =
+                    object.get("data").and_then(Value::as_object).cloned().filter(|_| child.identity.kind == "Secret")
+                {
                     // Drawn anew for every backend, and nobody's to see.
-                    let hidden: serde_json::Map<_, _> = data.into_keys().map(|key| (key, json!("<generated>"))).collect();
+                    let hidden: serde_json::Map<_, _> = data.keys().map(|key| (key.clone(), json!("<generated>"))).collect();
                     if let Some(object) = object.as_object_mut() {
                         object.remove("data");
                         object.insert("stringData".to_owned(), Value::Object(hidden));

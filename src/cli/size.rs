@@ -73,8 +73,8 @@ impl Answer {
         let accelerators = accelerator::candidates(spec.accelerator.as_ref(), nodes, &settings.accelerator_profiles);
         let request = Request { architecture: &architecture, spec, accelerators: accelerators.as_deref().unwrap_or_default() };
         let mut explanation = sizing::explain(&request);
-        if let Err(refusal) = accelerators {
-            explanation.outcome = Err(refusal);
+        if let Err(refusal) = &accelerators {
+            explanation.outcome = Err(refusal.clone());
         }
         Self {
             name: backend.metadata.name.clone().unwrap_or_default(),
@@ -90,7 +90,11 @@ impl Answer {
         let (mut value, reason, message) = match &self.explanation.outcome {
             Ok(sizing) => {
                 let reason = if sizing.known { reasons::SIZED } else { reasons::MODEL_UNKNOWN };
-                (serde_json::to_value(sizing.to_status(self.inputs_hash.clone())).unwrap_or_default(), reason, sizing.derivation.clone())
+                (
+                    serde_json::to_value(sizing.to_status(self.inputs_hash.clone())).unwrap_or_default(),
+                    reason,
+                    sizing.derivation.clone(),
+                )
             }
             Err(Refusal { reason, message, .. }) => (json!({}), *reason, message.clone()),
         };

@@ -47,7 +47,8 @@ pub fn deployment(deployment: Deployment) -> Option<ChildFacts> {
     let status = deployment.status.unwrap_or_default();
     let condition = |type_: &str, wanted: &str| {
         let conditions = status.conditions.iter().flatten();
-        let mut conditions = conditions.filter(|condition| condition.type_.as_deref() == Some(type_) && condition.status.as_deref() == Some(wanted));
+        let mut conditions =
+            conditions.filter(|condition| condition.type_.as_deref() == Some(type_) && condition.status.as_deref() == Some(wanted));
         conditions.next().cloned()
     };
     let rolling = deployment.spec.strategy.and_then(|strategy| strategy.rolling_update);
@@ -77,7 +78,9 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
     let condition = |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_).cloned();
     let unschedulable = condition("PodScheduled")
         .filter(|condition| condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable"))
-        .and_then(|condition| Some(Unschedulable { since: condition.last_transition_time?.0, message: condition.message.unwrap_or_default() }));
+        .and_then(|condition| {
+            Some(Unschedulable { since: condition.last_transition_time?.0, message: condition.message.unwrap_or_default() })
+        });
     let main = status.container_statuses.unwrap_or_default().into_iter().find(|container| container.name == CONTAINER);
     let (waiting, terminated) = main.as_ref().map(container).unwrap_or_default();
     Some(CachedPod {

@@ -92,7 +92,12 @@ impl Control for Backends {
 
     fn decide(observation: &Observation, now: Timestamp) -> Result<Decision<Value>, DecideError> {
         let decision = backend::decide(observation, now);
-        Ok(Decision { children: decision.children, status: serde_json::to_value(decision.status)?, events: decision.events, next: decision.next })
+        Ok(Decision {
+            children: decision.children,
+            status: serde_json::to_value(decision.status)?,
+            events: decision.events,
+            next: decision.next,
+        })
     }
 
     fn forget(&self, key: &ObjectKey) {
@@ -113,7 +118,11 @@ impl Backends {
         nodes.clone()
     }
 
-    async fn read_secrets(&self, key: &ObjectKey, object: &InferenceBackend) -> (BTreeMap<String, SecretFacts>, BTreeMap<String, Arc<Values>>) {
+    async fn read_secrets(
+        &self,
+        key: &ObjectKey,
+        object: &InferenceBackend,
+    ) -> (BTreeMap<String, SecretFacts>, BTreeMap<String, Arc<Values>>) {
         let vllm = object.spec.vllm.iter().flat_map(references::of_vllm);
         let external = object.spec.external.iter().flat_map(references::of_external);
         let names: BTreeSet<String> = vllm.chain(external).map(|reference| reference.target.name.clone()).collect();
@@ -159,7 +168,13 @@ impl Backends {
     }
 
     /// Keeps the checks going, and tells what they found. None without what they need: a key that is missing is reported.
-    fn check(&self, key: &ObjectKey, object: &InferenceBackend, spec: &ExternalSpec, values: &BTreeMap<String, Arc<Values>>) -> Option<HealthFacts> {
+    fn check(
+        &self,
+        key: &ObjectKey,
+        object: &InferenceBackend,
+        spec: &ExternalSpec,
+        values: &BTreeMap<String, Arc<Values>>,
+    ) -> Option<HealthFacts> {
         let plan = check_plan(&key.namespace, object, spec, values);
         match plan {
             Some(plan) => self.health.ensure(&reference(key), plan),
@@ -169,9 +184,17 @@ impl Backends {
     }
 }
 
-fn check_plan(namespace: &str, object: &InferenceBackend, spec: &ExternalSpec, values: &BTreeMap<String, Arc<Values>>) -> Option<CheckPlan> {
+fn check_plan(
+    namespace: &str,
+    object: &InferenceBackend,
+    spec: &ExternalSpec,
+    values: &BTreeMap<String, Arc<Values>>,
+) -> Option<CheckPlan> {
     let settings = CheckSettings::of(object.spec.health_check.as_ref(), spec.provider, &spec.model).ok()?;
-    let keys = spec.api_keys.iter().map(|key| Some(KeyToCheck { name: key.name.clone(), value: value(values, &key.secret_key_ref)?.clone() }));
+    let keys = spec
+        .api_keys
+        .iter()
+        .map(|key| Some(KeyToCheck { name: key.name.clone(), value: value(values, &key.secret_key_ref)?.clone() }));
     let headers = spec.headers.iter().map(|header| {
         let content = match &header.secret_key_ref {
             Some(reference) => value(values, reference)?.clone(),

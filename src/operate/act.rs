@@ -63,9 +63,10 @@ impl Actor {
         let known = cache.get(&key);
         let is_foreign = |facts: &ChildFacts| facts.owner_uid.as_deref() != Some(owner.uid);
         if let Some(known) = &known {
-            let same = memory.applied.get(&child.identity).is_some_and(|applied| {
-                applied.intent_hash == intent_hash && applied.fingerprint == known.fingerprint
-            });
+            let same = memory
+                .applied
+                .get(&child.identity)
+                .is_some_and(|applied| applied.intent_hash == intent_hash && applied.fingerprint == known.fingerprint);
             let made = child.mode == ApplyMode::CreateOnce;
             if known.terminating || (!is_foreign(known) && (same || made)) {
                 self.metrics.skipped_apply(kind.kind);
@@ -73,9 +74,10 @@ impl Actor {
                 return;
             }
         }
-        let waits = memory.refused.get(&child.identity).is_some_and(|refused| {
-            refused.refusal.intent_hash == intent_hash && refused.retry_at > Instant::now()
-        });
+        let waits = memory
+            .refused
+            .get(&child.identity)
+            .is_some_and(|refused| refused.refusal.intent_hash == intent_hash && refused.retry_at > Instant::now());
         if waits {
             return;
         }
@@ -89,7 +91,10 @@ impl Actor {
         };
         if let Some(existing) = &existing {
             if is_foreign(existing) {
-                let message = format!("{} exists and does not belong to this object: rename one of the two, or delete it", named(&child.identity));
+                let message = format!(
+                    "{} exists and does not belong to this object: rename one of the two, or delete it",
+                    named(&child.identity)
+                );
                 return refuse(memory, child, intent_hash, RefusalCause::NameInUse, message);
             }
             if existing.terminating || child.mode == ApplyMode::CreateOnce {
@@ -120,7 +125,12 @@ impl Actor {
                     Ok(()) => info!(kind = kind.kind, %key, "deleted: no longer wanted"),
                     Err(error) => {
                         warn!(kind = kind.kind, %key, %error, "failed to delete a child that is no longer wanted");
-                        let refusal = Refusal { child: identity, intent_hash: String::new(), cause: error.cause(), message: error.to_string() };
+                        let refusal = Refusal {
+                            child: identity,
+                            intent_hash: String::new(),
+                            cause: error.cause(),
+                            message: error.to_string(),
+                        };
                         memory.refuse(refusal, fastrand::f64());
                     }
                 }

@@ -35,12 +35,20 @@ impl Calls {
 
     /// The metadata of a child, or `None` when there is none.
     pub async fn metadata(&self, kind: ChildKind, key: &ObjectKey) -> Result<Option<PartialObjectMeta<DynamicObject>>, CallError> {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        let api: Api<PartialObjectMeta<DynamicObject>> =
+            Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
         self.call(ApiVerb::Get, "read", kind.kind, &key.name, api.get_opt(&key.name)).await
     }
 
     /// Applies a child, forced, under the field manager. With a uid, nothing is applied to another object of that name.
-    pub async fn apply(&self, kind: ChildKind, key: &ObjectKey, manager: &str, object: &Value, uid: Option<&str>) -> Result<DynamicObject, CallError> {
+    pub async fn apply(
+        &self,
+        kind: ChildKind,
+        key: &ObjectKey,
+        manager: &str,
+        object: &Value,
+        uid: Option<&str>,
+    ) -> Result<DynamicObject, CallError> {
         let mut body = object.clone();
         if let (Some(uid), Some(Value::Object(metadata))) = (uid, body.get_mut("metadata")) {
             metadata.insert("uid".to_owned(), json!(uid));

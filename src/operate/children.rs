@@ -76,7 +76,9 @@ impl ChildFacts {
             Some(generation) => {
                 generation.hash(&mut hasher);
                 meta.labels.hash(&mut hasher);
-                for (key, value) in meta.annotations.iter().flatten().filter(|(key, _)| !key.starts_with("deployment.kubernetes.io/")) {
+                for (key, value) in
+                    meta.annotations.iter().flatten().filter(|(key, _)| !key.starts_with("deployment.kubernetes.io/"))
+                {
                     (key, value).hash(&mut hasher);
                 }
                 for owner in meta.owner_references.iter().flatten() {
@@ -134,7 +136,8 @@ mod tests {
 
     #[test]
     fn without_a_generation_every_write_looks_like_a_change() {
-        let secret = |version: &str| ChildFacts::of(&ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() });
+        let secret =
+            |version: &str| ChildFacts::of(&ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() });
         assert_ne!(secret("1"), secret("2"));
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use kube::runtime::events::{Event, EventType, Recorder};
 use kube::Resource as _;
+use kube::runtime::events::{Event, EventType, Recorder};
 use quartermaster_core::api::conditions::{actions, reasons};
 use quartermaster_core::decide::decision::{self, Children};
 use quartermaster_core::decide::{merge_patch, served_schema, stalled};
@@ -132,7 +132,11 @@ impl<C: Control> Driver<C> {
             Ok(Ok(Outcome::Stale)) => ("stale", Some(AFTER_STALE)),
             Ok(Ok(Outcome::Failed(error))) => {
                 let level_is_low = error.code() == Some(409);
-                if level_is_low { debug!(%key, %error, "trying again") } else { warn!(%key, %error, "trying again") }
+                if level_is_low {
+                    debug!(%key, %error, "trying again")
+                } else {
+                    warn!(%key, %error, "trying again")
+                }
                 (error.outcome(), Some(memory.back_off(fastrand::f64())))
             }
             Ok(Ok(Outcome::Defect(message))) => {
@@ -142,7 +146,16 @@ impl<C: Control> Driver<C> {
             Ok(Err(_)) => {
                 self.metrics.panicked(C::KIND.kind);
                 error!(%key, "the reconcile ended in a panic");
-                (self.stall(key, &stored, &mut memory, "the reconcile of this object ended in a defect of the operator; its log has more").await, Some(AFTER_PANIC))
+                (
+                    self.stall(
+                        key,
+                        &stored,
+                        &mut memory,
+                        "the reconcile of this object ended in a defect of the operator; its log has more",
+                    )
+                    .await,
+                    Some(AFTER_PANIC),
+                )
             }
             Err(_) => {
                 self.metrics.timed_out(C::KIND.kind);
@@ -195,7 +208,12 @@ impl<C: Control> Driver<C> {
         Outcome::Done(decision.next)
     }
 
-    async fn decide(&self, key: &ObjectKey, object: Arc<C::Object>, memory: &Memory) -> Result<decision::Decision<Value>, DecideError> {
+    async fn decide(
+        &self,
+        key: &ObjectKey,
+        object: Arc<C::Object>,
+        memory: &Memory,
+    ) -> Result<decision::Decision<Value>, DecideError> {
         let observation = self.control.observe(object, memory.refusals()).await;
         if let Some(observations) = &self.observations {
             let value = serde_json::to_value(&observation)?;
@@ -205,7 +223,13 @@ impl<C: Control> Driver<C> {
     }
 
     /// Writes a status if it says something else than the stored one. Returns whether it did.
-    async fn write_status(&self, key: &ObjectKey, stored: &Stored<C::Object>, mut status: Value, memory: &mut Memory) -> Result<bool, CallError> {
+    async fn write_status(
+        &self,
+        key: &ObjectKey,
+        stored: &Stored<C::Object>,
+        mut status: Value,
+        memory: &mut Memory,
+    ) -> Result<bool, CallError> {
         served_schema::prune(&mut status, &self.outdated_schema.borrow());
         let Some(patch) = merge_patch::difference(&stored.status, &status) else {
             self.metrics.skipped_status_write(C::KIND.kind);
@@ -217,7 +241,14 @@ impl<C: Control> Driver<C> {
         Ok(true)
     }
 
-    async fn write_stalled(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory, reason: &'static str, message: &str) -> Outcome {
+    async fn write_stalled(
+        &self,
+        key: &ObjectKey,
+        stored: &Stored<C::Object>,
+        memory: &mut Memory,
+        reason: &'static str,
+        message: &str,
+    ) -> Outcome {
         let generation = stored.meta.generation;
         let status = stalled::status(&stored.status, C::CONDITIONS, generation, reason, message, Timestamp::now());
         match self.write_status(key, stored, status, memory).await {

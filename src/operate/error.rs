@@ -81,7 +81,9 @@ impl CallError {
         let answer = self.answer();
         match self.code() {
             Some(403) if answer.contains("exceeded quota") => RefusalCause::QuotaExceeded,
-            Some(403) if answer.contains("is forbidden: User") || answer.contains("cannot set blockOwnerDeletion") => RefusalCause::Forbidden,
+            Some(403) if answer.contains("is forbidden: User") || answer.contains("cannot set blockOwnerDeletion") => {
+                RefusalCause::Forbidden
+            }
             Some(403) => RefusalCause::Invalid,
             Some(422) if answer.contains("field is immutable") => RefusalCause::Immutable,
             Some(400 | 422) => RefusalCause::Invalid,

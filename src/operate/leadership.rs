@@ -95,7 +95,13 @@ pub async fn stand(
     Ok(())
 }
 
-async fn carry_out(api: &Api<Lease>, name: &str, action: Action, leadership: &Leadership, metrics: &Metrics) -> Result<Observation, Loss> {
+async fn carry_out(
+    api: &Api<Lease>,
+    name: &str,
+    action: Action,
+    leadership: &Leadership,
+    metrics: &Metrics,
+) -> Result<Observation, Loss> {
     let sent = leadership.now().monotonic;
     let parameters = PostParams::default();
     let (within, call) = match action {
@@ -112,7 +118,9 @@ async fn carry_out(api: &Api<Lease>, name: &str, action: Action, leadership: &Le
                 Err(_) => failed(metrics, "no answer in time"),
             });
         }
-        Action::Create { lease, within } => (within, futures::future::Either::Left(async move { api.create(&parameters, &lease).await })),
+        Action::Create { lease, within } => {
+            (within, futures::future::Either::Left(async move { api.create(&parameters, &lease).await }))
+        }
         Action::Replace { lease, within } => {
             (within, futures::future::Either::Right(async move { api.replace(name, &parameters, &lease).await }))
         }

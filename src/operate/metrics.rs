@@ -61,7 +61,8 @@ impl ApiVerb {
 
 /// Buckets of the duration of a reconcile, in seconds: one without calls takes well under a millisecond, the deadline is
 /// a minute.
-const RECONCILE_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const RECONCILE_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// All metrics of the operator, in a registry of their own. A clone counts into the same.
 #[derive(Clone, Debug)]
@@ -106,11 +107,7 @@ impl Metrics {
             panics: new.counters("quartermaster_reconcile_panics_total", "Reconciles that ended in a panic.", &["kind"])?,
             timeouts: new.counters("quartermaster_reconcile_timeouts_total", "Reconciles stopped at their deadline.", &["kind"])?,
             queue_depth: new.gauges("quartermaster_queue_depth", "Objects that wait to be reconciled.", &["kind"])?,
-            api_calls: new.counters(
-                "quartermaster_api_calls_total",
-                "Calls to the API server.",
-                &["verb", "kind", "outcome"],
-            )?,
+            api_calls: new.counters("quartermaster_api_calls_total", "Calls to the API server.", &["verb", "kind", "outcome"])?,
             applies_skipped: new.counters(
                 "quartermaster_applies_skipped_total",
                 "Children not applied because neither the intent nor the object had changed.",
@@ -121,12 +118,12 @@ impl Metrics {
                 "Statuses not written because they would have said the same.",
                 &["kind"],
             )?,
-            watch_restarts: new.counters("quartermaster_watch_restarts_total", "Watches that failed and began again.", &["kind"])?,
-            invalid_objects: new.gauges(
-                "quartermaster_invalid_objects",
-                "Objects that this operator cannot decode.",
+            watch_restarts: new.counters(
+                "quartermaster_watch_restarts_total",
+                "Watches that failed and began again.",
                 &["kind"],
             )?,
+            invalid_objects: new.gauges("quartermaster_invalid_objects", "Objects that this operator cannot decode.", &["kind"])?,
             schema_outdated: new.gauge(
                 "quartermaster_schema_outdated",
                 "1 while the served CustomResourceDefinitions lack fields that this operator knows.",
@@ -254,13 +251,7 @@ impl Definitions<'_> {
         self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn histograms(
-        &self,
-        name: &'static str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, MetricsError> {
+    fn histograms(&self, name: &'static str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, MetricsError> {
         self.add(name, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
     }
 }

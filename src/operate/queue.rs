@@ -209,7 +209,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn several_workers_share_what_is_ready() {
         let queue = std::sync::Arc::new(Queue::default());
-        let workers: Vec<_> = (0..3).map(|_| tokio::spawn({ let queue = queue.clone(); async move { queue.next().await } })).collect();
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                tokio::spawn({
+                    let queue = queue.clone();
+                    async move { queue.next().await }
+                })
+            })
+            .collect();
         tokio::task::yield_now().await;
         for name in ["a", "b", "c"] {
             queue.add(key(name));

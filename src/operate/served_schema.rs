@@ -51,7 +51,12 @@ pub async fn compare(
                 metrics.set_schema_outdated(!fields.is_empty());
                 let fits = fields.is_empty();
                 if let Some(first) = fields.first() {
-                    warn!(kind, first, count = fields.len(), "SchemaOutdated: the served CustomResourceDefinition lacks fields of this version; apply its definitions");
+                    warn!(
+                        kind,
+                        first,
+                        count = fields.len(),
+                        "SchemaOutdated: the served CustomResourceDefinition lacks fields of this version; apply its definitions"
+                    );
                 }
                 lacks.send_if_modified(|known| {
                     let changed = **known != fields;
@@ -79,7 +84,8 @@ pub async fn compare(
 
 async fn compare_once(client: &Client, kind: &str) -> Result<Vec<String>, SchemaError> {
     let request = http::Request::get(format!("/openapi/v3/apis/{GROUP}/{VERSION}")).body(Vec::new())?;
-    let text = tokio::time::timeout(Duration::from_secs(15), client.request_text(request)).await.map_err(|_| SchemaError::Timeout)?;
+    let text =
+        tokio::time::timeout(Duration::from_secs(15), client.request_text(request)).await.map_err(|_| SchemaError::Timeout)?;
     let text = match text {
         Err(kube::Error::Api(status)) if status.code == 404 => return Err(SchemaError::NotServed(kind.to_owned())),
         other => other?,
@@ -94,6 +100,8 @@ async fn compare_once(client: &Client, kind: &str) -> Result<Vec<String>, Schema
     let served = served.ok_or_else(|| SchemaError::NotServed(kind.to_owned()))?;
     let definitions = definitions::all()?;
     let compiled = definitions.iter().find(|definition| definition.spec.names.kind == kind);
-    let compiled = serde_json::to_value(compiled.and_then(|definition| definition.spec.versions.first()?.schema.as_ref()?.open_api_v3_schema.as_ref()))?;
+    let compiled = serde_json::to_value(
+        compiled.and_then(|definition| definition.spec.versions.first()?.schema.as_ref()?.open_api_v3_schema.as_ref()),
+    )?;
     Ok(missing(&compiled, served))
 }

@@ -56,7 +56,8 @@ mod tests {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let until = move |wanted: &str| assert!(lines.any(|line| line.unwrap().ends_with(wanted)), "the child never said `{wanted}`");
+        let until =
+            move |wanted: &str| assert!(lines.any(|line| line.unwrap().ends_with(wanted)), "the child never said `{wanted}`");
         (child, until)
     }
 

@@ -67,9 +67,8 @@ fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let parsed = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| TelemetryError::ParseFilter { filter: filter.to_owned(), source })?;
+    let parsed =
+        EnvFilter::builder().parse(filter).map_err(|source| TelemetryError::ParseFilter { filter: filter.to_owned(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer);
     Ok(match format {
         LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::cache::{Cache, Cached, Change};
-use super::key::ObjectKey;
 use super::health::Gate;
+use super::key::ObjectKey;
 use super::metrics::Metrics;
 
 /// Load balancers of clouds drop a connection that is silent for 240 s without telling; a watch must end before that.

@@ -105,7 +105,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let synced = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
     tokio::spawn(pass_on(woken, driver.queue.clone()));
     let schema_gate = readiness.gate("served schema");
-    let compare = served_schema::compare(clients.calls.clone(), Backends::KIND.kind, lacks, schema_gate, metrics.clone(), working.clone());
+    let compare =
+        served_schema::compare(clients.calls.clone(), Backends::KIND.kind, lacks, schema_gate, metrics.clone(), working.clone());
     tokio::spawn(compare);
     let mut election = tokio::spawn({
         let namespace = start.namespace.unwrap_or_else(|| clients.namespace.clone());
@@ -122,7 +123,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     });
     // Decisions made before every watch is complete would be made on a part of the world.
     let mut driving = tokio::spawn({
-        let (driver, leads, watchdog, working) = (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
+        let (driver, leads, watchdog, working) =
+            (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
         async move {
             tokio::select! {
                 () = working.cancelled() => return,

@@ -56,7 +56,10 @@ pub fn start(
     let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
     let backends = &driver.control;
 
-    let wake = { let driver = driver.clone(); move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone()) };
+    let wake = {
+        let driver = driver.clone();
+        move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone())
+    };
     watches.objects(driver, wake);
     watches.nodes(driver);
     watches.namespaced::<Deployment, _>("deployments", ours(), &backends.deployments, cut::deployment, wake_owner(driver));
@@ -100,14 +103,26 @@ fn wake_owner(driver: &Arc<Driver<Backends>>) -> impl Fn(&ObjectKey, &Change<Chi
 }
 
 impl Watches<'_> {
-    fn objects(&mut self, driver: &Arc<Driver<Backends>>, wake: impl Fn(&ObjectKey, &Change<Stored<<Backends as crate::operate::control::Control>::Object>>) + Clone + Send + 'static) {
+    fn objects(
+        &mut self,
+        driver: &Arc<Driver<Backends>>,
+        wake: impl Fn(&ObjectKey, &Change<Stored<<Backends as crate::operate::control::Control>::Object>>) + Clone + Send + 'static,
+    ) {
         let resource = Backends::KIND.resource();
         for namespace in self.scopes() {
             let api: Api<DynamicObject> = match &namespace {
                 Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
                 None => Api::all_with(self.client.clone(), &resource),
             };
-            self.spawn("inferencebackends", api, namespace, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake.clone());
+            self.spawn(
+                "inferencebackends",
+                api,
+                namespace,
+                Selection::default(),
+                &driver.objects,
+                |object| Some(Stored::of(object)),
+                wake.clone(),
+            );
         }
     }
 
@@ -123,8 +138,13 @@ impl Watches<'_> {
         self.spawn("nodes", api, None, Selection::default(), &driver.control.nodes, cut::node, changed);
     }
 
-    fn metadata<K>(&mut self, kind: &'static str, selection: Selection, cache: &Arc<Cache<ChildFacts>>, tell: impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static)
-    where
+    fn metadata<K>(
+        &mut self,
+        kind: &'static str,
+        selection: Selection,
+        cache: &Arc<Cache<ChildFacts>>,
+        tell: impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static,
+    ) where
         K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
     {
         for namespace in self.scopes() {

@@ -39,27 +39,27 @@ impl Case {
             backend,
             choice: Choice {
                 sizing: SizingStatus {
-                accelerator_product: Some("NVIDIA-H100-80GB-HBM3".into()),
-                resource_name: Some("nvidia.com/gpu".into()),
-                gpus_per_replica: tensor,
-                tensor_parallel_size: tensor,
-                pipeline_parallel_size: 1,
-                data_parallel_size: 1,
-                context_length: Some(32768),
-                weight_bytes: Some(weight_bytes),
-                weight_bytes_per_gpu: Some(weight_bytes / u64::from(tensor)),
-                ..SizingStatus::default()
-            },
-            placement: Placement {
-                resource_name: "nvidia.com/gpu".into(),
-                affinity: vec![LabelRequirement {
-                    key: "nvidia.com/gpu.product".into(),
-                    operator: LabelOperator::In,
-                    values: vec!["NVIDIA-H100-80GB-HBM3".into()],
-                }],
-                ..Placement::default()
-            },
-            spec_hash: "5ec".into(),
+                    accelerator_product: Some("NVIDIA-H100-80GB-HBM3".into()),
+                    resource_name: Some("nvidia.com/gpu".into()),
+                    gpus_per_replica: tensor,
+                    tensor_parallel_size: tensor,
+                    pipeline_parallel_size: 1,
+                    data_parallel_size: 1,
+                    context_length: Some(32768),
+                    weight_bytes: Some(weight_bytes),
+                    weight_bytes_per_gpu: Some(weight_bytes / u64::from(tensor)),
+                    ..SizingStatus::default()
+                },
+                placement: Placement {
+                    resource_name: "nvidia.com/gpu".into(),
+                    affinity: vec![LabelRequirement {
+                        key: "nvidia.com/gpu.product".into(),
+                        operator: LabelOperator::In,
+                        values: vec!["NVIDIA-H100-80GB-HBM3".into()],
+                    }],
+                    ..Placement::default()
+                },
+                spec_hash: "5ec".into(),
             },
             replicas: 1,
             max_unavailable: 0,

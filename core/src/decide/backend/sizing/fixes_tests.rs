@@ -40,7 +40,8 @@ fn a_quantised_checkpoint_of_the_same_model_is_named() {
 #[test]
 fn a_size_of_the_user_that_is_too_small_is_corrected() {
     let model = catalogued("meta-llama/Llama-3.3-70B-Instruct");
-    let refusal = refused(&model, "{model: a/b, contextLength: 32768, kvCacheDtype: FP8, parallelism: {tensor: 1, pipeline: 1}}", &[h100(8)]);
+    let refusal =
+        refused(&model, "{model: a/b, contextLength: 32768, kvCacheDtype: FP8, parallelism: {tensor: 1, pipeline: 1}}", &[h100(8)]);
     assert!(refusal.fixes.iter().any(|fix| fix.change == Change::Tensor(2)), "{}", refusal.message);
 }
 

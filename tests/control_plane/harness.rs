@@ -1,0 +1,293 @@
+//! What every test stands on: a namespace of its own, and an operator of its own that watches only that namespace, under a
+//! ServiceAccount of its own with the rules of deploy/rbac.yaml, so that the audit log tells what this operator did.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use quartermaster_dev::{Connection, account};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// Longest time that a condition is waited for. Ten times what the slowest of them takes.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// A namespace of its own in the control plane of this run.
+pub struct Team {
+    pub namespace: String,
+    pub connection: Connection,
+    pub client: Client,
+    kubeconfig: PathBuf,
+}
+
+impl Team {
+    /// A fresh namespace, with the definitions installed. `name` is the test's, in few words, valid as a DNS label.
+    pub async fn new(name: &str) -> Self {
+        let connection = Connection::from_environment().expect("run by `make test`, or under quartermaster-dev with-cluster");
+        let client = connection.client().await.unwrap();
+        INSTALLED.get_or_init(|| install(&connection)).await;
+        let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
+        let rules = rules(&namespace);
+        // The account lives beside the objects, where a Role for its lease is as good as anywhere.
+        let kubeconfig = account::kubeconfig_of_service_account(&connection, &namespace, "quartermaster", &rules).await.unwrap();
+        Self { namespace, connection, client, kubeconfig }
+    }
+
+    /// The user as whom the operators of this namespace call.
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:quartermaster", self.namespace)
+    }
+
+    /// Starts an operator for this namespace and waits until it is ready.
+    pub async fn operator(&self) -> Operator {
+        self.operator_with("", &[]).await
+    }
+
+    /// The same with more configuration (YAML) and environment.
+    pub async fn operator_with(&self, configuration: &str, environment: &[(&str, &str)]) -> Operator {
+        let operator = self.start(configuration, environment);
+        operator.ready().await;
+        operator
+    }
+
+    /// Starts an operator and does not wait.
+    pub fn start(&self, configuration: &str, environment: &[(&str, &str)]) -> Operator {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let stem = self.connection.directory().join(format!("operator-{}-{port}", self.namespace));
+        let (file, log) = (stem.with_extension("yaml"), stem.with_extension("log"));
+        let text = format!(
+            "watchNamespaces: [{}]\nadmin: {{listen: \"127.0.0.1:{port}\", observations: true}}\n{configuration}\n",
+            self.namespace
+        );
+        std::fs::write(&file, text).unwrap();
+        let output = File::create(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
+            .args(["run", "--log-format=text", "--log-filter=info,quartermaster=debug", "--namespace", &self.namespace])
+            .arg("--configuration")
+            .arg(&file)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Operator { child, port, log }
+    }
+
+    /// The kubeconfig of the operator's account.
+    pub fn operator_kubeconfig(&self) -> &std::path::Path {
+        &self.kubeconfig
+    }
+
+    /// The API of a kind in this namespace.
+    pub fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, resource)
+    }
+
+    /// The InferenceBackends.
+    pub fn backends(&self) -> Api<DynamicObject> {
+        self.api(&resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"))
+    }
+
+    /// The Deployments.
+    pub fn deployments(&self) -> Api<DynamicObject> {
+        self.api(&resource("apps", "v1", "Deployment", "deployments"))
+    }
+
+    /// Creates or changes a backend.
+    pub async fn apply(&self, name: &str, spec: Value) -> DynamicObject {
+        self.try_apply(name, spec).await.unwrap()
+    }
+
+    /// The same, with the API server's refusal.
+    pub async fn try_apply(&self, name: &str, spec: Value) -> Result<DynamicObject, kube::Error> {
+        let object = json!({
+            "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend",
+            "metadata": { "name": name }, "spec": spec,
+        });
+        let parameters = PatchParams::apply("test").force();
+        self.backends().patch(name, &parameters, &Patch::Apply(&object)).await
+    }
+
+    /// Waits until a backend's state holds; prints the object and its events when it does not.
+    pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.until_in(&self.backends(), name, what, holds).await
+    }
+
+    /// Waits until the state of an object of any kind holds.
+    pub async fn until_in(&self, api: &Api<DynamicObject>, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let object = api.get_opt(name).await.unwrap().map(|object| serde_json::to_value(object).unwrap()).unwrap_or_default();
+            if holds(&object) {
+                return object;
+            }
+            if started.elapsed() > DEADLINE {
+                let events = self.kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
+                panic!("{name} never came to: {what}\n{}\n{events}", serde_json::to_string_pretty(&object).unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the condition Ready of a backend has this status and reason for its newest generation.
+    pub async fn until_ready(&self, name: &str, status: &str, reason: &str) -> Value {
+        self.until(name, &format!("Ready={status} reason={reason}"), |backend| {
+            let generation = backend.pointer("/metadata/generation");
+            let ready = condition(backend, "Ready");
+            ready.is_some_and(|ready| {
+                ready["status"] == status && ready["reason"] == reason && Some(&ready["observedGeneration"]) == generation
+            })
+        })
+        .await
+    }
+
+    /// Runs kubectl in this namespace and returns what it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = Command::new(self.connection.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.connection.kubeconfig())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// The requests of this namespace's operators in the audit log, in their order: each as the API server wrote it.
+    pub fn requests(&self) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.connection.audit_log()).unwrap_or_default();
+        let user = self.user();
+        log.lines()
+            .filter(|line| line.contains(&user))
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|entry| entry["user"]["username"] == user.as_str() && entry["stage"] == "ResponseComplete")
+            .collect()
+    }
+
+    /// The writes among [`Team::requests`], without the lease and events: `patch deployments/name`.
+    pub fn writes(&self) -> Vec<String> {
+        let is_write = |entry: &&Value| ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb);
+        let about = |entry: &Value| {
+            let part = |name: &str| entry["objectRef"][name].as_str().unwrap_or_default().to_owned();
+            let subresource = if part("subresource").is_empty() { String::new() } else { format!("/{}", part("subresource")) };
+            format!("{} {}{subresource} {}", entry["verb"].as_str().unwrap_or_default(), part("resource"), part("name"))
+        };
+        let requests = self.requests();
+        let writes = requests.iter().filter(is_write).map(about);
+        writes.filter(|write| !write.contains(" leases ") && !write.contains(" events ")).collect()
+    }
+}
+
+/// A condition of an object.
+pub fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
+    object.pointer("/status/conditions")?.as_array()?.iter().find(|condition| condition["type"] == type_)
+}
+
+/// A kind for calls with dynamic types.
+pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
+}
+
+/// A running operator. It ends with its owner.
+pub struct Operator {
+    pub child: Child,
+    pub port: u16,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// What `/readyz` says: whether it is ready, and what it waits for.
+    pub async fn readiness(&self) -> Option<Value> {
+        self.get("readyz").await.and_then(|text| serde_json::from_str(&text).ok())
+    }
+
+    /// A page of the admin server.
+    pub async fn get(&self, path: &str) -> Option<String> {
+        quartermaster::sources::connect::install_cryptography();
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/{path}", self.port)).await.ok()?;
+        answer.text().await.ok()
+    }
+
+    /// Waits until it is ready and leads.
+    pub async fn ready(&self) {
+        let started = Instant::now();
+        loop {
+            let ready = self.readiness().await.is_some_and(|readiness| readiness["ready"] == true);
+            if ready && self.leads().await {
+                return;
+            }
+            assert!(started.elapsed() < DEADLINE, "the operator never got ready:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whether it leads.
+    pub async fn leads(&self) -> bool {
+        self.get("metrics").await.is_some_and(|metrics| metrics.contains("quartermaster_leader 1"))
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Installs the definitions and waits until they are served.
+async fn install(connection: &Connection) {
+    account::apply(connection, include_str!("../../crds/quartermaster.dev_inferencebackends.yaml")).await.unwrap();
+    let client = connection.client().await.unwrap();
+    let api: Api<DynamicObject> =
+        Api::all_with(client, &resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"));
+    let started = Instant::now();
+    while api.list(&ListParams::default()).await.is_err() {
+        assert!(started.elapsed() < DEADLINE, "the definitions are never served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// deploy/rbac.yaml, bound to the account of this namespace.
+fn rules(namespace: &str) -> String {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
+    let rename = |mut document: Value| {
+        if document["metadata"]["namespace"].is_string() {
+            document["metadata"]["namespace"] = json!(namespace);
+        }
+        if document["kind"] == "ClusterRoleBinding" {
+            document["metadata"]["name"] = json!(format!("{}-{namespace}", document["metadata"]["name"].as_str().unwrap()));
+        }
+        for subject in document["subjects"].as_array_mut().into_iter().flatten() {
+            subject["namespace"] = json!(namespace);
+        }
+        serde_saphyr::to_string(&document).unwrap()
+    };
+    documents.into_iter().map(rename).collect::<Vec<_>>().join("---\n")
+}
