@@ -160,7 +160,7 @@ proptest! {
             prop_assert!(reasons::ALL.contains(&refusal.reason));
             prop_assert!(refusal.fixes.len() <= 3);
             for fix in &refusal.fixes {
-                let changed = fix.change.apply(&request);
+                let changed = fix.apply(&request);
                 prop_assert!(size(&changed.request()).is_ok(), "{}", fix.text);
                 prop_assert!(refusal.message.contains(&fix.text));
             }
