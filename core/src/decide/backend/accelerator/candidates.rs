@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
-
 use super::labels::{self, Offer};
 use super::products::{self, usable_bytes};
+use super::taints::{blocking, cordoned, described};
 use super::{Accelerator, LabelOperator, LabelRequirement, Origin, affinity};
 use crate::api::accelerator::AcceleratorSpec;
 use crate::api::conditions::reasons;
@@ -20,15 +19,6 @@ const DEFAULT_RESOURCE: &str = "nvidia.com/gpu";
 /// Accelerators of a node that is still to come, where nobody says: the largest nodes of all clouds have 8 of the products
 /// in the table (HGX boards; GKE's and AWS' largest machine types), and an autoscaler picks a smaller one if that suffices.
 const ASSUMED_GPUS_PER_NODE: u32 = 8;
-/// Taints that come and go with a node's health or an autoscaler's plans. Such a node counts as cordoned.
-const PASSING_TAINTS: &[&str] = &[
-    "node.kubernetes.io/",
-    "node.cloudprovider.kubernetes.io/",
-    "node.cilium.io/",
-    "karpenter.sh/",
-    "ToBeDeletedByClusterAutoscaler",
-    "DeletionCandidateOfClusterAutoscaler",
-];
 
 /// The accelerators that the pods can get, never none: what nodes offer, then what the operator's profiles promise, then
 /// what the spec describes and the built-in table knows.
@@ -114,8 +104,8 @@ impl<'a> Search<'a> {
         }
         let offering = |node: &&NodeFacts| node.allocatable.iter().any(|(name, count)| *count > 0 && wanted(spec, name));
         let (selected, unselected): (Vec<_>, Vec<_>) = nodes.iter().filter(offering).partition(|node| selects(spec, node));
-        let (nodes, blocked): (Vec<_>, Vec<_>) = selected.into_iter().partition(|node| blocking_taint(spec, node).is_none());
-        let blocking = blocked.into_iter().filter_map(|node| blocking_taint(spec, node)).map(describe_taint).collect();
+        let (nodes, blocked): (Vec<_>, Vec<_>) = selected.into_iter().partition(|node| blocking(spec, node).is_none());
+        let blocking = blocked.into_iter().filter_map(|node| blocking(spec, node)).map(described).collect();
         Ok(Self { spec, memory_bytes: memory_mib.map(usable_bytes), memory_mib, nodes, blocking, unselected: unselected.len() })
     }
 
@@ -399,53 +389,6 @@ fn wanted(spec: &AcceleratorSpec, resource_name: &str) -> bool {
 
 fn selects(spec: &AcceleratorSpec, node: &NodeFacts) -> bool {
     spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-}
-
-/// Whether new pods are kept off a node for now.
-fn cordoned(node: &NodeFacts) -> bool {
-    node.unschedulable || node.taints.iter().any(|taint| repels(taint) && passing(taint))
-}
-
-fn passing(taint: &Taint) -> bool {
-    PASSING_TAINTS.iter().any(|prefix| taint.key.starts_with(prefix))
-}
-
-fn repels(taint: &Taint) -> bool {
-    taint.effect != "PreferNoSchedule"
-}
-
-/// The first taint of a node that keeps the pods off for good.
-fn blocking_taint<'a>(spec: &AcceleratorSpec, node: &'a NodeFacts) -> Option<&'a Taint> {
-    // The pods tolerate the taints of every accelerator resource that they may ask for.
-    let of_resource = |taint: &Taint| {
-        wanted(spec, &taint.key)
-            || (taint.key == "nvidia.com/gpu" && spec.resource_name.as_ref().is_some_and(|name| name.starts_with("nvidia.com/")))
-    };
-    node.taints.iter().find(|taint| {
-        repels(taint)
-            && !passing(taint)
-            && !of_resource(taint)
-            && !spec.tolerations.iter().any(|toleration| tolerates(toleration, taint))
-    })
-}
-
-/// The rule of Kubernetes: an empty key with Exists tolerates everything, an empty effect every effect.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    let key = match toleration.key.as_deref() {
-        None | Some("") => exists,
-        Some(key) => key == taint.key,
-    };
-    let effect = toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
-    let value = exists || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
-    key && effect && value
-}
-
-fn describe_taint(taint: &Taint) -> String {
-    match taint.value.as_deref() {
-        None | Some("") => format!("{}:{}", taint.key, taint.effect),
-        Some(value) => format!("{}={value}:{}", taint.key, taint.effect),
-    }
 }
 
 #[cfg(test)]

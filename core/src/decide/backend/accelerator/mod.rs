@@ -4,6 +4,7 @@ mod affinity;
 pub mod candidates;
 mod labels;
 pub mod products;
+mod taints;
 
 use serde::{Deserialize, Serialize};
 

@@ -17,6 +17,12 @@ pub(super) struct Violation {
     pub engine_error: &'static str,
 }
 
+impl std::fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} (vLLM would end with: {})", self.message, self.engine_error.trim_end_matches('.'))
+    }
+}
+
 fn violation(message: String, engine_error: &'static str) -> Option<Violation> {
     Some(Violation { message, engine_error })
 }

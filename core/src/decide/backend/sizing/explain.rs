@@ -96,7 +96,7 @@ pub(super) fn decide(request: &Request<'_>) -> (Result<Sizing, Refusal>, Trail, 
 /// What is wrong whatever the accelerator.
 fn check_spec(request: &Request<'_>, options: &Options) -> Result<(), Refusal> {
     if let Some(broken) = constraints::of_spec(request.architecture, request.spec, options).first() {
-        return Err(Refusal::new(reasons::INVALID_SPEC, broken.message.clone()));
+        return Err(Refusal::new(reasons::INVALID_SPEC, broken.to_string()));
     }
     if let (Some(wanted), Some(own)) = (request.spec.context_length, request.architecture.context_length)
         && wanted > own
@@ -116,7 +116,7 @@ fn check_spec(request: &Request<'_>, options: &Options) -> Result<(), Refusal> {
         expert: pins.expert.unwrap_or_else(|| constraints::needs_whole_experts(request.architecture, pins.tensor.unwrap_or(1))),
     };
     match constraints::of_model(request.architecture, options, pinned).first() {
-        Some(broken) => Err(Refusal::new(reasons::INVALID_PARALLELISM, broken.message.clone())),
+        Some(broken) => Err(Refusal::new(reasons::INVALID_PARALLELISM, broken.to_string())),
         None => Ok(()),
     }
 }
@@ -144,7 +144,7 @@ fn without_facts(request: &Request<'_>, message: &str, reason: &'static str) -> 
     let mut possible: Vec<&Accelerator> = request.accelerators.iter().filter(|accelerator| broken(accelerator).is_none()).collect();
     possible.sort_by_key(|accelerator| rank(accelerator, sizes.gpus()));
     let Some(accelerator) = possible.first() else {
-        let why = request.accelerators.iter().find_map(broken).map_or_else(|| message.to_owned(), |broken| broken.message);
+        let why = request.accelerators.iter().find_map(broken).map_or_else(|| message.to_owned(), |broken| broken.to_string());
         return Err(Refusal::new(reasons::INVALID_PARALLELISM, why));
     };
     Ok(Sizing {
@@ -186,7 +186,7 @@ fn does_not_fit(problem: &Problem<'_>, trail: &Trail) -> Refusal {
                 ),
             )
         }
-        (None, Some(excluded)) => Refusal::new(reasons::INVALID_PARALLELISM, excluded.message.clone()),
+        (None, Some(excluded)) => Refusal::new(reasons::INVALID_PARALLELISM, excluded.to_string()),
         (None, None) => {
             let why = trail.candidates.first().map_or("no parallel size is possible", |candidate| candidate.outcome.as_str());
             Refusal::new(reasons::DOES_NOT_FIT, format!("{model} does not fit: {why}"))

@@ -19,16 +19,32 @@ use crate::decide::backend::model::catalogue;
 /// How many fixes a refusal names.
 const FIXES: usize = 3;
 /// Accelerators of one node that are proposed: the sizes that nodes come in.
-const NODE_SIZES: [u32; 5] = [1, 2, 4, 8, 16];
+const NODE_SIZES: [u32; 3] = [2, 4, 8];
 
 /// A change that makes a refused request work.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fix {
-    /// What to change.
-    pub change: Change,
+    /// What to change: one thing, or several together where no single one helps.
+    pub changes: Vec<Change>,
     /// The same in words, with its numbers.
     pub text: String,
+}
+
+impl Fix {
+    /// The request with all changes made.
+    pub fn apply(&self, request: &Request<'_>) -> Changed {
+        apply_all(request, &self.changes)
+    }
+}
+
+fn apply_all(request: &Request<'_>, changes: &[Change]) -> Changed {
+    let unchanged = Changed {
+        spec: request.spec.clone(),
+        architecture: request.architecture.clone(),
+        accelerators: request.accelerators.to_vec(),
+    };
+    changes.iter().fold(unchanged, |changed, change| change.apply(&changed.request()))
 }
 
 /// What to change.
@@ -159,13 +175,14 @@ pub(super) fn with_fixes(request: &Request<'_>, mut refusal: Refusal) -> Refusal
         reasons::INVALID_SPEC => first_that_work(request, &[no_quantization]),
         _ => Vec::new(),
     };
+    if refusal.fixes.is_empty() && matches!(refusal.reason, reasons::DOES_NOT_FIT | reasons::INVALID_PARALLELISM) {
+        refusal.fixes.extend(several(request));
+    }
     if !refusal.fixes.is_empty() {
         let texts: Vec<&str> = refusal.fixes.iter().map(|fix| fix.text.as_str()).collect();
         refusal.message.push_str(&format!(". What would do: {}", texts.join("; or ")));
     } else if refusal.reason == reasons::DOES_NOT_FIT {
-        refusal
-            .message
-            .push_str(". No single change helps, and no product of the built-in table holds it with 8 accelerators in a node");
+        refusal.message.push_str(". No product of the built-in table holds it with 8 accelerators in a node, quantised or not");
     }
     refusal
 }
@@ -174,14 +191,14 @@ fn first_that_work(request: &Request<'_>, proposals: &[fn(&Request<'_>) -> Optio
     proposals.iter().filter_map(|propose| propose(request)).take(FIXES).collect()
 }
 
-/// The outcome of a request after a change, if it works.
-fn works(request: &Request<'_>, change: &Change) -> Option<Sizing> {
-    decide(&change.apply(request).request()).0.ok()
+/// The outcome of a request after changes, if it works.
+fn works(request: &Request<'_>, changes: &[Change]) -> Option<Sizing> {
+    decide(&apply_all(request, changes).request()).0.ok()
 }
 
 fn fix(request: &Request<'_>, change: Change, text: impl FnOnce(&Sizing) -> String) -> Option<Fix> {
-    let sizing = works(request, &change)?;
-    Some(Fix { text: text(&sizing), change })
+    let sizing = works(request, std::slice::from_ref(&change))?;
+    Some(Fix { text: text(&sizing), changes: vec![change] })
 }
 
 /// What a fix leads to, for its text.
@@ -193,7 +210,7 @@ fn on(sizing: &Sizing) -> String {
 fn context(request: &Request<'_>) -> Option<Fix> {
     let own = request.architecture.context_length.unwrap_or(u32::MAX);
     let limit = request.spec.context_length.map_or(own.min(4096), |asked| asked.min(own));
-    let holds = |tokens: u32| works(request, &Change::ContextLength(tokens)).is_some();
+    let holds = |tokens: u32| works(request, &[Change::ContextLength(tokens)]).is_some();
     let longest = if holds(limit) {
         limit
     } else {
@@ -237,8 +254,7 @@ fn checkpoint(request: &Request<'_>) -> Option<Fix> {
     let mut names: Vec<&str> = catalogue::all()
         .filter(|(name, row)| {
             let last = name.rsplit('/').next().unwrap_or(name);
-            last.contains(&base)
-                && last != base
+            continues(last, &base)
                 && row.architecture.checkpoint_quantization.is_some()
                 && shape(&row.architecture) == shape(request.architecture)
         })
@@ -254,6 +270,13 @@ fn checkpoint(request: &Request<'_>) -> Option<Fix> {
         fix(request, Change::Model(name.to_owned()), |sizing| {
             format!("model: {name} ({} weights, {})", weights(sizing), on(sizing))
         })
+    })
+}
+
+/// Whether a name is another one with words around it: qwen2.5-7b-instruct-awq continues qwen2.5-7b-instruct.
+fn continues(name: &str, base: &str) -> bool {
+    name.split_once(base).is_some_and(|(before, after)| {
+        (before.is_empty() || before.ends_with('-')) && (after.is_empty() || after.starts_with(['-', '.'])) && name != base
     })
 }
 
@@ -284,8 +307,14 @@ fn parallelism(request: &Request<'_>) -> Option<Fix> {
     }
     let node = request.accelerators.iter().map(|accelerator| accelerator.gpus_per_node).max()?;
     let heads = request.architecture.attention_heads?;
-    let legal: Vec<u32> =
-        divisors(heads.into(), node).into_iter().filter(|tensor| works(request, &Change::Tensor(*tensor)).is_some()).collect();
+    let of = |stages: fn(u32) -> bool| -> Vec<u32> {
+        let fits = |tensor: &u32| works(request, &[Change::Tensor(*tensor)]).is_some_and(|sizing| stages(sizing.pipeline));
+        divisors(heads.into(), node).into_iter().filter(fits).collect()
+    };
+    let legal = match of(|stages| stages == 1) {
+        none if none.is_empty() => of(|_| true),
+        legal => legal,
+    };
     // The smallest that is at least what the user had in mind, else the largest.
     let wanted = pins.tensor.unwrap_or(1);
     if let Some(tensor) = legal.iter().find(|tensor| **tensor >= wanted).or(legal.last()).copied() {
@@ -312,7 +341,7 @@ fn nodes(request: &Request<'_>) -> Option<Fix> {
     })
 }
 
-/// A product with more memory.
+/// A product with more memory, in nodes as large as today's or else of 8.
 fn product(request: &Request<'_>) -> Option<Fix> {
     let whole = || request.accelerators.iter().filter(|accelerator| !accelerator.single());
     let node = whole().map(|accelerator| accelerator.gpus_per_node).max().unwrap_or(1);
@@ -322,12 +351,32 @@ fn product(request: &Request<'_>) -> Option<Fix> {
     same_node.chain(larger_node).find_map(|(row, gpus_per_node)| {
         let change = Change::Product { name: row.name.to_owned(), gpus_per_node };
         fix(request, change, |sizing| {
-            format!(
-                "products: [{}] with {} ({} of {gpus_per_node} in a node)",
-                row.name,
-                human_bytes(row.memory_mib << 20),
-                sizing.gpus()
-            )
+            let memory = human_bytes(row.memory_mib << 20);
+            format!("accelerator.products: [{}] with {memory} ({} of {gpus_per_node} in a node)", row.name, sizing.gpus())
+        })
+    })
+}
+
+/// Where no single change helps: 8-bit weights on a larger product, without sizes of the user.
+fn several(request: &Request<'_>) -> Option<Fix> {
+    let quantised = request.architecture.checkpoint_quantization.is_some() || quantization_on_load(request.spec).is_some();
+    let pinned = request
+        .spec
+        .parallelism
+        .as_ref()
+        .is_some_and(|pins| pins.tensor.is_some() || pins.pipeline.is_some() || pins.data.is_some() || pins.expert.is_some());
+    let unpin = pinned.then_some((Change::ComputedParallelism, "no sizes in parallelism"));
+    let quantise = (!quantised).then_some((Change::QuantizationFp8, "quantization: fp8"));
+    [vec![unpin.clone()], vec![quantise.clone()], vec![unpin, quantise]].into_iter().find_map(|others| {
+        let others: Vec<(Change, &str)> = others.into_iter().flatten().collect();
+        products::larger_than(0).into_iter().find_map(|row| {
+            let product = Change::Product { name: row.name.to_owned(), gpus_per_node: 8 };
+            let changes: Vec<Change> = others.iter().map(|(change, _)| change.clone()).chain([product]).collect();
+            let sizing = works(request, &changes)?;
+            let words: Vec<&str> = others.iter().map(|(_, words)| *words).collect();
+            let text =
+                format!("{} with accelerator.products: [{}] ({} of 8 in a node)", words.join(" and "), row.name, sizing.gpus());
+            Some(Fix { changes, text })
         })
     })
 }

@@ -108,3 +108,7 @@ pub fn still_legal(sizing: &SizingStatus, request: &Request<'_>) -> bool {
         && constraints::of_spec(request.architecture, spec, &options).is_empty()
         && constraints::of_model(request.architecture, &options, sizes).is_empty()
 }
+
+#[cfg(test)]
+#[path = "inputs_tests.rs"]
+mod tests;

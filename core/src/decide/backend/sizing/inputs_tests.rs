@@ -1,0 +1,74 @@
+use super::super::fixtures::{catalogued, h100, l4, spec};
+use super::super::size;
+use super::*;
+use crate::api::vllm::VllmSpec;
+
+fn hash(yaml: &str) -> String {
+    let spec = spec(yaml);
+    inputs_hash(&Request { architecture: &ModelArchitecture::default(), spec: &spec, accelerators: &[] })
+}
+
+#[test]
+fn the_hash_depends_on_what_the_user_says_and_on_nothing_else() {
+    let base = hash("model: Qwen/Qwen2.5-7B-Instruct");
+    assert_eq!(base.len(), 16);
+    assert!(base.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let spec = spec("model: Qwen/Qwen2.5-7B-Instruct");
+    let architecture = catalogued("Qwen/Qwen2.5-7B-Instruct");
+    assert_eq!(inputs_hash(&Request { architecture: &architecture, spec: &spec, accelerators: &[h100(8), l4(1)] }), base);
+    // What is not about size, and defaults written out.
+    for same in [
+        "{model: Qwen/Qwen2.5-7B-Instruct, servedModelName: qwen, drainTimeout: 30s, image: 'vllm/vllm-openai:v0.33.0'}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, quantization: Auto, kvCacheDtype: Auto, parallelism: {policy: Balanced}, revision: main}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, extraArgs: ['--enable-auto-tool-choice']}",
+    ] {
+        assert_eq!(hash(same), base, "{same}");
+    }
+    for other in [
+        "{model: Qwen/Qwen2.5-7B-Instruct, contextLength: 8192}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, parallelism: {tensor: 2}}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, accelerator: {products: [NVIDIA-L4]}}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, accelerator: {memory: 24Gi}}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, extraArgs: ['--max-num-batched-tokens=16384']}",
+        "{model: Qwen/Qwen2.5-7B-Instruct, architecture: {contextLength: 131072}}",
+        "{model: Qwen/Qwen2.5-14B-Instruct}",
+    ] {
+        assert_ne!(hash(other), base, "{other}");
+    }
+}
+
+#[test]
+fn a_choice_stays_legal_whatever_nodes_come_and_go() {
+    let architecture = catalogued("meta-llama/Llama-3.3-70B-Instruct");
+    let spec = VllmSpec { model: "meta-llama/Llama-3.3-70B-Instruct".into(), ..VllmSpec::default() };
+    let accelerators = [h100(8)];
+    let request = Request { architecture: &architecture, spec: &spec, accelerators: &accelerators };
+    let status = size(&request).unwrap().to_status(inputs_hash(&request));
+    for accelerators in [vec![], vec![l4(1)], vec![h100(2)]] {
+        assert!(still_legal(&status, &Request { accelerators: &accelerators, ..request }));
+    }
+}
+
+#[test]
+fn a_choice_ends_when_the_spec_or_the_model_no_longer_allow_it() {
+    let architecture = catalogued("meta-llama/Llama-3.3-70B-Instruct");
+    let base = VllmSpec { model: "meta-llama/Llama-3.3-70B-Instruct".into(), ..VllmSpec::default() };
+    let accelerators = [h100(8)];
+    let request = Request { architecture: &architecture, spec: &base, accelerators: &accelerators };
+    let status = size(&request).unwrap().to_status(inputs_hash(&request));
+    for changed in [
+        "{model: a/b, parallelism: {tensor: 8}}",
+        "{model: a/b, parallelism: {pipeline: 2}}",
+        "{model: a/b, contextLength: 8192}",
+        "{model: a/b, accelerator: {products: [NVIDIA-L4]}}",
+        "{model: a/b, accelerator: {resourceName: amd.com/gpu}}",
+    ] {
+        assert!(!still_legal(&status, &Request { spec: &spec(changed), ..request }), "{changed}");
+    }
+    assert!(still_legal(&status, &Request { spec: &spec("{model: a/b, accelerator: {products: [nvidia-h100-80gb]}}"), ..request }));
+    let phi = catalogued("microsoft/phi-4");
+    assert!(!still_legal(&status, &Request { architecture: &phi, ..request }));
+    let mut part = status.clone();
+    part.resource_name = Some("nvidia.com/mig-1g.10gb".into());
+    assert!(!still_legal(&part, &request));
+}
