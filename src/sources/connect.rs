@@ -219,3 +219,7 @@ pub fn install_cryptography() {
         let _chosen_meanwhile = rustls::crypto::ring::default_provider().install_default();
     }
 }
+
+#[cfg(test)]
+#[path = "connect_tests.rs"]
+mod tests;

@@ -7,6 +7,8 @@ mod hub_fetch;
 pub mod limits;
 pub mod provider_health;
 mod resolve;
+#[cfg(test)]
+mod testing;
 
 use kube::runtime::reflector::ObjectRef;
 use quartermaster_core::api::InferenceBackend;
