@@ -84,20 +84,24 @@ pub async fn serve_silence() -> SocketAddr {
 }
 
 /// Sends `start`, and then `more` again and again, a little at a time, for ever.
-pub async fn serve_drops(start: &'static str, more: &'static str, pause: Duration) -> SocketAddr {
-    serve_raw(move |mut stream| async move {
-        let mut bytes = [0; 1024];
-        let _request = stream.read(&mut bytes).await?;
-        stream.write_all(start.as_bytes()).await?;
-        loop {
-            stream.write_all(more.as_bytes()).await?;
-            tokio::time::sleep(pause).await;
+pub async fn serve_drops(start: &'static str, more: impl Into<Arc<str>>, pause: Duration) -> SocketAddr {
+    let more = more.into();
+    serve_raw(move |mut stream| {
+        let more = Arc::clone(&more);
+        async move {
+            let mut bytes = [0; 1024];
+            let _request = stream.read(&mut bytes).await?;
+            stream.write_all(start.as_bytes()).await?;
+            loop {
+                stream.write_all(more.as_bytes()).await?;
+                tokio::time::sleep(pause).await;
+            }
         }
     })
     .await
 }
 
-/// Answers every request on every connection with the same bytes, and counts connections.
+/// Answers the first request of every connection with the same bytes.
 pub async fn serve_bytes(answer: Vec<u8>) -> SocketAddr {
     let answer = Arc::new(answer);
     serve_raw(move |mut stream| {
