@@ -127,6 +127,17 @@ async fn proxies_of_the_environment_are_ignored() {
 }
 
 #[tokio::test]
+async fn an_image_without_certificates_can_still_call_services_without_tls() {
+    let test = "a_name_is_looked_up_once_a_connection_and_a_service_by_its_namespace";
+    let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+    command.args([format!("sources::connect::tests::{test}").as_str(), "--exact"]);
+    command.env("SSL_CERT_FILE", "/dev/null").env_remove("SSL_CERT_DIR");
+    let output = command.output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test]
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let (other, hits) = counting().await;
     let targets = [format!("http://{other}/"), "http://169.254.169.254/latest/meta-data/".to_owned()];

@@ -208,6 +208,7 @@ async fn a_failure_is_tried_again_and_the_asker_is_woken_for_it() {
     let asker = backend("asker");
     let mut seen = vec![hub.facts(&asker, &question, None)];
     while !matches!(seen.last(), Some(HubFacts::Found { .. })) {
+        assert!(seen.len() < 100, "{seen:?}");
         woken(&mut wakes).await;
         seen.push(hub.facts(&asker, &question, None));
     }
