@@ -8,7 +8,7 @@ use std::time::Duration;
 use quartermaster_core::api::configuration::EgressProxy;
 use quartermaster_core::decide::backend::destination::{DestinationError, Host, Rules, bypasses_proxy};
 use reqwest::header::HeaderMap;
-use reqwest::{Certificate, Client, Method, Proxy, StatusCode, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Method, Proxy, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -157,7 +157,26 @@ impl Connector {
     }
 
     fn build(&self, authority: Option<&[u8]>, proxied: bool) -> Result<Client, CallError> {
-        let mut builder = Client::builder()
+        let message = |error| CallError::of(error, CONNECT_TIMEOUT).to_string();
+        let Some(pem) = authority else {
+            return self.builder(proxied)?.build().or_else(|error| {
+                // An image without certificates: servers without TLS can be called all the same, others fail verification.
+                tracing::warn!(
+                    error = message(error),
+                    "the system's certificates cannot be read: no public certificate is trusted"
+                );
+                self.builder(proxied)?.tls_certs_only([]).build().map_err(|error| CallError::SetUp(message(error)))
+            });
+        };
+        let certificates = Certificate::from_pem_bundle(pem).map_err(|_| CallError::ReadAuthority("no PEM".into()))?;
+        if certificates.is_empty() {
+            return Err(CallError::ReadAuthority("there is no certificate in it".into()));
+        }
+        self.builder(proxied)?.tls_certs_only(certificates).build().map_err(|error| CallError::ReadAuthority(message(error)))
+    }
+
+    fn builder(&self, proxied: bool) -> Result<ClientBuilder, CallError> {
+        let builder = Client::builder()
             .user_agent(concat!("quartermaster/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -170,24 +189,14 @@ impl Connector {
             .no_deflate()
             // The environment's proxies would see keys, and would hide the address that is connected to.
             .no_proxy();
-        builder = match self.proxy.as_ref().filter(|_| proxied) {
+        let lookup = Arc::clone(&self.lookup);
+        match self.proxy.as_ref().filter(|_| proxied) {
             Some(proxy) => {
                 let proxy = Proxy::all(&proxy.url).map_err(|_| CallError::SetUp("the address of egressProxy is no URL".into()))?;
-                builder.proxy(proxy).dns_resolver(ProxyResolver { lookup: Arc::clone(&self.lookup) })
+                Ok(builder.proxy(proxy).dns_resolver(ProxyResolver { lookup }))
             }
-            None => builder.dns_resolver(CheckedResolver { lookup: Arc::clone(&self.lookup), rules: Arc::clone(&self.rules) }),
-        };
-        if let Some(pem) = authority {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|_| CallError::ReadAuthority("no PEM".into()))?;
-            if certificates.is_empty() {
-                return Err(CallError::ReadAuthority("there is no certificate in it".into()));
-            }
-            builder = builder.tls_certs_only(certificates);
+            None => Ok(builder.dns_resolver(CheckedResolver { lookup, rules: Arc::clone(&self.rules) })),
         }
-        builder.build().map_err(|error| match authority {
-            Some(_) => CallError::ReadAuthority(CallError::of(error, CONNECT_TIMEOUT).to_string()),
-            None => CallError::SetUp(CallError::of(error, CONNECT_TIMEOUT).to_string()),
-        })
     }
 }
 
@@ -219,3 +228,7 @@ pub fn install_cryptography() {
         let _chosen_meanwhile = rustls::crypto::ring::default_provider().install_default();
     }
 }
+
+#[cfg(test)]
+#[path = "connect_tests.rs"]
+mod tests;

@@ -8,6 +8,8 @@ pub mod limits;
 pub mod provider_health;
 mod resolve;
 pub mod secrets;
+#[cfg(test)]
+mod testing;
 
 use kube::runtime::reflector::ObjectRef;
 use quartermaster_core::api::InferenceBackend;

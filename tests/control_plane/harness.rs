@@ -278,13 +278,13 @@ async fn install(connection: &Connection) {
 fn rules(namespace: &str) -> String {
     let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
     let rename = |mut document: Value| {
-        if document["metadata"]["namespace"].is_string() {
+        if document.pointer("/metadata/namespace").is_some() {
             document["metadata"]["namespace"] = json!(namespace);
         }
         if document["kind"] == "ClusterRoleBinding" {
             document["metadata"]["name"] = json!(format!("{}-{namespace}", document["metadata"]["name"].as_str().unwrap()));
         }
-        for subject in document["subjects"].as_array_mut().into_iter().flatten() {
+        for subject in document.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
             subject["namespace"] = json!(namespace);
         }
         serde_saphyr::to_string(&document).unwrap()

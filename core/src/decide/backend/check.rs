@@ -105,6 +105,7 @@ pub fn judge(type_: HealthCheckType, provider: Provider, model: &str, answer: Ch
         // A reasoning model of OpenAI that hits the limit of one token has answered.
         400 if error.mentions(&["model output limit was reached"]) => CheckOutcome::Healthy,
         402 => failed(answer.status, "the provider wants payment"),
+        407 => failed(answer.status, "the proxy of egressProxy wants credentials"),
         status if error.mentions(&QUOTA_WORDS) && status >= 400 => failed(status, "the provider says that the quota is used up"),
         429 => CheckOutcome::RateLimited,
         300..=399 => failed(answer.status, "a redirect, which is not followed: name the final address in baseURL"),
@@ -115,8 +116,14 @@ pub fn judge(type_: HealthCheckType, provider: Provider, model: &str, answer: Ch
             HealthCheckType::Inference => match status {
                 200..=299 if error.is_error => failed(status, "the answer carries an error"),
                 200..=299 => CheckOutcome::Healthy,
-                404 if error.mentions(&["model"]) => CheckOutcome::ModelNotListed,
-                400 if error.mentions(&["model_not_found", "invalid model", "is not a valid model"]) => {
+                404 if error.mentions(&["model", "DeploymentNotFound"]) => CheckOutcome::ModelNotListed,
+                400 if error.mentions(&[
+                    "model_not_found",
+                    "invalid model",
+                    "is not a valid model",
+                    "model identifier is invalid",
+                ]) =>
+                {
                     CheckOutcome::ModelNotListed
                 }
                 404 | 405 => failed(status, "the server has no such path: look at baseURL"),

@@ -31,9 +31,9 @@ pub fn command(spec: &VllmSpec, name: &str, sizing: &SizingStatus) -> Result<Vec
         }
     }
     arguments.flag_if("--enable-expert-parallel", sizing.expert_parallel == Some(true));
-    if let Some(length) = sizing.context_length.or(spec.context_length) {
-        arguments.option("--max-model-len", &length.to_string());
-    }
+    // Where the model's own context is not known, vLLM takes the largest that fits instead of ending when it does not.
+    let length = sizing.context_length.or(spec.context_length).map_or_else(|| "auto".to_owned(), |length| length.to_string());
+    arguments.option("--max-model-len", &length);
     let percent =
         sizing.gpu_memory_utilization_percent.or(spec.gpu_memory_utilization_percent).unwrap_or(GPU_MEMORY_UTILIZATION_PERCENT);
     arguments.option("--gpu-memory-utilization", &decimal(percent));
