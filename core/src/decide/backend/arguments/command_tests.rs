@@ -54,6 +54,7 @@ fn the_shortest_spec_states_only_what_the_sizing_depends_on() {
             "Qwen/Qwen3-0.6B",
             "--served-model-name=small",
             "--tensor-parallel-size=1",
+            "--max-model-len=auto",
             "--gpu-memory-utilization=0.92",
             "--shutdown-timeout=60",
             "--port=8000",
