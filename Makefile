@@ -11,6 +11,7 @@ help: ## Say what the other targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: bootstrap ## Start a control plane with fake GPU nodes, show what Quartermaster makes of the examples, stop it
+	@cargo build --locked -p quartermaster -p quartermaster-dev
 	@$(dev) with-cluster --nodes -- dev/demo.sh
 
 test: ## Build, lint and test everything against a real control plane
