@@ -5,7 +5,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 dev := cargo run --quiet -p quartermaster-dev --
 
-.PHONY: help demo test cluster down soak bench bootstrap
+.PHONY: help demo test cluster down soak bench generate bootstrap
 
 help: ## Say what the other targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ soak: bootstrap ## Run the tests that take too long for 'make test'
 
 bench: bootstrap ## Measure
 	@$(dev) with-cluster --nodes -- cargo bench --workspace --locked
+
+generate: ## Write crds/ anew from the types
+	@cargo run --quiet --locked -- crds > crds/quartermaster.dev_inferencebackends.yaml
 
 bootstrap:
 	@dev/bootstrap.sh
