@@ -90,3 +90,6 @@ fn events(previous: &InferenceBackendStatus, outcome: &Outcome) -> Vec<Event> {
 fn event(warning: bool, reason: &str, note: &str) -> Event {
     Event { warning, reason: reason.to_owned(), note: conditions::truncated(note.to_owned()) }
 }
+
+#[cfg(test)]
+mod decide_tests;
