@@ -39,6 +39,11 @@ impl Team {
         Self { namespace, connection, client, kubeconfig }
     }
 
+    /// Grants the operator's account what deploy/rbac.yaml grants.
+    pub async fn grant(&self) {
+        account::apply(&self.connection, &rules(&self.namespace)).await.unwrap();
+    }
+
     /// The user as whom the operators of this namespace call.
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:quartermaster", self.namespace)
@@ -79,11 +84,6 @@ impl Team {
             .spawn()
             .unwrap();
         Operator { child, port, log }
-    }
-
-    /// The kubeconfig of the operator's account.
-    pub fn operator_kubeconfig(&self) -> &std::path::Path {
-        &self.kubeconfig
     }
 
     /// The API of a kind in this namespace.
@@ -163,13 +163,41 @@ impl Team {
 
     /// The requests of this namespace's operators in the audit log, in their order: each as the API server wrote it.
     pub fn requests(&self) -> Vec<Value> {
+        self.audited().into_iter().filter(|entry| entry["stage"] == "ResponseComplete").collect()
+    }
+
+    /// All that the audit log says of this namespace's operators: watches that still run have only begun.
+    pub fn audited(&self) -> Vec<Value> {
         let log = std::fs::read_to_string(self.connection.audit_log()).unwrap_or_default();
         let user = self.user();
         log.lines()
             .filter(|line| line.contains(&user))
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|entry| entry["user"]["username"] == user.as_str() && entry["stage"] == "ResponseComplete")
+            .filter(|entry| entry["user"]["username"] == user.as_str())
             .collect()
+    }
+
+    /// Waits until the operators ask nothing but for the lease for that long; returns how much they have asked.
+    pub async fn until_quiet(&self, window: Duration) -> usize {
+        let asked = || {
+            let requests = self.requests();
+            requests.iter().filter(|entry| entry["objectRef"]["resource"] != "leases" && entry["verb"] != "watch").count()
+        };
+        let started = Instant::now();
+        let (mut count, mut since) = (asked(), Instant::now());
+        while since.elapsed() < window {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = asked();
+            if now != count {
+                (count, since) = (now, Instant::now());
+            }
+            assert!(
+                started.elapsed() < DEADLINE + window,
+                "it never gets quiet: {:?}",
+                self.writes().iter().rev().take(10).collect::<Vec<_>>()
+            );
+        }
+        count
     }
 
     /// The writes among [`Team::requests`], without the lease and events: `patch deployments/name`.
@@ -219,12 +247,18 @@ impl Operator {
 
     /// Waits until it is ready and leads.
     pub async fn ready(&self) {
+        self.synced().await;
         let started = Instant::now();
-        loop {
-            let ready = self.readiness().await.is_some_and(|readiness| readiness["ready"] == true);
-            if ready && self.leads().await {
-                return;
-            }
+        while !self.leads().await {
+            assert!(started.elapsed() < DEADLINE, "the operator never leads:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until its watches are complete, whether it leads or not.
+    pub async fn synced(&self) {
+        let started = Instant::now();
+        while !self.readiness().await.is_some_and(|readiness| readiness["ready"] == true) {
             assert!(started.elapsed() < DEADLINE, "the operator never got ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -232,7 +266,7 @@ impl Operator {
 
     /// Whether it leads.
     pub async fn leads(&self) -> bool {
-        self.get("metrics").await.is_some_and(|metrics| metrics.contains("quartermaster_leader 1"))
+        self.get("metrics").await.is_some_and(|metrics| metrics.lines().any(|line| line == "quartermaster_leader 1"))
     }
 
     /// Its log so far.

@@ -6,4 +6,7 @@
 
 mod harness;
 
+mod leadership;
+mod memory;
 mod placement;
+mod quiet;
