@@ -26,6 +26,8 @@ const WRITES: usize = 16;
 const TOUCHED_NODE: &str = "bench-0000";
 /// One small model on one small GPU, of the built-in catalogue: nothing is asked of any hub.
 const MODEL: &str = "Qwen/Qwen3-8B";
+/// Short enough for one of these GPUs.
+const CONTEXT_LENGTH: u32 = 8192;
 
 /// What is measured on.
 pub struct Cluster {
@@ -54,7 +56,7 @@ impl Cluster {
             async move {
                 let object = json!({
                     "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend",
-                    "metadata": { "name": name }, "spec": { "vllm": { "model": MODEL } },
+                    "metadata": { "name": name }, "spec": { "vllm": { "model": MODEL, "contextLength": CONTEXT_LENGTH } },
                 });
                 api.patch(&name, &PatchParams::apply("bench"), &Patch::Apply(&object)).await.unwrap();
             }
