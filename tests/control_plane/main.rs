@@ -7,3 +7,4 @@
 mod harness;
 
 mod placement;
+mod schema;
