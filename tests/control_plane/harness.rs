@@ -2,6 +2,7 @@
 //! ServiceAccount of its own with the rules of deploy/rbac.yaml, so that the audit log tells what this operator did.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +16,9 @@ use tokio::sync::OnceCell;
 
 /// Longest time that a condition is waited for. Ten times what the slowest of them takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The definitions as they are released.
+pub const DEFINITION: &str = include_str!("../../crds/quartermaster.dev_inferencebackends.yaml");
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
@@ -30,8 +34,13 @@ impl Team {
     /// A fresh namespace, with the definitions installed. `name` is the test's, in few words, valid as a DNS label.
     pub async fn new(name: &str) -> Self {
         let connection = Connection::from_environment().expect("run by `make test`, or under quartermaster-dev with-cluster");
+        INSTALLED.get_or_init(|| install(&connection, DEFINITION)).await;
+        Self::within(connection, name).await
+    }
+
+    /// The same in a control plane where the definitions are installed already.
+    pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
-        INSTALLED.get_or_init(|| install(&connection)).await;
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let rules = rules(&namespace);
         // The account lives beside the objects, where a Role for its lease is as good as anywhere.
@@ -159,6 +168,24 @@ impl Team {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// Runs kubectl in this namespace with an input, and returns its exit code and what it says.
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> (i32, String) {
+        let mut child = Command::new(self.connection.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.connection.kubeconfig())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap_or(-1), said)
     }
 
     /// The requests of this namespace's operators in the audit log, in their order: each as the API server wrote it.
@@ -296,8 +323,8 @@ impl Drop for Operator {
 }
 
 /// Installs the definitions and waits until they are served.
-async fn install(connection: &Connection) {
-    account::apply(connection, include_str!("../../crds/quartermaster.dev_inferencebackends.yaml")).await.unwrap();
+pub async fn install(connection: &Connection, definition: &str) {
+    account::apply(connection, definition).await.unwrap();
     let client = connection.client().await.unwrap();
     let api: Api<DynamicObject> =
         Api::all_with(client, &resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"));

@@ -10,3 +10,4 @@ mod leadership;
 mod memory;
 mod placement;
 mod quiet;
+mod schema;
