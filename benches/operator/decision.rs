@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DynamicObject, ListParams};
 use quartermaster::controllers::cut;
+use quartermaster::operate::children::DEPLOYMENT;
 use quartermaster_core::decide::backend::children::{self, BACKEND_LABEL};
 use quartermaster_core::decide::backend::{self, facts::Observation};
 use quartermaster_core::decide::decision::Children;
@@ -55,7 +55,8 @@ async fn observe(cluster: &Cluster) -> Observation {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.unwrap();
     let mut nodes: Vec<_> = nodes.items.into_iter().filter_map(cut::node).map(|node| node.0).collect();
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
-    let deployment = Api::<Deployment>::namespaced(client.clone(), namespace).get(&children::child_name(BACKEND)).await.unwrap();
+    let deployments: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &DEPLOYMENT.resource());
+    let deployment = deployments.get(&children::child_name(BACKEND)).await.unwrap();
     let ours = ListParams::default().labels(&format!("{BACKEND_LABEL}={BACKEND}"));
     let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
     let mut observation: Observation = serde_json::from_value(serde_json::json!({ "backend": backend })).unwrap();
