@@ -5,12 +5,13 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 dev := cargo run --quiet -p quartermaster-dev --
 
-.PHONY: help demo test cluster down soak bench bootstrap
+.PHONY: help demo test cluster down soak bench generate bootstrap
 
 help: ## Say what the other targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: bootstrap ## Start a control plane with fake GPU nodes, show what Quartermaster makes of the examples, stop it
+	@cargo build --locked -p quartermaster -p quartermaster-dev
 	@$(dev) with-cluster --nodes -- dev/demo.sh
 
 test: ## Build, lint and test everything against a real control plane
@@ -27,6 +28,9 @@ soak: bootstrap ## Run the tests that take too long for 'make test'
 
 bench: bootstrap ## Measure
 	@$(dev) with-cluster --nodes -- cargo bench --workspace --locked
+
+generate: ## Write crds/ anew from the types
+	@cargo run --quiet --locked -- crds > crds/quartermaster.dev_inferencebackends.yaml
 
 bootstrap:
 	@dev/bootstrap.sh

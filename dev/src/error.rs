@@ -100,6 +100,14 @@ pub enum Error {
         /// Namespace and name of the account.
         account: String,
     },
+    /// A file that the user named could not be read.
+    #[error("failed to read {}", path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A file could not be rendered.
     #[error("failed to render {what}")]
     Render {

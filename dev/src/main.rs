@@ -4,14 +4,15 @@ mod command;
 mod interrupt;
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use quartermaster_dev::slot::{self, State};
-use quartermaster_dev::{Connection, ControlPlane, Options, Result, nodes};
+use quartermaster_dev::{Connection, ControlPlane, Error, Options, Result, account, nodes};
 
 use crate::interrupt::Interrupts;
 
@@ -36,6 +37,18 @@ enum Action {
     /// Start, stop and list control planes.
     #[command(subcommand)]
     Cluster(ClusterAction),
+    /// Make a ServiceAccount of the control plane that KUBECONFIG's surroundings name, and print a kubeconfig that acts as it.
+    ///
+    /// For use under 'with-cluster': a program is shown with its own rights, never as administrator.
+    Account {
+        /// Namespace of the account; it is made too.
+        namespace: String,
+        /// Name of the account.
+        name: String,
+        /// A file with the roles and bindings that it gets.
+        #[arg(long, value_name = "FILE")]
+        rules: PathBuf,
+    },
     /// Start a control plane, run a command against it, stop everything, and exit with the command's code.
     ///
     /// The command's environment has:
@@ -118,6 +131,13 @@ async fn run(action: Action) -> Result<ExitCode> {
         Action::Cluster(ClusterAction::Up { start: options, keep }) => up(options, keep).await,
         Action::Cluster(ClusterAction::Down { slots, all }) => down(&slots, all),
         Action::Cluster(ClusterAction::List) => list(),
+        Action::Account { namespace, name, rules } => {
+            let manifests = fs::read_to_string(&rules).map_err(|source| Error::ReadFile { path: rules, source })?;
+            let connection = Connection::from_environment()?;
+            let kubeconfig = account::kubeconfig_of_service_account(&connection, &namespace, &name, &manifests).await?;
+            println!("{}", kubeconfig.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Action::WithCluster { start: options, command } => {
             let mut interrupts = Interrupts::listen()?;
             command::adopt_orphans();

@@ -4,7 +4,7 @@
 //! decides and acts; a child that is refused becomes a fact, and the decision is made once more with it, so that the status
 //! tells of it in the same pass.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +40,8 @@ const PASS_DEADLINE: Duration = Duration::from_secs(60);
 const AFTER_PANIC: Duration = Duration::from_secs(300);
 /// Time until a pass that found the caches behind this process's own writes looks again; the watch usually wakes it before.
 const AFTER_STALE: Duration = Duration::from_secs(1);
+/// Least time until a refused child is tried again.
+const LEAST_RETRY: Duration = Duration::from_millis(250);
 /// Reconciles at the same time. They wait for the network, not for the processor.
 const WORKERS: usize = 32;
 
@@ -63,6 +65,8 @@ pub struct Driver<C: Control> {
     pub outdated_schema: watch::Receiver<Arc<Vec<String>>>,
     /// What is remembered of each object, with its uid.
     pub memories: Mutex<HashMap<ObjectKey, (String, Memory)>>,
+    /// The objects that cannot be decoded.
+    pub invalid: Mutex<HashSet<ObjectKey>>,
     /// The last observation of each object, where the configuration asks for it.
     pub observations: Option<Observations>,
 }
@@ -127,7 +131,7 @@ impl<C: Control> Driver<C> {
                 if memory.refused.is_empty() {
                     memory.succeeded();
                 }
-                ("success", [next, memory.next_retry()].into_iter().flatten().min())
+                ("success", [next, memory.next_retry().map(|retry| retry.max(LEAST_RETRY))].into_iter().flatten().min())
             }
             Ok(Ok(Outcome::Stale)) => ("stale", Some(AFTER_STALE)),
             Ok(Ok(Outcome::Failed(error))) => {
@@ -181,14 +185,20 @@ impl<C: Control> Driver<C> {
         let object = match &stored.object {
             Ok(object) => object.clone(),
             Err(message) => {
+                self.note_validity(key, false);
                 let message = format!("the stored object does not fit the schema of this version: {message}; apply a valid one");
                 return self.write_stalled(key, stored, memory, reasons::INVALID_OBJECT, &message).await;
             }
         };
+        self.note_validity(key, true);
         let mut decision = match self.decide(key, object.clone(), memory).await {
             Ok(decision) => decision,
             Err(error) => return Outcome::Defect(error.to_string()),
         };
+        if decision.children == Children::Keep {
+            // Nothing is tried, so that there is nothing to try again.
+            memory.refused.clear();
+        }
         if let Children::Exactly(children) = &decision.children {
             let before = memory.refusals();
             let owner = Owner { key, uid: stored.meta.uid.as_deref().unwrap_or_default() };
@@ -302,7 +312,17 @@ impl<C: Control> Driver<C> {
         });
     }
 
+    /// Counts the objects that cannot be decoded.
+    fn note_validity(&self, key: &ObjectKey, valid: bool) {
+        let mut invalid = self.invalid.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if valid { invalid.remove(key) } else { invalid.insert(key.clone()) };
+        if changed {
+            self.metrics.set_invalid_objects(C::KIND.kind, invalid.len());
+        }
+    }
+
     fn forget(&self, key: &ObjectKey) {
+        self.note_validity(key, true);
         self.lock_memories().remove(key);
         self.queue.forget(key);
         self.control.forget(key);

@@ -198,6 +198,7 @@ async fn build(
         metrics: metrics.clone(),
         outdated_schema: lacks.subscribe(),
         memories: Mutex::default(),
+        invalid: Mutex::default(),
         observations,
     }
 }

@@ -37,6 +37,7 @@ pub const NAME_MAX_LENGTH: usize = 52;
     printcolumn(name = "Context", type_ = "integer", json_path = ".status.sizing.contextLength", description = "Largest context in tokens.", priority = 1),
     printcolumn(name = "KV-Tokens", type_ = "integer", json_path = ".status.sizing.kvCacheTokens", description = "Tokens that the key-value cache is predicted to hold.", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready or not.", priority = 1),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label, without dots: a Service is named after it"),
     validation = Rule::new("self.metadata.name.size() <= 52").message("metadata.name must have at most 52 characters: the names of the objects that are made from it append to it")
 )]
 #[serde(rename_all = "camelCase")]

@@ -30,10 +30,10 @@ use jiff::Timestamp;
 
 use super::conditions;
 use super::decision::{Children, Decision, Event};
-use crate::api::conditions::types;
+use crate::api::conditions::{reasons, types};
 use crate::api::status::InferenceBackendStatus;
 use facts::Observation;
-use verdicts::Outcome;
+use verdicts::{Outcome, Readiness, State};
 
 /// The types of conditions that this decision writes.
 pub const CONDITIONS: &[&str] = &[
@@ -51,12 +51,15 @@ pub const CONDITIONS: &[&str] = &[
 /// What should exist for a backend, and what its status should say.
 pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBackendStatus> {
     let backend = &observation.backend;
-    let outcome = match (&backend.spec.vllm, &backend.spec.external) {
+    let mut outcome = match (&backend.spec.vllm, &backend.spec.external) {
         (Some(vllm), _) => self_hosted::decide(observation, vllm, now),
         (None, Some(external)) => external::decide(observation, external),
         (None, None) => Outcome::neither(),
     };
     let suspended = backend.spec.suspend == Some(true);
+    if suspended && outcome.ready.state == State::Progressing {
+        outcome.ready = Readiness::progressing(reasons::SUSPENDED, "spec.suspend is true: nothing is changed until it is removed");
+    }
     let previous = backend.status.clone().unwrap_or_default();
     let generation = backend.metadata.generation;
     let verdicts = verdicts::all(&outcome, suspended, &observation.outdated_schema);
@@ -74,7 +77,7 @@ fn events(previous: &InferenceBackendStatus, outcome: &Outcome) -> Vec<Event> {
     let changed = sizing.filter(|sizing| previous.sizing.as_ref().is_none_or(|previous| previous.summary() != sizing.summary()));
     if let Some(sizing) = changed {
         let derivation = sizing.derivation.as_deref().unwrap_or("as the spec says");
-        events.push(event(false, crate::api::conditions::reasons::SIZED, &format!("{}: {derivation}", sizing.summary())));
+        events.push(event(false, reasons::SIZED, &format!("{}: {derivation}", sizing.summary())));
     }
     let ready = &outcome.ready;
     let before = previous.conditions.iter().find(|condition| condition.type_ == types::READY);
@@ -87,3 +90,6 @@ fn events(previous: &InferenceBackendStatus, outcome: &Outcome) -> Vec<Event> {
 fn event(warning: bool, reason: &str, note: &str) -> Event {
     Event { warning, reason: reason.to_owned(), note: conditions::truncated(note.to_owned()) }
 }
+
+#[cfg(test)]
+mod decide_tests;

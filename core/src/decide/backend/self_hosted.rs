@@ -1,6 +1,5 @@
 //! A model served by vLLM: from the spec and the cluster to its children and its status.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,7 +26,7 @@ use crate::decide::conditions::Verdict;
 use crate::decide::decision::{Child, Children};
 
 /// Stands for the API key of a Secret that exists: the child is not made again, so that its value does not matter.
-static NO_ENTROPY: LazyLock<String> = LazyLock::new(|| "0".repeat(64));
+const NO_ENTROPY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// What should exist for a self-hosted model.
 pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Outcome {
@@ -40,9 +39,9 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     }
     let sized = match size(observation, spec, in_force.as_ref()) {
         Ok(sized) => sized,
-        Err(unsized_) => {
-            outcome.verdicts.push(unsized_.verdict);
-            return with_choice(outcome, unsized_.ready, in_force.as_ref());
+        Err(not_chosen) => {
+            outcome.verdicts.push(not_chosen.verdict);
+            return with_choice(outcome, not_chosen.ready, in_force.as_ref());
         }
     };
     outcome.verdicts.extend(sized.verdicts);
@@ -89,7 +88,7 @@ fn shown(observation: &Observation, spec: &VllmSpec, replicas: u32) -> Inference
     }
 }
 
-/// The choice that the Deployment was made from, else the one that the status tells.
+/// The choice that the Deployment was made from.
 fn in_force(observation: &Observation) -> Option<Choice> {
     observation.deployment.as_ref().and_then(|deployment| children::deployment::choice_in_force(&deployment.annotations))
 }
@@ -129,18 +128,18 @@ fn joined(errors: Vec<impl ToString>) -> String {
 }
 
 /// A choice, with the conditions Sized and UpdateAvailable.
-struct Sized_ {
+struct Chosen {
     choice: Choice,
     verdicts: Vec<Verdict>,
 }
 
 /// Why there is no choice.
-struct Unsized {
+struct NotChosen {
     ready: Readiness,
     verdict: Verdict,
 }
 
-impl Unsized {
+impl NotChosen {
     fn of(ready: Readiness, known: bool) -> Self {
         let verdict = match known {
             true => Verdict::fails(types::SIZED, ready.reason, ready.message.clone()),
@@ -151,7 +150,7 @@ impl Unsized {
 }
 
 /// Chooses, or keeps the choice in force.
-fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -> Result<Sized_, Unsized> {
+fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -> Result<Chosen, NotChosen> {
     let resolution = resolve::resolve(spec, &observation.hub);
     let architecture = match &resolution {
         Resolution::Known { architecture, .. } | Resolution::Unknown { architecture, .. } => {
@@ -168,7 +167,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         accelerators: accelerators.as_deref().unwrap_or_default(),
     };
     let spec_hash = choice::spec_hash(spec).map_err(|error| {
-        Unsized::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
+        NotChosen::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
     })?;
     let inputs_hash = sizing::inputs_hash(&request);
     let image = spec.image.clone().or_else(|| observation.settings.vllm.image.clone()).unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
@@ -189,7 +188,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     let Some(answer) = answer else {
         return Err(fresh
             .err()
-            .unwrap_or_else(|| Unsized::of(Readiness::progressing(reasons::PROGRESSING, "nothing is chosen yet"), false)));
+            .unwrap_or_else(|| NotChosen::of(Readiness::progressing(reasons::PROGRESSING, "nothing is chosen yet"), false)));
     };
     let mut choice = answer.choice.clone();
     if let Some(image) = &spec.image {
@@ -197,7 +196,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     }
     choice.spec_hash = spec_hash;
     let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting)];
-    Ok(Sized_ { choice, verdicts })
+    Ok(Chosen { choice, verdicts })
 }
 
 fn known(resolution: &Resolution) -> bool {
@@ -210,21 +209,21 @@ fn fresh(
     accelerators: &Result<Vec<Accelerator>, Refusal>,
     request: &Request<'_>,
     known: bool,
-) -> Result<sizing::Sizing, Unsized> {
+) -> Result<sizing::Sizing, NotChosen> {
     match resolution {
         Resolution::Known { .. } | Resolution::Unknown { .. } => {}
         Resolution::Pending => {
             let ready = Readiness::progressing(reasons::MODEL_FACTS_PENDING, "the hub is being asked for the model's config.json");
-            return Err(Unsized::of(ready, false));
+            return Err(NotChosen::of(ready, false));
         }
         Resolution::AccessDenied { message } => {
-            return Err(Unsized::of(Readiness::stalled(reasons::MODEL_ACCESS_DENIED, message.clone()), false));
+            return Err(NotChosen::of(Readiness::stalled(reasons::MODEL_ACCESS_DENIED, message.clone()), false));
         }
         Resolution::NotFound { message } => {
-            return Err(Unsized::of(Readiness::stalled(reasons::MODEL_NOT_FOUND, message.clone()), false));
+            return Err(NotChosen::of(Readiness::stalled(reasons::MODEL_NOT_FOUND, message.clone()), false));
         }
         Resolution::Failed { message } => {
-            return Err(Unsized::of(Readiness::waiting(reasons::MODEL_FACTS_PENDING, message.clone()), false));
+            return Err(NotChosen::of(Readiness::waiting(reasons::MODEL_FACTS_PENDING, message.clone()), false));
         }
     }
     let stalled = |refusal: &Refusal| {
@@ -233,14 +232,14 @@ fn fresh(
             reasons::NO_ACCELERATOR_KNOWN => Readiness::waiting(refusal.reason, refusal.message.clone()),
             _ => Readiness::stalled(refusal.reason, refusal.message.clone()),
         };
-        Unsized::of(ready, known || refusal.reason != reasons::MODEL_UNKNOWN)
+        NotChosen::of(ready, known || refusal.reason != reasons::MODEL_UNKNOWN)
     };
     if let Err(refusal) = accelerators {
         return Err(stalled(refusal));
     }
     sizing::size(request).map_err(|refusal| match resolution {
         Resolution::Unknown { message, .. } if refusal.reason == reasons::MODEL_UNKNOWN => {
-            Unsized::of(Readiness::stalled(reasons::MODEL_UNKNOWN, message.clone()), false)
+            NotChosen::of(Readiness::stalled(reasons::MODEL_UNKNOWN, message.clone()), false)
         }
         _ => stalled(&refusal),
     })
@@ -313,7 +312,7 @@ fn make(
         image: choice.sizing.image.as_deref().unwrap_or(DEFAULT_IMAGE),
         settings: &observation.settings,
     };
-    let entropy = if observation.api_key_exists { NO_ENTROPY.as_str() } else { &observation.entropy };
+    let entropy = if observation.api_key_exists { NO_ENTROPY } else { &observation.entropy };
     let mut children = children::all(&plan, entropy)?;
     let mut current = false;
     for child in children.iter_mut().filter(|child| child.identity.kind == "Deployment") {

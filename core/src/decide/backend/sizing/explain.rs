@@ -142,7 +142,7 @@ fn without_facts(request: &Request<'_>, message: &str, reason: &'static str) -> 
     };
     let broken = |accelerator: &Accelerator| constraints::of_accelerator(request.spec, accelerator, sizes).into_iter().next();
     let mut possible: Vec<&Accelerator> = request.accelerators.iter().filter(|accelerator| broken(accelerator).is_none()).collect();
-    possible.sort_by_key(|accelerator| rank(accelerator, sizes.gpus()));
+    possible.sort_by_key(|accelerator| rank(request.architecture, accelerator, sizes.gpus()));
     let Some(accelerator) = possible.first() else {
         let why = request.accelerators.iter().find_map(broken).map_or_else(|| message.to_owned(), |broken| broken.to_string());
         return Err(Refusal::new(reasons::INVALID_PARALLELISM, why));

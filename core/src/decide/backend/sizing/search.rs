@@ -5,9 +5,10 @@ use super::facts::Facts;
 use super::memory::{Cache, DEFAULT_UTILIZATION_PERCENT, Memory, Sizes};
 use super::options::Options;
 use super::{Candidate, Request};
+use crate::api::architecture::ModelArchitecture;
 use crate::api::status::human_bytes;
 use crate::api::vllm::{Parallelism, ParallelismPolicy, VllmSpec};
-use crate::decide::backend::accelerator::{Accelerator, Origin};
+use crate::decide::backend::accelerator::{Accelerator, ComputeCapability};
 
 /// The context that is sized for where the user does not say, unless the model's own is shorter.
 const TARGET_CONTEXT: u32 = 32768;
@@ -76,7 +77,7 @@ impl<'a> Problem<'a> {
                 .accelerators
                 .iter()
                 .filter_map(|accelerator| self.on(accelerator, target, &mut tried))
-                .min_by_key(|choice| rank(choice.accelerator, choice.sizes.gpus()));
+                .min_by_key(|choice| rank(self.request.architecture, choice.accelerator, choice.sizes.gpus()));
             // The first attempt and the one that succeeds tell the story.
             if attempt == 0 || best.is_some() {
                 trail.candidates.append(&mut tried.candidates);
@@ -212,19 +213,29 @@ pub(super) fn utilization_percent(spec: &VllmSpec, accelerator: &Accelerator) ->
     spec.gpu_memory_utilization_percent.unwrap_or(DEFAULT_UTILIZATION_PERCENT / accelerator.pods_per_card.max(1)).max(1)
 }
 
-/// What to prefer, the least first. The name decides between equals, so that the choice is the same every time.
-pub(super) fn rank(
-    accelerator: &Accelerator,
-    gpus: u32,
-) -> (Option<usize>, bool, Origin, bool, u64, u32, std::cmp::Reverse<u32>, String) {
+/// Cards whose memory differs by less count as equally large: products of one size differ by some hundred MiB.
+const MEMORY_CLASS: u64 = 8 << 30;
+
+/// The first compute capability with FP8 arithmetic (Ada, then Hopper).
+const NATIVE_FP8: ComputeCapability = ComputeCapability { major: 8, minor: 9 };
+
+/// What to prefer, the least first. Between cards of one size, a checkpoint in FP8 goes to those that compute in it. The name
+/// decides between equals, so that the choice is the same every time.
+pub(super) fn rank(architecture: &ModelArchitecture, accelerator: &Accelerator, gpus: u32) -> impl Ord + use<> {
     let all_cordoned = accelerator.nodes > 0 && accelerator.nodes == accelerator.cordoned_nodes;
-    let reserved = accelerator.memory_bytes.unwrap_or(u64::MAX).saturating_mul(gpus.into());
+    let memory = accelerator.memory_bytes.unwrap_or(u64::MAX);
+    let class = memory.div_ceil(MEMORY_CLASS).saturating_mul(gpus.into());
+    let fp8 = architecture.checkpoint_quantization.as_ref().is_some_and(|quantization| quantization.method == "fp8");
+    let emulated = fp8 && accelerator.compute_capability.is_some_and(|capability| capability < NATIVE_FP8);
+    let reserved = memory.saturating_mul(gpus.into());
     let nodes = std::cmp::Reverse(accelerator.nodes - accelerator.cordoned_nodes.min(accelerator.nodes));
     (
         accelerator.preference,
         accelerator.shared(),
         accelerator.origin,
         all_cordoned,
+        class,
+        emulated,
         reserved,
         gpus,
         nodes,

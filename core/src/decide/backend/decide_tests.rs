@@ -1,0 +1,362 @@
+//! The whole decision about a self-hosted backend, from observation to status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::facts::{DeploymentFacts, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, Terminated, Unschedulable, Waiting};
+use super::*;
+use crate::api::InferenceBackend;
+use crate::decide::decision::{ChildIdentity, Refusal, RefusalCause};
+
+fn node(name: &str, product: &str, memory_mebibytes: u64, gpus: u64) -> NodeFacts {
+    NodeFacts {
+        name: name.into(),
+        labels: BTreeMap::from([
+            ("nvidia.com/gpu.product".into(), product.into()),
+            ("nvidia.com/gpu.memory".into(), memory_mebibytes.to_string()),
+            ("nvidia.com/gpu.count".into(), gpus.to_string()),
+        ]),
+        allocatable: BTreeMap::from([("nvidia.com/gpu".into(), gpus)]),
+        ..NodeFacts::default()
+    }
+}
+
+fn h100() -> NodeFacts {
+    node("h100-0", "NVIDIA-H100-80GB-HBM3", 81559, 8)
+}
+
+fn observe(spec: Value) -> Observation {
+    let backend: InferenceBackend = serde_json::from_value(json!({
+        "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend",
+        "metadata": { "name": "model", "namespace": "team", "uid": "u-1", "generation": 1 }, "spec": spec,
+    }))
+    .unwrap();
+    Observation {
+        backend,
+        nodes: Arc::new(vec![h100()]),
+        settings: Arc::default(),
+        hub: HubFacts::NotAsked,
+        secrets: BTreeMap::new(),
+        deployment: None,
+        pods: Vec::new(),
+        api_key_exists: false,
+        entropy: "ab".repeat(32),
+        health: None,
+        refusals: Vec::new(),
+        outdated_schema: Arc::default(),
+    }
+}
+
+fn qwen() -> Observation {
+    observe(json!({ "vllm": { "model": "Qwen/Qwen3-32B" } }))
+}
+
+fn now() -> Timestamp {
+    "2026-11-25T12:00:00Z".parse().unwrap()
+}
+
+fn child<'a>(decision: &'a Decision<InferenceBackendStatus>, kind: &str) -> &'a Value {
+    let Children::Exactly(children) = &decision.children else { panic!("nothing is made: {:?}", decision.status.conditions) };
+    &children.iter().find(|child| child.identity.kind == kind).unwrap().object
+}
+
+fn template(decision: &Decision<InferenceBackendStatus>) -> &Value {
+    &child(decision, "Deployment")["spec"]["template"]
+}
+
+fn ready(decision: &Decision<InferenceBackendStatus>) -> (String, String) {
+    condition(decision, "Ready").unwrap()
+}
+
+fn condition(decision: &Decision<InferenceBackendStatus>, type_: &str) -> Option<(String, String)> {
+    let condition = decision.status.conditions.iter().find(|condition| condition.type_ == type_)?;
+    Some((condition.status.clone(), condition.reason.clone()))
+}
+
+/// The observation after the decision was carried out, and every pod answers.
+fn carried_out(mut observation: Observation) -> Observation {
+    let decision = decide(&observation, now());
+    let deployment = child(&decision, "Deployment");
+    let replicas = observation.backend.spec.replicas.unwrap_or(1);
+    observation.deployment = Some(DeploymentFacts {
+        annotations: serde_json::from_value(deployment["metadata"]["annotations"].clone()).unwrap(),
+        generation: 1,
+        observed_generation: 1,
+        replicas,
+        status_replicas: replicas,
+        updated_replicas: replicas,
+        ready_replicas: replicas,
+        available_replicas: replicas,
+        ..DeploymentFacts::default()
+    });
+    observation.pods = (0..replicas)
+        .map(|number| PodFacts {
+            name: format!("pod-{number}"),
+            template_hash: "a".into(),
+            ready: true,
+            started: true,
+            ..PodFacts::default()
+        })
+        .collect();
+    observation.api_key_exists = true;
+    observation.backend.status = Some(decision.status);
+    observation
+}
+
+#[test]
+fn one_line_makes_all_children_and_then_becomes_ready() {
+    let decision = decide(&qwen(), now());
+    let Children::Exactly(children) = &decision.children else { panic!() };
+    let kinds: Vec<_> = children.iter().map(|child| child.identity.kind.as_str()).collect();
+    assert_eq!(kinds, ["ServiceAccount", "Secret", "Service", "Deployment"]);
+    assert_eq!(ready(&decision), ("False".into(), "Progressing".into()));
+    assert_eq!(ready(&decide(&carried_out(qwen()), now())), ("True".into(), "Available".into()));
+}
+
+#[test]
+fn deciding_again_changes_no_pod_and_no_status() {
+    let observation = carried_out(carried_out(qwen()));
+    let decision = decide(&observation, now());
+    assert_eq!(Some(&decision.status), observation.backend.status.as_ref());
+    assert!(decision.events.is_empty(), "{:?}", decision.events);
+}
+
+#[test]
+fn a_lost_status_changes_no_pod() {
+    let observation = carried_out(qwen());
+    let before = decide(&observation, now());
+    let lost = Observation { backend: InferenceBackend { status: None, ..observation.backend.clone() }, ..observation };
+    let after = decide(&lost, now());
+    assert_eq!(child(&before, "Deployment"), child(&after, "Deployment"));
+    assert_eq!(before.status.sizing, after.status.sizing);
+}
+
+#[test]
+fn better_nodes_change_no_pod_and_wait_until_the_spec_changes() {
+    let mut observation = carried_out(qwen());
+    let before = template(&decide(&observation, now())).clone();
+    observation.nodes = Arc::new(vec![h100(), node("h200-0", "NVIDIA-H200", 143_771, 8)]);
+    let decision = decide(&observation, now());
+    assert_eq!(template(&decision), &before);
+    assert_eq!(condition(&decision, "UpdateAvailable"), Some(("True".into(), "BetterChoice".into())));
+    observation.backend.spec.replicas = Some(3);
+    assert_eq!(template(&decide(&observation, now())), &before, "scaling takes no other choice");
+    observation.backend.spec.vllm.as_mut().unwrap().extra_args = vec!["--enable-prefix-caching".into()];
+    let taken = decide(&observation, now());
+    assert_eq!(taken.status.sizing.as_ref().unwrap().summary(), "1xH200 TP1");
+    assert_eq!(condition(&taken, "UpdateAvailable").unwrap().0, "False");
+}
+
+#[test]
+fn a_new_default_image_waits_and_the_annotation_takes_it() {
+    let mut observation = carried_out(qwen());
+    let settings = facts::Settings {
+        vllm: crate::api::configuration::VllmDefaults { image: Some("vllm/vllm-openai:v0.34.0".into()), ..Default::default() },
+        ..Default::default()
+    };
+    observation.settings = Arc::new(settings);
+    let decision = decide(&observation, now());
+    assert_eq!(condition(&decision, "UpdateAvailable"), Some(("True".into(), "BetterChoice".into())));
+    assert_eq!(template(&decision)["spec"]["containers"][0]["image"], "vllm/vllm-openai:v0.33.0");
+    observation.backend.metadata.annotations = Some(BTreeMap::from([("quartermaster.dev/upgrade".into(), "1".into())]));
+    assert_eq!(template(&decide(&observation, now()))["spec"]["containers"][0]["image"], "vllm/vllm-openai:v0.34.0");
+}
+
+#[test]
+fn nodes_that_are_gone_for_a_while_change_nothing() {
+    let mut observation = carried_out(qwen());
+    let before = template(&decide(&observation, now())).clone();
+    observation.nodes = Arc::default();
+    let decision = decide(&observation, now());
+    assert_eq!(template(&decision), &before);
+    assert_eq!(ready(&decision), ("True".into(), "Available".into()));
+}
+
+#[test]
+fn a_hub_that_fails_later_changes_nothing() {
+    let unknown = json!({ "vllm": { "model": "acme/own-model" } });
+    let mut observation = observe(unknown);
+    let config = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128_256,
+        "max_position_embeddings": 8192, "torch_dtype": "bfloat16",
+    });
+    observation.hub = HubFacts::Found { config, weight_bytes: Some(16_060_522_496) };
+    let mut observation = carried_out(observation);
+    let before = template(&decide(&observation, now())).clone();
+    for hub in [HubFacts::Pending, HubFacts::Failed { message: "no answer".into() }, HubFacts::NotFound] {
+        observation.hub = hub;
+        assert_eq!(template(&decide(&observation, now())), &before, "{:?}", observation.hub);
+    }
+}
+
+#[test]
+fn what_the_hub_says_of_an_unknown_model_is_told() {
+    for (hub, reason, state) in [
+        (HubFacts::Pending, "ModelFactsPending", "Reconciling"),
+        (HubFacts::Failed { message: "no answer".into() }, "ModelFactsPending", "Reconciling"),
+        (HubFacts::NotFound, "ModelNotFound", "Stalled"),
+        (HubFacts::AccessDenied, "ModelAccessDenied", "Stalled"),
+    ] {
+        let mut observation = observe(json!({ "vllm": { "model": "acme/own-model" } }));
+        observation.hub = hub;
+        let decision = decide(&observation, now());
+        assert_eq!(ready(&decision), ("False".into(), reason.into()));
+        assert!(condition(&decision, state).is_some(), "{reason}");
+        assert_eq!(condition(&decision, "Sized").unwrap().0, "Unknown", "{reason}");
+        assert_eq!(decision.children, Children::Keep);
+    }
+}
+
+#[test]
+fn a_mistake_in_the_spec_keeps_what_runs_and_its_sizing() {
+    let mut observation = carried_out(qwen());
+    let sizing = observation.backend.status.as_ref().unwrap().sizing.clone();
+    for (spec, reason) in [
+        (json!({ "extraArgs": ["--tensor_parallel_size=2"] }), "InvalidArguments"),
+        (json!({ "image": "vllm/vllm-openai" }), "InvalidImage"),
+        (json!({ "env": [{ "name": "VLLM_API_KEY", "value": "x" }] }), "InvalidEnvironment"),
+        (json!({ "parallelism": { "tensor": 3 } }), "InvalidParallelism"),
+        (json!({ "contextLength": 10_000_000 }), "ContextTooLong"),
+        (json!({ "cache": { "nodeLocal": {} } }), "InvalidSpec"),
+    ] {
+        let mut vllm = json!({ "model": "Qwen/Qwen3-32B" });
+        vllm.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        observation.backend.spec.vllm = serde_json::from_value(vllm).unwrap();
+        let decision = decide(&observation, now());
+        assert_eq!(ready(&decision), ("False".into(), reason.into()));
+        assert!(condition(&decision, "Stalled").is_some(), "{reason}");
+        assert_eq!(decision.children, Children::Keep, "{reason}");
+        assert_eq!(
+            decision.status.sizing.as_ref().map(|sizing| sizing.summary()),
+            sizing.as_ref().map(|sizing| sizing.summary()),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_is_waited_for_and_a_wrong_one_stalls() {
+    let mut observation = observe(json!({ "vllm": {
+        "model": "Qwen/Qwen3-32B", "huggingFace": { "tokenSecretKeyRef": { "name": "hf", "key": "token" } },
+    } }));
+    let present = |keys: &[(&str, bool)]| SecretFacts::Present {
+        keys: keys.iter().map(|(key, filled)| ((*key).to_owned(), *filled)).collect(),
+        version: "1".into(),
+    };
+    for (facts, reason, state) in [
+        (SecretFacts::Missing, "SecretNotFound", "Reconciling"),
+        (present(&[("other", true)]), "SecretKeyMissing", "Stalled"),
+        (present(&[("token", false)]), "SecretEmpty", "Stalled"),
+    ] {
+        observation.secrets.insert("hf".into(), facts);
+        let decision = decide(&observation, now());
+        assert_eq!(ready(&decision), ("False".into(), reason.into()));
+        assert!(condition(&decision, state).is_some(), "{reason}");
+    }
+    observation.secrets.insert("hf".into(), present(&[("token", true)]));
+    assert_eq!(ready(&decide(&observation, now())).1, "Progressing");
+}
+
+#[test]
+fn suspended_nothing_is_made_and_the_state_is_still_shown() {
+    let mut observation = carried_out(qwen());
+    observation.backend.spec.suspend = Some(true);
+    let decision = decide(&observation, now());
+    assert_eq!(decision.children, Children::Keep);
+    assert_eq!(condition(&decision, "Suspended"), Some(("True".into(), "Suspended".into())));
+    assert_eq!(ready(&decision), ("True".into(), "Available".into()));
+}
+
+#[test]
+fn an_old_generation_of_the_deployment_is_never_ready() {
+    let mut observation = carried_out(qwen());
+    observation.backend.spec.vllm.as_mut().unwrap().extra_args = vec!["--enable-prefix-caching".into()];
+    assert_eq!(ready(&decide(&observation, now())), ("False".into(), "Progressing".into()));
+    let mut observation = carried_out(qwen());
+    observation.deployment.as_mut().unwrap().generation = 2;
+    assert_eq!(ready(&decide(&observation, now())), ("False".into(), "Progressing".into()));
+}
+
+#[test]
+fn no_replica_wanted_is_ready() {
+    let mut observation = qwen();
+    observation.backend.spec.replicas = Some(0);
+    assert_eq!(ready(&decide(&carried_out(observation), now())), ("True".into(), "ScaledToZero".into()));
+}
+
+#[test]
+fn what_keeps_a_pod_from_answering_is_told() {
+    let waiting =
+        |reason: &str| PodFacts { waiting: Some(Waiting { reason: reason.into(), message: "why".into() }), ..PodFacts::default() };
+    let ended = |message: &str, reason: &str, restarts| PodFacts {
+        restarts,
+        terminated: Some(Terminated { reason: reason.into(), message: message.into(), exit_code: 1 }),
+        ..waiting("CrashLoopBackOff")
+    };
+    let unschedulable =
+        PodFacts { unschedulable: Some(Unschedulable { since: now(), message: "0/3 nodes".into() }), ..PodFacts::default() };
+    for (pod, reason, state) in [
+        (PodFacts::default(), "ModelLoading", "Reconciling"),
+        (unschedulable, "Unschedulable", "Reconciling"),
+        (waiting("ImagePullBackOff"), "ImagePullFailed", "Reconciling"),
+        (waiting("CreateContainerConfigError"), "ContainerConfigError", "Reconciling"),
+        (ended("", "OOMKilled", 1), "OutOfMemory", "Stalled"),
+        (ended("", "Error", 1), "CrashLoop", "Reconciling"),
+        (ended("", "Error", 5), "CrashLoop", "Stalled"),
+        (ended("torch.OutOfMemoryError: CUDA out of memory.", "Error", 1), "OutOfMemory", "Stalled"),
+    ] {
+        let mut observation = carried_out(qwen());
+        let deployment = observation.deployment.as_mut().unwrap();
+        (deployment.available_replicas, deployment.ready_replicas) = (0, 0);
+        observation.pods = vec![pod];
+        let decision = decide(&observation, now());
+        assert_eq!(ready(&decision), ("False".into(), reason.into()));
+        assert!(condition(&decision, state).is_some(), "{reason} {state}");
+    }
+}
+
+#[test]
+fn a_refused_child_is_told_and_named() {
+    for (cause, reason, state) in [
+        (RefusalCause::NameInUse, "NameInUse", "Stalled"),
+        (RefusalCause::Invalid, "InvalidTemplate", "Stalled"),
+        (RefusalCause::Immutable, "ImmutableFieldConflict", "Stalled"),
+        (RefusalCause::Forbidden, "Forbidden", "Reconciling"),
+        (RefusalCause::QuotaExceeded, "PodCreationFailed", "Reconciling"),
+        (RefusalCause::Transient, "ProgressingWithRetry", "Reconciling"),
+    ] {
+        let mut observation = qwen();
+        let child = ChildIdentity { kind: "Deployment".into(), name: "model-backend".into() };
+        observation.refusals =
+            vec![Refusal { child, intent_hash: String::new(), cause, message: "said so: Deployment model-backend".into() }];
+        let decision = decide(&observation, now());
+        assert_eq!(ready(&decision), ("False".into(), reason.into()));
+        assert!(condition(&decision, state).is_some(), "{reason}");
+        let message = &decision.status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap().message;
+        assert!(message.contains("model-backend"), "{message}");
+    }
+}
+
+#[test]
+fn a_recorded_observation_is_read_back_and_decides_the_same() {
+    let observation = carried_out(qwen());
+    let recorded = serde_json::to_string(&observation).unwrap();
+    assert!(!recorded.contains(&observation.entropy));
+    let read: Observation = serde_json::from_str(&recorded).unwrap();
+    assert_eq!(decide(&read, now()), decide(&observation, now()));
+}
+
+#[test]
+fn every_reason_is_in_the_list() {
+    let mut seen = std::collections::BTreeSet::new();
+    for observation in [qwen(), carried_out(qwen()), observe(json!({ "vllm": { "model": "acme/own" } })), observe(json!({}))] {
+        let decision = decide(&observation, now());
+        seen.extend(decision.status.conditions.into_iter().map(|condition| condition.reason));
+    }
+    let unlisted: Vec<_> = seen.iter().filter(|reason| !reasons::ALL.contains(&reason.as_str())).collect();
+    assert!(unlisted.is_empty(), "{unlisted:?}");
+}
