@@ -95,6 +95,11 @@ impl Team {
         Operator { child, port, log }
     }
 
+    /// The kubeconfig of the operator's account.
+    pub fn operator_kubeconfig(&self) -> &std::path::Path {
+        &self.kubeconfig
+    }
+
     /// The API of a kind in this namespace.
     pub fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, resource)

@@ -4,8 +4,11 @@
 // A test says what is wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod faults;
+mod faulty;
 mod harness;
 
+mod crashes;
 mod leadership;
 mod memory;
 mod placement;

@@ -185,13 +185,18 @@ impl Rules {
     /// What befalls an open watch; `arrival` is the number of its request.
     pub fn action_on_open_watch(&self, request: &Request, arrival: u64) -> Option<Action> {
         let rules = self.lock();
-        let mut rules = rules.iter().filter(|rule| rule.which.matches(request, None));
-        let befalls = |rule: &&Rule| match rule.action {
-            Action::Hang => rule.which.times.is_none(),
-            Action::FreezeWatches | Action::EndWatches => arrival <= rule.added_after,
-            _ => false,
-        };
-        rules.find(befalls).map(|rule| rule.action.clone())
+        let actions: Vec<&Action> = rules
+            .iter()
+            .filter(|rule| rule.which.matches(request, None))
+            .filter(|rule| match rule.action {
+                Action::Hang => rule.which.times.is_none(),
+                Action::FreezeWatches | Action::EndWatches => arrival <= rule.added_after,
+                _ => false,
+            })
+            .map(|rule| &rule.action)
+            .collect();
+        // A watch that has fallen silent can still end.
+        actions.iter().find(|action| ***action == Action::EndWatches).or(actions.first()).map(|action| (*action).clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Rule>> {
