@@ -5,5 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod harness;
+mod operator;
 
+mod leadership;
+mod memory;
 mod placement;
+mod probes;
+mod quiet;
+mod rights;
+mod schema_outdated;
