@@ -179,10 +179,15 @@ impl Server {
 }
 
 fn status(code: u16, mut answer: Value) -> Value {
-    for (key, value) in [("kind", json!("Status")), ("apiVersion", json!("v1")), ("status", json!("Failure")), ("code", json!(code))]
-    {
-        answer[key] = value;
+    for (key, value) in [("kind", "Status"), ("apiVersion", "v1"), ("status", "Failure")] {
+        answer[key] = json!(value);
     }
+    answer["code"] = json!(code);
+    answer["reason"] = json!(match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "Conflict",
+    });
     answer
 }
 

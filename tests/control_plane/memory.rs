@@ -98,7 +98,7 @@ async fn a_new_default_image_is_taken_when_the_upgrade_type_says() {
     assert!(!newer(&deployment(&team, "waits-backend").await));
     let generation = until_update(&team, "waits", "True").await["metadata"]["generation"].as_i64().unwrap();
     team.kubectl(&["annotate", "ib/waits", &format!("quartermaster.dev/upgrade={}", generation - 1)]);
-    let changed = json!({ "vllm": { "model": "Qwen/Qwen3-0.6B", "upgrade": { "type": "OnSpecChange" }, "rollout": { "type": "InPlace" } }, "replicas": 0 });
+    let changed = json!({ "vllm": { "model": "Qwen/Qwen3-0.6B", "upgrade": { "type": "OnSpecChange" }, "extraArgs": ["--enable-prefix-caching"] }, "replicas": 0 });
     team.apply("changes", changed).await;
     team.until_in(&team.deployments(), "changes-backend", "have the new image", newer).await;
     assert!(!newer(&deployment(&team, "waits-backend").await), "the annotation of another generation asks for nothing");
