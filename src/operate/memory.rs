@@ -25,6 +25,15 @@ pub struct Memory {
     awaited: Vec<Awaited>,
     /// Passes in a row that failed in a way that may pass.
     failures: u32,
+    /// Set after a pass that ended in a defect.
+    held: Option<Held>,
+}
+
+/// A generation of the object that is left alone for a while.
+#[derive(Debug)]
+struct Held {
+    generation: Option<i64>,
+    until: Instant,
 }
 
 /// A child as it was last applied.
@@ -90,6 +99,17 @@ impl Memory {
         delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
+    /// Leaves this generation of the object alone for a while, whoever wakes it: the same facts would meet the same defect.
+    pub fn hold(&mut self, generation: Option<i64>, time: Duration) {
+        self.held = Some(Held { generation, until: Instant::now() + time });
+    }
+
+    /// How long this generation is still to be left alone. Another one is tried at once.
+    pub fn held(&self, generation: Option<i64>) -> Option<Duration> {
+        let held = self.held.as_ref().filter(|held| held.generation == generation)?;
+        Some(held.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    }
+
     /// A pass succeeded: the next failure waits for the shortest time again.
     pub fn succeeded(&mut self) {
         self.failures = 0;
@@ -124,5 +144,17 @@ mod tests {
         memory.wrote("Service", Some(9));
         tokio::time::advance(AWAIT_WRITE).await;
         assert!(memory.has_seen_own_writes(|_, _| false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_generation_is_left_alone_for_its_time_and_another_one_is_not() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.held(Some(1)), None);
+        memory.hold(Some(1), Duration::from_secs(300));
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(memory.held(Some(1)), Some(Duration::from_secs(200)));
+        assert_eq!(memory.held(Some(2)), None);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        assert_eq!(memory.held(Some(1)), None);
     }
 }

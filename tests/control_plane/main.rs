@@ -5,9 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod harness;
+mod operator;
 
 mod leadership;
 mod memory;
 mod placement;
+mod probes;
 mod quiet;
+mod rights;
 mod schema;
+mod schema_outdated;
