@@ -76,7 +76,9 @@ async fn a_restart_and_a_lost_status_change_no_pod_template() {
 async fn a_new_default_image_is_taken_when_the_upgrade_type_says() {
     let team = Team::new("upgrade").await;
     let mut operator = team.operator().await;
-    for (name, upgrade) in [("waits", "OnSpecChange"), ("changes", "OnSpecChange"), ("manual", "Manual"), ("automatic", "Automatic")] {
+    for (name, upgrade) in
+        [("waits", "OnSpecChange"), ("changes", "OnSpecChange"), ("manual", "Manual"), ("automatic", "Automatic")]
+    {
         team.apply(name, json!({ "vllm": { "model": "Qwen/Qwen3-0.6B", "upgrade": { "type": upgrade } }, "replicas": 0 })).await;
         team.until_ready(name, "True", "ScaledToZero").await;
     }

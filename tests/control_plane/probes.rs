@@ -59,7 +59,12 @@ async fn a_recorded_observation_gives_the_same_decision_again() {
     let applied = team.until_in(&team.deployments(), "model-backend", "exist", Value::is_object).await;
     assert_eq!(deployment["object"]["metadata"]["name"], applied["metadata"]["name"]);
     assert!(is_part_of(&deployment["object"]["metadata"]["annotations"], &applied["metadata"]["annotations"]));
-    assert!(is_part_of(&deployment["object"]["spec"], &applied["spec"]), "{:#}\n{:#}", deployment["object"]["spec"], applied["spec"]);
+    assert!(
+        is_part_of(&deployment["object"]["spec"], &applied["spec"]),
+        "{:#}\n{:#}",
+        deployment["object"]["spec"],
+        applied["spec"]
+    );
 
     let decision = replay(&observation(&operator, &team, "hosted").await);
     assert_eq!(decision["status"], hosted["status"]);
@@ -99,7 +104,9 @@ async fn secrets_stay_in_secrets_at_the_most_talkative_level_of_the_log() {
         ("readiness", operator.get("readyz").await.unwrap()),
         ("objects and events", team.kubectl(&["get", "ib,deploy,rs,pods,svc,sa,pdb,events,configmaps", "-o", "yaml"])),
     ]);
-    assert!(shown["observation of a model"].contains("\"state\":\"present\"") || shown["observation of a model"].contains("Present"));
+    assert!(
+        shown["observation of a model"].contains("\"state\":\"present\"") || shown["observation of a model"].contains("Present")
+    );
     assert_eq!(operator.terminate().code(), Some(0));
     shown.insert("log", operator.log());
     assert!(shown["log"].contains(" TRACE "), "the log is not as talkative as this test wants");
