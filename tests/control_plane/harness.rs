@@ -2,6 +2,7 @@
 //! ServiceAccount of its own with the rules of deploy/rbac.yaml, so that the audit log tells what this operator did.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,6 +16,9 @@ use tokio::sync::OnceCell;
 
 /// Longest time that a condition is waited for. Ten times what the slowest of them takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The definitions as they are released.
+pub const DEFINITION: &str = include_str!("../../crds/quartermaster.dev_inferencebackends.yaml");
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
@@ -30,13 +34,23 @@ impl Team {
     /// A fresh namespace, with the definitions installed. `name` is the test's, in few words, valid as a DNS label.
     pub async fn new(name: &str) -> Self {
         let connection = Connection::from_environment().expect("run by `make test`, or under quartermaster-dev with-cluster");
+        INSTALLED.get_or_init(|| install(&connection, DEFINITION)).await;
+        Self::within(connection, name).await
+    }
+
+    /// The same in a control plane where the definitions are installed already.
+    pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
-        INSTALLED.get_or_init(|| install(&connection)).await;
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let rules = rules(&namespace);
         // The account lives beside the objects, where a Role for its lease is as good as anywhere.
         let kubeconfig = account::kubeconfig_of_service_account(&connection, &namespace, "quartermaster", &rules).await.unwrap();
         Self { namespace, connection, client, kubeconfig }
+    }
+
+    /// Grants the operator's account what deploy/rbac.yaml grants.
+    pub async fn grant(&self) {
+        account::apply(&self.connection, &rules(&self.namespace)).await.unwrap();
     }
 
     /// The user as whom the operators of this namespace call.
@@ -79,11 +93,6 @@ impl Team {
             .spawn()
             .unwrap();
         Operator { child, port, log }
-    }
-
-    /// The kubeconfig of the operator's account.
-    pub fn operator_kubeconfig(&self) -> &std::path::Path {
-        &self.kubeconfig
     }
 
     /// The API of a kind in this namespace.
@@ -161,15 +170,61 @@ impl Team {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
+    /// Runs kubectl in this namespace with an input, and returns its exit code and what it says.
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> (i32, String) {
+        let mut child = Command::new(self.connection.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.connection.kubeconfig())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap_or(-1), said)
+    }
+
     /// The requests of this namespace's operators in the audit log, in their order: each as the API server wrote it.
     pub fn requests(&self) -> Vec<Value> {
+        self.audited().into_iter().filter(|entry| entry["stage"] == "ResponseComplete").collect()
+    }
+
+    /// All that the audit log says of this namespace's operators: watches that still run have only begun.
+    pub fn audited(&self) -> Vec<Value> {
         let log = std::fs::read_to_string(self.connection.audit_log()).unwrap_or_default();
         let user = self.user();
         log.lines()
             .filter(|line| line.contains(&user))
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|entry| entry["user"]["username"] == user.as_str() && entry["stage"] == "ResponseComplete")
+            .filter(|entry| entry["user"]["username"] == user.as_str())
             .collect()
+    }
+
+    /// Waits until the operators ask nothing but for the lease for that long; returns how much they have asked.
+    pub async fn until_quiet(&self, window: Duration) -> usize {
+        let asked = || {
+            let requests = self.requests();
+            requests.iter().filter(|entry| entry["objectRef"]["resource"] != "leases" && entry["verb"] != "watch").count()
+        };
+        let started = Instant::now();
+        let (mut count, mut since) = (asked(), Instant::now());
+        while since.elapsed() < window {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = asked();
+            if now != count {
+                (count, since) = (now, Instant::now());
+            }
+            assert!(
+                started.elapsed() < DEADLINE + window,
+                "it never gets quiet: {:?}",
+                self.writes().iter().rev().take(10).collect::<Vec<_>>()
+            );
+        }
+        count
     }
 
     /// The writes among [`Team::requests`], without the lease and events: `patch deployments/name`.
@@ -219,12 +274,18 @@ impl Operator {
 
     /// Waits until it is ready and leads.
     pub async fn ready(&self) {
+        self.synced().await;
         let started = Instant::now();
-        loop {
-            let ready = self.readiness().await.is_some_and(|readiness| readiness["ready"] == true);
-            if ready && self.leads().await {
-                return;
-            }
+        while !self.leads().await {
+            assert!(started.elapsed() < DEADLINE, "the operator never leads:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until its watches are complete, whether it leads or not.
+    pub async fn synced(&self) {
+        let started = Instant::now();
+        while !self.readiness().await.is_some_and(|readiness| readiness["ready"] == true) {
             assert!(started.elapsed() < DEADLINE, "the operator never got ready:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -232,7 +293,7 @@ impl Operator {
 
     /// Whether it leads.
     pub async fn leads(&self) -> bool {
-        self.get("metrics").await.is_some_and(|metrics| metrics.contains("quartermaster_leader 1"))
+        self.get("metrics").await.is_some_and(|metrics| metrics.lines().any(|line| line == "quartermaster_leader 1"))
     }
 
     /// Its log so far.
@@ -262,8 +323,8 @@ impl Drop for Operator {
 }
 
 /// Installs the definitions and waits until they are served.
-async fn install(connection: &Connection) {
-    account::apply(connection, include_str!("../../crds/quartermaster.dev_inferencebackends.yaml")).await.unwrap();
+pub async fn install(connection: &Connection, definition: &str) {
+    account::apply(connection, definition).await.unwrap();
     let client = connection.client().await.unwrap();
     let api: Api<DynamicObject> =
         Api::all_with(client, &resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"));

@@ -6,4 +6,8 @@
 
 mod harness;
 
+mod leadership;
+mod memory;
 mod placement;
+mod quiet;
+mod schema;

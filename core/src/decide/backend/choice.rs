@@ -85,8 +85,9 @@ fn differs(one: &Choice, other: &Choice) -> bool {
     essence(one) != essence(other)
 }
 
-/// Hash of everything in `spec.vllm`.
+/// Hash of everything in `spec.vllm` that can change a pod: not when, nor how, a new version comes.
 pub fn spec_hash(spec: &VllmSpec) -> Result<String, serde_json::Error> {
+    let spec = VllmSpec { upgrade: None, rollout: None, ..spec.clone() };
     let digest = Sha256::digest(serde_json::to_vec(&serde_json::to_value(spec)?)?);
     Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }

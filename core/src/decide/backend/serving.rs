@@ -10,6 +10,9 @@ use crate::decide::decision::{Refusal, RefusalCause};
 /// Restarts after which a container that ends again and again counts as one that will not come up by itself.
 const CRASHES_UNTIL_STALLED: u32 = 3;
 
+/// One sentence for the time until the Deployment is applied and its controller has seen it: one state, one write.
+const BEING_BROUGHT: &str = "the Deployment is being brought to what the spec asks for";
+
 /// What is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Serving<'a> {
@@ -32,10 +35,10 @@ impl Serving<'_> {
             return refused;
         }
         let Some(deployment) = self.deployment.filter(|_| self.current) else {
-            return Readiness::progressing(reasons::PROGRESSING, "the Deployment is being brought to what the spec asks for");
+            return Readiness::progressing(reasons::PROGRESSING, BEING_BROUGHT);
         };
         if deployment.observed_generation < deployment.generation {
-            return Readiness::progressing(reasons::PROGRESSING, "the Deployment's controller has not seen its newest version yet");
+            return Readiness::progressing(reasons::PROGRESSING, BEING_BROUGHT);
         }
         if self.replicas == 0 {
             return match deployment.status_replicas {
