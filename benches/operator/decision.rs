@@ -39,7 +39,7 @@ pub async fn measure(cluster: &Cluster) -> Cost {
     while started.elapsed() < LONG_ENOUGH {
         let decision = backend::decide(black_box(&observation), Timestamp::now());
         let Children::Exactly(children) = &decision.children else { panic!("the backend is not decided") };
-        assert_eq!(children.len(), 5);
+        assert!(!children.is_empty());
         // The driver compares the text of every child with what it applied last, and the status with the stored one.
         black_box(children.iter().map(|child| child.object.to_string().len()).sum::<usize>());
         let difference = merge_patch::difference(&status, &serde_json::to_value(decision.status).unwrap());
