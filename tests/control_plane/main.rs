@@ -6,5 +6,12 @@
 
 mod harness;
 
+mod bad_input;
+mod columns;
+mod contract;
+mod kubectl;
 mod placement;
+mod providers;
 mod schema;
+mod surroundings;
+mod undecodable;

@@ -90,7 +90,9 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
         (external(json!({ "provider": "AzureOpenAI" })), &["external.baseURL is required", "AzureOpenAI"]),
         (external(json!({ "provider": "LMStudio", "apiKeys": null })), &["external.baseURL is required", "LMStudio"]),
         (
-            external(json!({ "provider": "OpenAICompatible", "baseURL": "http://a/v1", "serviceRef": { "name": "a", "port": 80 } })),
+            external(
+                json!({ "provider": "OpenAICompatible", "baseURL": "http://a/v1", "serviceRef": { "name": "a", "port": 80 } }),
+            ),
             &["spec.external.serviceRef: Invalid value", "external.baseURL and external.serviceRef exclude each other: keep one"],
         ),
         (
@@ -114,9 +116,23 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
     ];
     all_refused(&team, &cases).await;
     for name in [
-        "Authorization", "authorization", "x-api-key", "Api-Key", "x-goog-api-key", "Host", "Connection", "Keep-Alive",
-        "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
-        "Content-Length", "Content-Type",
+        "Authorization",
+        "authorization",
+        "x-api-key",
+        "Api-Key",
+        "x-goog-api-key",
+        "Host",
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Authenticate",
+        "Proxy-Authorization",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Content-Length",
+        "Content-Type",
     ] {
         let message = refusal(&team, "bad", &header(json!({ "name": name, "value": "a" }))).await;
         assert!(message.contains("spec.external.headers[0].name: Invalid value"), "{name}: {message}");

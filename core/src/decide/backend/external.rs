@@ -71,8 +71,9 @@ fn judge(keys: &[KeyFacts], failure_threshold: u32, address: &str) -> (HealthSta
         HealthState::Healthy => Readiness::ready(reasons::HEALTHY, "the checks succeed"),
         HealthState::Unknown => Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet"),
         HealthState::Unhealthy => {
-            let worst =
-                judged.iter().find_map(|(key, _)| key.outcome.as_ref().map(|outcome| (key.name.as_str(), explain(outcome, address))));
+            let worst = judged
+                .iter()
+                .find_map(|(key, _)| key.outcome.as_ref().map(|outcome| (key.name.as_str(), explain(outcome, address))));
             match worst {
                 Some((name, (reason, message))) => {
                     let message = if name.is_empty() { message } else { format!("spec.external.apiKeys[{name}]: {message}") };
@@ -121,7 +122,9 @@ fn explain(outcome: &CheckOutcome, address: &str) -> (&'static str, String) {
                  namespace is named by serviceRef"
             ),
         ),
-        CheckOutcome::Unreachable { message } => (reasons::UNREACHABLE, format!("{message}: check {address}, and that the server runs")),
+        CheckOutcome::Unreachable { message } => {
+            (reasons::UNREACHABLE, format!("{message}: check {address}, and that the server runs"))
+        }
         CheckOutcome::Tls { message } => (
             reasons::TLS_ERROR,
             format!("{message}: a private authority's certificates are named by spec.external.tls.caSecretKeyRef"),
