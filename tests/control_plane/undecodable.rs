@@ -28,12 +28,12 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
         team.apply(name, spec).await;
     }
     let _operator = team.operator().await;
-    team.apply("word", json!({ "vllm": { "model": "a/b" }, "replicas": "three" })).await;
+    team.apply("word", json!({ "vllm": { "model": "a/b" }, "suspend": "yes" })).await;
     team.apply("negative", json!({ "vllm": { "model": "a/b", "contextLength": -1 } })).await;
     team.apply("neither", json!({})).await;
     team.apply("innocent", good.clone()).await;
     for (name, field) in
-        [("text", "spec.vllm"), ("number", "spec.vllm.model"), ("word", "spec.replicas"), ("negative", "spec.vllm.contextLength")]
+        [("text", "spec.vllm"), ("number", "spec.vllm.model"), ("word", "spec.suspend"), ("negative", "spec.vllm.contextLength")]
     {
         let stalled = team.until_ready(name, "False", "InvalidObject").await;
         let message = condition(&stalled, "Stalled").unwrap()["message"].as_str().unwrap();
@@ -44,11 +44,11 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     team.until_ready("innocent", "True", "Available").await;
 
     // A backend that serves keeps its pods when its spec becomes unreadable, and goes on when it is repaired.
-    let patch = json!({ "spec": { "replicas": "three" } });
+    let patch = json!({ "spec": { "suspend": "yes" } });
     team.backends().patch("innocent", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     team.until_ready("innocent", "False", "InvalidObject").await;
     assert!(team.kubectl(&["get", "pods", "-o", "name"]).contains("innocent-backend"));
-    let patch = json!({ "spec": { "replicas": null } });
+    let patch = json!({ "spec": { "suspend": null } });
     team.backends().patch("innocent", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     team.until_ready("innocent", "True", "Available").await;
     team.apply("number", good).await;
