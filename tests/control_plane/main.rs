@@ -5,13 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod harness;
-mod operator;
 
-mod leadership;
-mod memory;
+mod bad_input;
+mod columns;
+mod contract;
+mod kubectl;
 mod placement;
-mod probes;
-mod quiet;
-mod rights;
+mod providers;
 mod schema;
-mod schema_outdated;
+mod surroundings;
+mod undecodable;
