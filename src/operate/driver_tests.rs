@@ -63,10 +63,12 @@ async fn an_object_whose_reconcile_hangs_is_stopped_after_a_minute_and_backs_off
         assert!((most / 2..=most + 5).contains(&wait.as_millis()), "{waits:?}");
     }
     assert!(waits.len() > 8, "{waits:?}");
-    assert!(world.shows(&format!(r#"quartermaster_reconcile_timeouts_total{{kind="InferenceBackend"}} {}"#, waits.len() + 1)) || {
-        // The last pass may still run.
-        world.shows(&format!(r#"quartermaster_reconcile_timeouts_total{{kind="InferenceBackend"}} {}"#, waits.len()))
-    });
+    assert!(
+        world.shows(&format!(r#"quartermaster_reconcile_timeouts_total{{kind="InferenceBackend"}} {}"#, waits.len() + 1)) || {
+            // The last pass may still run.
+            world.shows(&format!(r#"quartermaster_reconcile_timeouts_total{{kind="InferenceBackend"}} {}"#, waits.len()))
+        }
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,7 +59,12 @@ async fn a_recorded_observation_gives_the_same_decision_again() {
     let applied = team.until_in(&team.deployments(), "model-backend", "exist", Value::is_object).await;
     assert_eq!(deployment["object"]["metadata"]["name"], applied["metadata"]["name"]);
     assert!(is_part_of(&deployment["object"]["metadata"]["annotations"], &applied["metadata"]["annotations"]));
-    assert!(is_part_of(&deployment["object"]["spec"], &applied["spec"]), "{:#}\n{:#}", deployment["object"]["spec"], applied["spec"]);
+    assert!(
+        is_part_of(&deployment["object"]["spec"], &applied["spec"]),
+        "{:#}\n{:#}",
+        deployment["object"]["spec"],
+        applied["spec"]
+    );
 
     let decision = replay(&observation(&operator, &team, "hosted").await);
     assert_eq!(decision["status"], hosted["status"]);
@@ -99,16 +104,18 @@ async fn secrets_stay_in_secrets_at_the_most_talkative_level_of_the_log() {
         ("readiness", operator.get("readyz").await.unwrap()),
         ("objects and events", team.kubectl(&["get", "ib,deploy,rs,pods,svc,sa,pdb,events,configmaps", "-o", "yaml"])),
     ]);
-    assert!(shown["observation of a model"].contains("\"state\":\"present\"") || shown["observation of a model"].contains("Present"));
+    assert!(
+        shown["observation of a model"].contains("\"state\":\"present\"") || shown["observation of a model"].contains("Present")
+    );
     assert_eq!(operator.terminate().code(), Some(0));
     shown.insert("log", operator.log());
     assert!(shown["log"].contains(" TRACE "), "the log is not as talkative as this test wants");
 
     let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.namespace);
     let generated = secrets.get("model-backend").await.unwrap().data.unwrap();
-    let own_token = std::fs::read_to_string(team.operator_kubeconfig()).unwrap();
-    let own_token = own_token.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap().trim_matches('"').to_owned();
-    let mut canaries = vec![HUB_TOKEN.to_owned(), PROVIDER_KEY.to_owned(), own_token];
+    let own: Value = serde_saphyr::from_str(&std::fs::read_to_string(team.operator_kubeconfig()).unwrap()).unwrap();
+    let own_token = own["users"][0]["user"]["token"].as_str().unwrap();
+    let mut canaries = vec![HUB_TOKEN.to_owned(), PROVIDER_KEY.to_owned(), own_token.to_owned()];
     canaries.extend(generated.values().map(|value| String::from_utf8(value.0.clone()).unwrap()));
     assert!(canaries.len() >= 4 && canaries.iter().all(|canary| canary.len() >= 16));
     for canary in &canaries {
