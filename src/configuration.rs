@@ -61,6 +61,8 @@ fn parse(path: &Path, text: &str) -> Result<Configuration, ConfigurationError> {
 
 #[cfg(test)]
 mod tests {
+    use quartermaster_core::api::configuration::{AcceleratorProfile, EgressProxy};
+
     use super::*;
 
     #[test]
@@ -78,5 +80,54 @@ mod tests {
     fn a_value_out_of_place_is_refused_with_what_to_write() {
         let error = parse(Path::new("c.yaml"), "leaderElection:\n  renewDeadline: 20s\n").unwrap_err().to_string();
         assert!(error.contains("leaderElection.renewDeadline"), "{error}");
+    }
+
+    #[test]
+    fn the_example_is_accepted_and_shows_every_key() {
+        let text = include_str!("../examples/operator-configuration.yaml");
+        let configuration = parse(Path::new("operator-configuration.yaml"), text).unwrap();
+        let shown = keys(&serde_saphyr::from_str(text).unwrap());
+        for key in keys(&serde_json::to_value(Configuration::default()).unwrap()) {
+            let below = [format!("{key}."), format!("{key}[]")];
+            let is_shown = shown.iter().any(|shown| *shown == key || below.iter().any(|below| shown.starts_with(below)));
+            assert!(is_shown, "the example lacks {key}");
+        }
+        // The members of these are written only when they are set; one more does not compile here.
+        let AcceleratorProfile { name: _, product: _, resource_name, memory, gpus_per_node: _, node_selector } =
+            &configuration.accelerator_profiles[1];
+        assert!(resource_name.is_some() && memory.is_some() && !node_selector.is_empty());
+        let EgressProxy { url: _, no_proxy } = configuration.egress_proxy.as_ref().unwrap();
+        assert!(!no_proxy.is_empty());
+    }
+
+    #[test]
+    fn the_page_about_the_configuration_explains_every_key() {
+        let page = include_str!("../docs/configuration.md");
+        let example: serde_json::Value = serde_saphyr::from_str(include_str!("../examples/operator-configuration.yaml")).unwrap();
+        for key in keys(&example) {
+            assert!(page.lines().any(|line| line.starts_with(&format!("| `{key}` |"))), "docs/configuration.md lacks {key}");
+        }
+    }
+
+    /// The paths of all members of a configuration, without those of free maps: `acceleratorProfiles[].product`.
+    fn keys(value: &serde_json::Value) -> std::collections::BTreeSet<String> {
+        fn collect(value: &serde_json::Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
+            match value {
+                serde_json::Value::Object(members) if !path.ends_with(".nodeSelector") => {
+                    for (name, member) in members {
+                        collect(member, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+                    }
+                }
+                serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
+                    items.iter().for_each(|item| collect(item, &format!("{path}[]"), found));
+                }
+                _ => {
+                    found.insert(path.to_owned());
+                }
+            }
+        }
+        let mut found = std::collections::BTreeSet::new();
+        collect(value, "", &mut found);
+        found
     }
 }

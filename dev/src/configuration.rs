@@ -75,6 +75,8 @@ pub fn kwokctl(slot: &Slot, binaries: &Binaries) -> Result<String> {
                     // Off by default, on in OpenShift: stricter, so that we learn of missing rights here.
                     argument("enable-admission-plugins", "OwnerReferencesPermissionEnforcement"),
                     argument("advertise-address", ADVERTISED_ADDRESS),
+                    // As kubeadm has it. The API server's own default of 10.0.0.0/24 has no room for 255 Services.
+                    argument("service-cluster-ip-range", "10.96.0.0/12"),
                     // 0: one file that is never rotated.
                     argument("audit-log-maxsize", "0"),
                 ]},

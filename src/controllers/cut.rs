@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
+use kube::api::DynamicObject;
 use quartermaster_core::api::quantity;
 use quartermaster_core::decide::backend::children::{BACKEND_LABEL, CONTAINER};
 use quartermaster_core::decide::backend::facts::{DeploymentFacts, NodeFacts, PodFacts, Terminated, Unschedulable, Waiting};
@@ -40,9 +41,10 @@ pub struct CachedNode(pub NodeFacts);
 
 impl Cached for CachedNode {}
 
-/// A Deployment, as a child and with what is read of it.
-pub fn deployment(deployment: Deployment) -> Option<ChildFacts> {
-    let mut facts = ChildFacts::of(&deployment.metadata);
+/// A Deployment, as a child and with what is read of it. One that cannot be decoded counts as not there.
+pub fn deployment(object: DynamicObject) -> Option<ChildFacts> {
+    let mut facts = ChildFacts::of(&object.metadata, object.data.get("spec"));
+    let deployment: Deployment = object.try_parse().ok()?;
     let count = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
     let status = deployment.status.unwrap_or_default();
     let condition = |type_: &str, wanted: &str| {

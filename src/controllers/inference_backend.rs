@@ -59,8 +59,13 @@ impl Control for Backends {
     type Object = InferenceBackend;
     type Observation = Observation;
 
-    const KIND: ChildKind =
-        ChildKind { kind: "InferenceBackend", group: "quartermaster.dev", version: "v1alpha1", plural: "inferencebackends" };
+    const KIND: ChildKind = ChildKind {
+        kind: "InferenceBackend",
+        group: "quartermaster.dev",
+        version: "v1alpha1",
+        plural: "inferencebackends",
+        watched_whole: true,
+    };
     const MANAGER: &'static str = "quartermaster-inferencebackend";
     const CHILDREN: &'static [ChildKind] = &[SERVICE_ACCOUNT, SECRET, SERVICE, DEPLOYMENT, POD_DISRUPTION_BUDGET];
     const CONDITIONS: &'static [&'static str] = backend::CONDITIONS;

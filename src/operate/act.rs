@@ -85,7 +85,7 @@ impl Actor {
         let existing = match known {
             Some(known) => Some(ChildFacts::clone(&known)),
             None => match self.calls.metadata(*kind, &key).await {
-                Ok(found) => found.map(|found| ChildFacts::of(&found.metadata)),
+                Ok(found) => found.map(|found| ChildFacts::of(&found.metadata, None)),
                 Err(error) => return self.refuse_call(memory, child, intent_hash, &error),
             },
         };
@@ -107,7 +107,8 @@ impl Actor {
                 info!(kind = kind.kind, %key, "applied");
                 memory.wrote(kind.kind, resource_version(&object));
                 memory.refused.remove(&child.identity);
-                let fingerprint = ChildFacts::of(&object.metadata).fingerprint;
+                let spec = object.data.get("spec").filter(|_| kind.watched_whole);
+                let fingerprint = ChildFacts::of(&object.metadata, spec).fingerprint;
                 memory.applied.insert(child.identity.clone(), Applied { intent_hash, fingerprint });
             }
             Err(error) => self.refuse_call(memory, child, intent_hash, &error),

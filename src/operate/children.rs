@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::ApiResource;
 use quartermaster_core::decide::backend::facts::DeploymentFacts;
+use serde_json::Value;
 
 use super::cache::Cached;
 
@@ -20,6 +21,8 @@ pub struct ChildKind {
     pub version: &'static str,
     /// The plural, as in paths and in RBAC.
     pub plural: &'static str,
+    /// Whether its watch delivers whole objects; else only their metadata.
+    pub watched_whole: bool,
 }
 
 impl ChildKind {
@@ -37,16 +40,18 @@ impl ChildKind {
 }
 
 /// Every kind that some controller makes.
-pub const DEPLOYMENT: ChildKind = ChildKind { kind: "Deployment", group: "apps", version: "v1", plural: "deployments" };
+pub const DEPLOYMENT: ChildKind =
+    ChildKind { kind: "Deployment", group: "apps", version: "v1", plural: "deployments", watched_whole: true };
 /// Services.
-pub const SERVICE: ChildKind = ChildKind { kind: "Service", group: "", version: "v1", plural: "services" };
+pub const SERVICE: ChildKind = ChildKind { kind: "Service", group: "", version: "v1", plural: "services", watched_whole: false };
 /// Secrets.
-pub const SECRET: ChildKind = ChildKind { kind: "Secret", group: "", version: "v1", plural: "secrets" };
+pub const SECRET: ChildKind = ChildKind { kind: "Secret", group: "", version: "v1", plural: "secrets", watched_whole: false };
 /// ServiceAccounts.
-pub const SERVICE_ACCOUNT: ChildKind = ChildKind { kind: "ServiceAccount", group: "", version: "v1", plural: "serviceaccounts" };
+pub const SERVICE_ACCOUNT: ChildKind =
+    ChildKind { kind: "ServiceAccount", group: "", version: "v1", plural: "serviceaccounts", watched_whole: false };
 /// PodDisruptionBudgets.
 pub const POD_DISRUPTION_BUDGET: ChildKind =
-    ChildKind { kind: "PodDisruptionBudget", group: "policy", version: "v1", plural: "poddisruptionbudgets" };
+    ChildKind { kind: "PodDisruptionBudget", group: "policy", version: "v1", plural: "poddisruptionbudgets", watched_whole: false };
 
 /// What is kept of a child: whose it is, and whether it is still what was applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,15 +71,17 @@ pub struct ChildFacts {
 }
 
 impl ChildFacts {
-    /// What is kept of an object with this metadata.
+    /// What is kept of an object with this metadata, and with this spec where its watch delivers whole objects.
     ///
-    /// Where the API server counts generations, the generation tells of changes of the spec, and writes of the status do not
-    /// matter; elsewhere the resourceVersion is all there is. Annotations of the Deployment controller are not ours.
-    pub fn of(meta: &ObjectMeta) -> Self {
+    /// The spec itself tells best of its changes. Without it, the generation does, where the API server counts generations;
+    /// elsewhere the resourceVersion is all there is. Annotations of the Deployment controller are not ours, although a
+    /// Deployment's generation counts them.
+    pub fn of(meta: &ObjectMeta, spec: Option<&Value>) -> Self {
         let mut hasher = DefaultHasher::new();
-        match meta.generation {
-            Some(generation) => {
-                generation.hash(&mut hasher);
+        let version = spec.map(Value::to_string).or_else(|| meta.generation.map(|generation| generation.to_string()));
+        match version {
+            Some(version) => {
+                version.hash(&mut hasher);
                 meta.labels.hash(&mut hasher);
                 for (key, value) in
                     meta.annotations.iter().flatten().filter(|(key, _)| !key.starts_with("deployment.kubernetes.io/"))
@@ -109,6 +116,8 @@ impl Cached for ChildFacts {
 mod tests {
     use std::collections::BTreeMap;
 
+    use serde_json::json;
+
     use super::*;
 
     fn deployment(generation: i64, resource_version: &str, annotation: (&str, &str)) -> ObjectMeta {
@@ -122,22 +131,25 @@ mod tests {
 
     #[test]
     fn a_status_write_or_a_new_revision_does_not_look_like_a_change() {
-        let before = ChildFacts::of(&deployment(3, "10", ("deployment.kubernetes.io/revision", "1")));
-        let after = ChildFacts::of(&deployment(3, "11", ("deployment.kubernetes.io/revision", "2")));
+        let spec = json!({ "replicas": 1 });
+        let before = ChildFacts::of(&deployment(3, "10", ("deployment.kubernetes.io/revision", "1")), Some(&spec));
+        let after = ChildFacts::of(&deployment(4, "11", ("deployment.kubernetes.io/revision", "2")), Some(&spec));
         assert_eq!(before, after);
     }
 
     #[test]
     fn a_changed_spec_or_annotation_looks_like_a_change() {
-        let before = ChildFacts::of(&deployment(3, "10", ("team", "a")));
-        assert_ne!(before, ChildFacts::of(&deployment(4, "11", ("team", "a"))));
-        assert_ne!(before, ChildFacts::of(&deployment(3, "11", ("team", "b"))));
+        let before = ChildFacts::of(&deployment(3, "10", ("team", "a")), None);
+        assert_ne!(before, ChildFacts::of(&deployment(4, "11", ("team", "a")), None));
+        assert_ne!(before, ChildFacts::of(&deployment(3, "11", ("team", "b")), None));
+        let whole = |replicas: u32| ChildFacts::of(&deployment(3, "10", ("team", "a")), Some(&json!({ "replicas": replicas })));
+        assert_ne!(whole(1), whole(2));
     }
 
     #[test]
     fn without_a_generation_every_write_looks_like_a_change() {
         let secret =
-            |version: &str| ChildFacts::of(&ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() });
+            |version: &str| ChildFacts::of(&ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() }, None);
         assert_ne!(secret("1"), secret("2"));
     }
 }

@@ -32,8 +32,13 @@ use super::metrics::Metrics;
 use super::object::Stored;
 use super::queue::Queue;
 
-const KIND: ChildKind =
-    ChildKind { kind: "InferenceBackend", group: "quartermaster.dev", version: "v1alpha1", plural: "inferencebackends" };
+const KIND: ChildKind = ChildKind {
+    kind: "InferenceBackend",
+    group: "quartermaster.dev",
+    version: "v1alpha1",
+    plural: "inferencebackends",
+    watched_whole: true,
+};
 
 /// A controller whose objects misbehave by their names.
 #[derive(Default)]
@@ -161,7 +166,7 @@ impl Server {
         let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let (key, version) = (ObjectKey::of(&object), crate::operate::watch::resource_version(&object));
         if plural == "services" {
-            self.services.set(key.clone(), Some(ChildFacts::of(&object.metadata)), version);
+            self.services.set(key.clone(), Some(ChildFacts::of(&object.metadata, None)), version);
         } else {
             self.objects.set(key.clone(), Some(Stored::of(object)), version);
         }

@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError};
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controllers::cut;
 use crate::controllers::inference_backend::Backends;
 use crate::operate::cache::{Cache, Cached, Change};
-use crate::operate::children::ChildFacts;
+use crate::operate::children::{ChildFacts, ChildKind, DEPLOYMENT};
 use crate::operate::clients::Clients;
 use crate::operate::control::Control as _;
 use crate::operate::driver::Driver;
@@ -60,9 +59,9 @@ pub fn start(
         let driver = driver.clone();
         move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone())
     };
-    watches.objects(driver, wake);
+    watches.whole(Backends::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake);
     watches.nodes(driver);
-    watches.namespaced::<Deployment, _>("deployments", ours(), &backends.deployments, cut::deployment, wake_owner(driver));
+    watches.whole(DEPLOYMENT, ours(), &backends.deployments, cut::deployment, wake_owner(driver));
     watches.namespaced::<Pod, _>("pods", ours(), &backends.pods, cut::pod, {
         let driver = driver.clone();
         move |key, change| {
@@ -103,26 +102,21 @@ fn wake_owner(driver: &Arc<Driver<Backends>>) -> impl Fn(&ObjectKey, &Change<Chi
 }
 
 impl Watches<'_> {
-    fn objects(
+    fn whole<T: Cached>(
         &mut self,
-        driver: &Arc<Driver<Backends>>,
-        wake: impl Fn(&ObjectKey, &Change<Stored<<Backends as crate::operate::control::Control>::Object>>) + Clone + Send + 'static,
+        kind: ChildKind,
+        selection: Selection,
+        cache: &Arc<Cache<T>>,
+        cut: impl Fn(DynamicObject) -> Option<T> + Clone + Send + 'static,
+        tell: impl Fn(&ObjectKey, &Change<T>) + Clone + Send + 'static,
     ) {
-        let resource = Backends::KIND.resource();
+        let resource = kind.resource();
         for namespace in self.scopes() {
             let api: Api<DynamicObject> = match &namespace {
                 Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
                 None => Api::all_with(self.client.clone(), &resource),
             };
-            self.spawn(
-                "inferencebackends",
-                api,
-                namespace,
-                Selection::default(),
-                &driver.objects,
-                |object| Some(Stored::of(object)),
-                wake.clone(),
-            );
+            self.spawn(kind.plural, api, namespace, selection.clone(), cache, cut.clone(), tell.clone());
         }
     }
 
@@ -149,7 +143,7 @@ impl Watches<'_> {
     {
         for namespace in self.scopes() {
             let api: Api<PartialObjectMeta<K>> = scoped(self.client, namespace.as_deref());
-            let cut = |object: PartialObjectMeta<K>| Some(ChildFacts::of(&object.metadata));
+            let cut = |object: PartialObjectMeta<K>| Some(ChildFacts::of(&object.metadata, None));
             self.spawn(kind, api, namespace, selection.clone(), cache, cut, tell.clone());
         }
     }

@@ -2,6 +2,7 @@
 //! ServiceAccount of its own with the rules of deploy/rbac.yaml, so that the audit log tells what this operator did.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,11 +40,11 @@ impl Team {
     pub async fn new(name: &str) -> Self {
         let connection = Connection::from_environment().expect("run by `make test`, or under quartermaster-dev with-cluster");
         INSTALLED.get_or_init(|| install(&connection, DEFINITION)).await;
-        Self::on(connection, name).await
+        Self::within(connection, name).await
     }
 
     /// The same on another control plane, whose definitions are the test's own business.
-    pub async fn on(connection: Connection, name: &str) -> Self {
+    pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new() };
@@ -189,6 +190,24 @@ impl Team {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// Runs kubectl in this namespace with an input, and returns its exit code and what it says.
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> (i32, String) {
+        let mut child = Command::new(self.connection.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.connection.kubeconfig())
+            .args(["--namespace", &self.namespace])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap_or(-1), said)
     }
 
     /// The requests of this namespace's operators in the audit log, in their order: each as the API server wrote it.

@@ -13,4 +13,5 @@ mod placement;
 mod probes;
 mod quiet;
 mod rights;
+mod schema;
 mod schema_outdated;

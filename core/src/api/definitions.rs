@@ -2,8 +2,11 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
+use super::inference_backend::InferenceBackendSpec;
+use super::status::InferenceBackendStatus;
 use super::{InferenceBackend, schema};
 
 /// A definition that could not be made.
@@ -21,17 +24,21 @@ pub enum DefinitionError {
 
 /// All CustomResourceDefinitions of this version, in the order of the documentation.
 pub fn all() -> Result<Vec<CustomResourceDefinition>, DefinitionError> {
-    [InferenceBackend::crd()].into_iter().map(finish).collect()
+    Ok(vec![finish::<InferenceBackendSpec, InferenceBackendStatus>(InferenceBackend::crd())?])
 }
 
 /// Rewrites the schemas and gives `status` the default that makes a fresh object count as not yet observed.
-fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, DefinitionError> {
+fn finish<Spec: JsonSchema, Status: JsonSchema>(
+    definition: CustomResourceDefinition,
+) -> Result<CustomResourceDefinition, DefinitionError> {
     let kind = definition.spec.names.kind.clone();
     let rewrite = |source| DefinitionError::Rewrite { kind: kind.clone(), source };
     let mut value = serde_json::to_value(definition).map_err(rewrite)?;
     for version in value.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(open_api) = version.pointer_mut("/schema/openAPIV3Schema") {
             schema::normalise(open_api);
+            open_api.pointer_mut("/properties/spec").into_iter().for_each(schema::describe::<Spec>);
+            open_api.pointer_mut("/properties/status").into_iter().for_each(schema::describe::<Status>);
             if let Some(Value::Object(status)) = open_api.pointer_mut("/properties/status") {
                 status.insert("default".to_owned(), json!({ "observedGeneration": -1 }));
             }

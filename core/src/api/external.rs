@@ -12,7 +12,7 @@ use super::references::{SecretKeyReference, ServiceReference};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.baseURL) && has(self.serviceRef))").message("external.baseURL and external.serviceRef exclude each other: keep one").field_path(".serviceRef"))]
 #[x_kube(validation = Rule::new("!(self.provider in ['AzureOpenAI', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)").message("external.baseURL is required for the providers AzureOpenAI, LMStudio and OpenAICompatible: they have no address of their own; an in-cluster server can be named by external.serviceRef").field_path(".baseURL"))]
-#[x_kube(validation = Rule::new("self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || size(self.apiKeys) > 0").message("external.apiKeys is required for this provider: name a Secret's key in apiKeys[].secretKeyRef").field_path(".apiKeys"))]
+#[x_kube(validation = Rule::new("self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0").message("external.apiKeys is required for this provider: name a Secret's key in apiKeys[].secretKeyRef").field_path(".apiKeys"))]
 pub struct ExternalSpec {
     /// The provider, which decides the API that is spoken.
     pub provider: Provider,
@@ -28,7 +28,7 @@ pub struct ExternalSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_ref: Option<ServiceReference>,
     /// Keys of the provider; several share the load.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub api_keys: Vec<ApiKey>,
@@ -89,7 +89,7 @@ pub struct ApiKey {
 pub struct Header {
     /// Name of the header.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
-    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['authorization', 'x-api-key', 'api-key', 'x-goog-api-key', 'host', 'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'content-length', 'content-type'])").message("this header is set by Quartermaster or belongs to the connection: remove it; keys go into external.apiKeys"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['authorization', 'x-api-key', 'api-key', 'x-goog-api-key', 'host', 'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'content-length', 'content-type'])").message("this header is set by Quartermaster or belongs to the connection: remove it; keys go into external.apiKeys"))]
     pub name: String,
     /// Value of the header.
     #[serde(default, skip_serializing_if = "Option::is_none")]

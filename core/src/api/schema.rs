@@ -1,6 +1,7 @@
 //! Schemas that the API server accepts: parts for single fields, and the pass over a whole generated schema.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 /// The schema of an object whose fields are kept although they are not declared.
@@ -33,6 +34,30 @@ pub fn normalise(schema: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(normalise),
         _ => {}
+    }
+}
+
+/// Gives every field of an object's schema what is written at the field. The generator leaves an optional field of an
+/// enumeration with the words of its type, which know neither the default nor what the field is for.
+pub fn describe<T: JsonSchema>(schema: &mut Value) {
+    let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
+    let generated = settings.into_generator().into_root_schema_for::<T>();
+    describe_fields(schema, generated.as_value());
+}
+
+fn describe_fields(schema: &mut Value, generated: &Value) {
+    // An optional part is generated as a choice between the part and null.
+    let optional = generated.get("anyOf").and_then(|choices| choices.get(0));
+    let generated = optional.filter(|_| generated.get("properties").is_none()).unwrap_or(generated);
+    for (name, field) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        let Some(written) = generated.get("properties").and_then(|fields| fields.get(name)) else { continue };
+        if let (Some(field), Some(Value::String(words))) = (field.as_object_mut(), written.get("description")) {
+            field.insert("description".to_owned(), json!(first_paragraph(words)));
+        }
+        describe_fields(field, written);
+    }
+    if let (Some(items), Some(generated)) = (schema.get_mut("items"), generated.get("items")) {
+        describe_fields(items, generated);
     }
 }
 

@@ -203,7 +203,7 @@ pub struct LoraAdapter {
     pub source: String,
 }
 
-/// Where weights and compiled kernels are kept. At most one member.
+/// Where weights and compiled kernels are kept. Exactly one member.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.persistentVolumeClaim), has(self.ephemeral), has(self.nodeLocal)].filter(x, x).size() == 1").message("cache needs exactly one of persistentVolumeClaim, ephemeral, nodeLocal"))]

@@ -301,8 +301,8 @@ mod tests {
 
     #[test]
     fn credentials_of_a_proxy_are_refused_and_not_repeated() {
-        let mut configuration = Configuration::default();
-        configuration.egress_proxy = Some(EgressProxy { url: "http://me:hunter2@proxy:3128".into(), no_proxy: vec![] });
+        let proxy = EgressProxy { url: "http://me:hunter2@proxy:3128".into(), no_proxy: vec![] };
+        let configuration = Configuration { egress_proxy: Some(proxy), ..Configuration::default() };
         let problems = validate(&configuration).unwrap_err();
         assert_eq!(problems.len(), 1);
         assert!(!problems[0].to_string().contains("hunter2"), "{}", problems[0]);

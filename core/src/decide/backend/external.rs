@@ -34,7 +34,8 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
     };
     let problem = secrets::problem(&secrets::of_external(spec), &observation.secrets);
     let keys = observation.health.as_ref().map(|health| health.keys.as_slice()).unwrap_or_default();
-    let (health, ready) = judge(keys, settings.failure_threshold);
+    let address = if spec.service_ref.is_some() { "spec.external.serviceRef" } else { "spec.external.baseURL" };
+    let (health, ready) = judge(keys, settings.failure_threshold, address);
     outcome.status.health = Some(health);
     outcome.ready = problem.unwrap_or(ready);
     outcome.verdicts.push(match outcome.status.health.as_ref().map(|health| health.state) {
@@ -45,9 +46,9 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
     outcome
 }
 
-/// The health of a backend is that of its best key. A key counts as unhealthy once the threshold of failures in a row is
+/// The health of a backend is that of its best key. `address` is the field that says where it is. A key counts as unhealthy once the threshold of failures in a row is
 /// reached; before that it is what it was.
-fn judge(keys: &[KeyFacts], failure_threshold: u32) -> (HealthStatus, Readiness) {
+fn judge(keys: &[KeyFacts], failure_threshold: u32, address: &str) -> (HealthStatus, Readiness) {
     let judged: Vec<(&KeyFacts, HealthState)> = keys.iter().map(|key| (key, state(key, failure_threshold))).collect();
     let named = judged.iter().filter(|(key, state)| !key.name.is_empty() && *state != HealthState::Unknown);
     let shown = named
@@ -55,7 +56,7 @@ fn judge(keys: &[KeyFacts], failure_threshold: u32) -> (HealthStatus, Readiness)
             name: key.name.clone(),
             healthy: *state == HealthState::Healthy,
             reason: (*state == HealthState::Unhealthy)
-                .then(|| key.outcome.as_ref().map(|outcome| explain(outcome).0.to_owned()))
+                .then(|| key.outcome.as_ref().map(|outcome| explain(outcome, address).0.to_owned()))
                 .flatten(),
         })
         .collect();
@@ -70,11 +71,12 @@ fn judge(keys: &[KeyFacts], failure_threshold: u32) -> (HealthStatus, Readiness)
         HealthState::Healthy => Readiness::ready(reasons::HEALTHY, "the checks succeed"),
         HealthState::Unknown => Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet"),
         HealthState::Unhealthy => {
-            let worst =
-                judged.iter().find_map(|(key, _)| key.outcome.as_ref().map(|outcome| (key.name.as_str(), explain(outcome))));
+            let worst = judged
+                .iter()
+                .find_map(|(key, _)| key.outcome.as_ref().map(|outcome| (key.name.as_str(), explain(outcome, address))));
             match worst {
                 Some((name, (reason, message))) => {
-                    let message = if name.is_empty() { message } else { format!("key {name}: {message}") };
+                    let message = if name.is_empty() { message } else { format!("spec.external.apiKeys[{name}]: {message}") };
                     match reason {
                         reasons::UNAUTHORIZED | reasons::ENDPOINT_NOT_ALLOWED | reasons::MODEL_NOT_LISTED => {
                             Readiness::stalled(reason, message)
@@ -102,7 +104,7 @@ fn state(key: &KeyFacts, failure_threshold: u32) -> HealthState {
 }
 
 /// The reason and the words for an outcome.
-fn explain(outcome: &CheckOutcome) -> (&'static str, String) {
+fn explain(outcome: &CheckOutcome, address: &str) -> (&'static str, String) {
     match outcome {
         CheckOutcome::Healthy => (reasons::HEALTHY, "the checks succeed".to_owned()),
         CheckOutcome::RateLimited => (reasons::RATE_LIMITED, "the provider limits the rate".to_owned()),
@@ -113,9 +115,20 @@ fn explain(outcome: &CheckOutcome) -> (&'static str, String) {
             reasons::MODEL_NOT_LISTED,
             "the provider does not list the model: check spec.external.model, or set healthCheck.type to Endpoint".to_owned(),
         ),
-        CheckOutcome::NotAllowed { message } => (reasons::ENDPOINT_NOT_ALLOWED, message.clone()),
-        CheckOutcome::Unreachable { message } => (reasons::UNREACHABLE, message.clone()),
-        CheckOutcome::Tls { message } => (reasons::TLS_ERROR, message.clone()),
+        CheckOutcome::NotAllowed { message } => (
+            reasons::ENDPOINT_NOT_ALLOWED,
+            format!(
+                "{message}: {address} has to name a server outside of the operator's own machine and network; a Service of this \
+                 namespace is named by serviceRef"
+            ),
+        ),
+        CheckOutcome::Unreachable { message } => {
+            (reasons::UNREACHABLE, format!("{message}: check {address}, and that the server runs"))
+        }
+        CheckOutcome::Tls { message } => (
+            reasons::TLS_ERROR,
+            format!("{message}: a private authority's certificates are named by spec.external.tls.caSecretKeyRef"),
+        ),
         CheckOutcome::Failed { message } => (reasons::PROVIDER_ERROR, message.clone()),
     }
 }

@@ -8,7 +8,7 @@ use super::{Candidate, Request};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::status::human_bytes;
 use crate::api::vllm::{Parallelism, ParallelismPolicy, VllmSpec};
-use crate::decide::backend::accelerator::{Accelerator, ComputeCapability, Origin};
+use crate::decide::backend::accelerator::{Accelerator, ComputeCapability};
 
 /// The context that is sized for where the user does not say, unless the model's own is shorter.
 const TARGET_CONTEXT: u32 = 32768;
@@ -221,11 +221,7 @@ const NATIVE_FP8: ComputeCapability = ComputeCapability { major: 8, minor: 9 };
 
 /// What to prefer, the least first. Between cards of one size, a checkpoint in FP8 goes to those that compute in it. The name
 /// decides between equals, so that the choice is the same every time.
-pub(super) fn rank(
-    architecture: &ModelArchitecture,
-    accelerator: &Accelerator,
-    gpus: u32,
-) -> (Option<usize>, bool, Origin, bool, u64, bool, u64, u32, std::cmp::Reverse<u32>, String) {
+pub(super) fn rank(architecture: &ModelArchitecture, accelerator: &Accelerator, gpus: u32) -> impl Ord + use<> {
     let all_cordoned = accelerator.nodes > 0 && accelerator.nodes == accelerator.cordoned_nodes;
     let memory = accelerator.memory_bytes.unwrap_or(u64::MAX);
     let class = memory.div_ceil(MEMORY_CLASS).saturating_mul(gpus.into());

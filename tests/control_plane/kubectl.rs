@@ -1,0 +1,217 @@
+//! kubectl applies, explains and compares what users write, and nothing of it gets lost on the way.
+
+use std::collections::BTreeSet;
+
+use kube::api::PostParams;
+use quartermaster_core::api::inference_backend::InferenceBackendSpec;
+use serde_json::{Value, json};
+
+use crate::harness::{DEFINITION, Team};
+
+const EXAMPLES: [(&str, &str); 4] = [
+    ("hosted-provider", include_str!("../../examples/hosted-provider.yaml")),
+    ("llama-70b", include_str!("../../examples/llama-70b.yaml")),
+    ("mixture-of-experts", include_str!("../../examples/mixture-of-experts.yaml")),
+    ("small-model", include_str!("../../examples/small-model.yaml")),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_can_be_explained() {
+    let team = Team::new("explain").await;
+    // This is what `kubectl explain` reads.
+    let document = team.kubectl(&["get", "--raw", "/openapi/v3/apis/quartermaster.dev/v1alpha1"]);
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let served = document.pointer("/components/schemas/dev.quartermaster.v1alpha1.InferenceBackend").unwrap();
+    let compiled: Value = serde_saphyr::from_str(DEFINITION).unwrap();
+    let compiled = compiled.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    for part in ["spec", "status"] {
+        let (mut expected, mut fields) = (Vec::new(), Vec::new());
+        collect(&compiled["properties"][part], part, &mut expected);
+        collect(&served["properties"][part], part, &mut fields);
+        let silent: Vec<_> = fields.iter().filter(|(_, description)| description.is_empty()).collect();
+        assert!(silent.is_empty(), "without a description: {silent:?}");
+        assert_eq!(fields, expected);
+    }
+    for (path, words) in [
+        ("ib", "Where tokens are made"),
+        ("inferencebackend.spec.vllm.contextLength", "Default: the largest that fits"),
+        ("ib.spec.vllm.rollout.type", "Surge: the new pod first"),
+        ("ib.spec.vllm.accelerator.products", "in order of preference"),
+        ("ib.spec.external.apiKeys.secretKeyRef.key", "Key within the Secret's data."),
+        ("ib.status.sizing.derivation", "The arithmetic in one line."),
+    ] {
+        let said = team.kubectl(&["explain", path]).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(words), "{path}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_definitions_can_be_applied_by_the_client_too() {
+    let team = Team::new("client-side").await;
+    // A dry run: the server checks annotation and schema, and the other tests keep their definition.
+    let (code, said) = team.kubectl_with_input(&["apply", "--dry-run=server", "--warnings-as-errors", "-f", "-"], DEFINITION);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_accepted_strictly_and_unchanged() {
+    let team = Team::new("examples").await;
+    for (name, text) in EXAMPLES {
+        let (code, said) = team.kubectl_with_input(
+            &["apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-o", "json", "-f", "-"],
+            text,
+        );
+        assert_eq!(code, 0, "{name}: {said}");
+        let written: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+        let answer: Value = serde_json::from_str(&said).unwrap();
+        let answers = answer["items"].as_array().cloned().unwrap_or_else(|| vec![answer.clone()]);
+        for (written, answer) in written.iter().zip(&answers).filter(|(written, _)| written["kind"] == "InferenceBackend") {
+            assert_eq!(written["spec"], answer["spec"], "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_convergence_nothing_differs_from_what_was_applied() {
+    let team = Team::new("diff").await;
+    let _operator = team.operator().await;
+    let object = json!({
+        "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "metadata": { "name": "small" },
+        "spec": { "vllm": {
+            "model": "Qwen/Qwen3-0.6B",
+            "accelerator": { "products": ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"] },
+            "startupTimeout": "1h30m",
+            // Quantities, whole numbers and text alike, are kept as they are written.
+            "resources": { "requests": { "cpu": 1, "memory": "1024Mi" } },
+        } },
+    })
+    .to_string();
+    for (arguments, dry_run) in [
+        (&["apply", "-f", "-"][..], "unchanged (server dry run)"),
+        (&["apply", "--server-side", "--force-conflicts", "-f", "-"], "serverside-applied (server dry run)"),
+    ] {
+        let (code, said) = team.kubectl_with_input(arguments, &object);
+        assert_eq!(code, 0, "{said}");
+        team.until_ready("small", "True", "Available").await;
+        let (code, said) = team.kubectl_with_input(&[arguments, &["--dry-run=server"]].concat(), &object);
+        assert!(code == 0 && said.contains(dry_run), "{said}");
+        let (code, said) = team.kubectl_with_input(&["diff", "-f", "-"], &object);
+        assert_eq!((code, said.as_str()), (0, ""));
+    }
+    let changed = object.replace("1h30m", "2h");
+    let (code, said) = team.kubectl_with_input(&["diff", "-f", "-"], &changed);
+    assert!(code == 1 && said.contains("+    startupTimeout: 2h"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_of_a_spec_survives_the_api_server_and_the_operators_own_types() {
+    let team = Team::new("round-trip").await;
+    let specs = full_specs();
+    for (index, spec) in specs.iter().enumerate() {
+        let object = json!({
+            "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend",
+            "metadata": { "name": format!("full-{index}") }, "spec": spec,
+        });
+        let stored = team.backends().create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        assert_eq!(stored.data["spec"], *spec);
+        let decoded: InferenceBackendSpec = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(serde_json::to_value(decoded).unwrap(), *spec);
+    }
+    let schema: Value = serde_saphyr::from_str(DEFINITION).unwrap();
+    let mut declared = Vec::new();
+    collect(schema.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap(), "spec", &mut declared);
+    let mut used = BTreeSet::new();
+    specs.iter().for_each(|spec| paths(spec, "spec", &mut used));
+    let unused: Vec<_> = declared.into_iter().map(|(path, _)| path).filter(|path| !used.contains(path)).collect();
+    assert!(unused.is_empty(), "no spec of this test has {unused:?}");
+}
+
+/// Every field of a schema with its description.
+fn collect(schema: &Value, path: &str, fields: &mut Vec<(String, String)>) {
+    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        fields.push((path.clone(), field["description"].as_str().unwrap_or_default().to_owned()));
+        collect(field, &path, fields);
+    }
+    if let Some(items) = schema.get("items") {
+        collect(items, &format!("{path}[]"), fields);
+    }
+}
+
+/// Every path that a value has.
+fn paths(value: &Value, path: &str, used: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, member) in object {
+                let path = format!("{path}.{name}");
+                used.insert(path.clone());
+                paths(member, &path, used);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| paths(item, &format!("{path}[]"), used)),
+        _ => {}
+    }
+}
+
+/// Specs that together have every field.
+fn full_specs() -> Vec<Value> {
+    let secret = json!({ "name": "secret", "key": "key" });
+    let vllm = json!({
+        "vllm": {
+            "model": "acme/model", "revision": "main", "servedModelName": "model", "task": "Generate",
+            "architecture": {
+                "modelType": "llama", "architecture": "LlamaForCausalLM", "parameters": 9_007_199_254_740_993_u64, "layers": 32,
+                "attentionHeads": 32, "keyValueHeads": 8, "headDimension": 128, "hiddenSize": 4096, "intermediateSize": 14336,
+                "vocabularySize": 128_256, "contextLength": 131_072, "dtype": "BFloat16", "experts": 0,
+                "expertIntermediateSize": 1024, "sharedExpertIntermediateSize": 2048, "kvLoraRank": 512,
+                "qkRopeHeadDimension": 64, "fullAttentionLayers": 16, "slidingWindowLayers": 16, "slidingWindow": 4096,
+                "linearAttentionLayers": 0, "visionAttentionHeads": 16, "weightBytes": 16_060_522_496_u64,
+                "checkpointQuantization": { "method": "fp8", "bits": 8, "groupSize": 128, "blockSize": 128 },
+            },
+            "dtype": "Auto", "quantization": "fp8", "kvCacheDtype": "FP8", "contextLength": 32_768,
+            "gpuMemoryUtilizationPercent": 90,
+            "parallelism": { "policy": "Minimum", "tensor": 4, "pipeline": 2, "data": 1, "expert": false },
+            "accelerator": {
+                "resourceName": "nvidia.com/gpu", "products": ["NVIDIA-H100-80GB-HBM3"], "memory": "80Gi", "gpusPerNode": 8,
+                "nodeSelector": { "pool": "large" },
+                "tolerations": [{ "key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": 60 }],
+                "runtimeClassName": "nvidia",
+            },
+            "loraAdapters": [{ "name": "sql", "source": "hf://org/adapter" }],
+            "image": "vllm/vllm-openai:v0.33.0", "trustRemoteCode": false, "extraArgs": ["--seed=1"],
+            "env": [
+                { "name": "A", "value": "a" },
+                { "name": "B", "valueFrom": { "configMapKeyRef": { "name": "a", "key": "b", "optional": true } } },
+                { "name": "C", "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.name" } } },
+                { "name": "D", "valueFrom": { "resourceFieldRef": { "containerName": "vllm", "divisor": "1", "resource": "limits.cpu" } } },
+                { "name": "E", "valueFrom": { "secretKeyRef": { "name": "a", "key": "b", "optional": false } } },
+                { "name": "F", "valueFrom": { "fileKeyRef": { "volumeName": "v", "path": "p", "key": "k", "optional": true } } },
+            ],
+            "resources": {
+                "limits": { "memory": "64Gi" }, "requests": { "cpu": "8" }, "claims": [{ "name": "claim", "request": "one" }],
+            },
+            "cache": { "persistentVolumeClaim": { "claimName": "models" } },
+            "huggingFace": { "tokenSecretKeyRef": secret, "endpoint": "https://hub.example/mirror" },
+            "startupTimeout": "1h30m", "drainTimeout": "60s", "rollout": { "type": "Surge" }, "upgrade": { "type": "Manual" },
+            "podTemplatePatch": { "spec": { "priorityClassName": "high", "terminationGracePeriodSeconds": 30 } },
+        },
+        "replicas": 2, "suspend": true,
+    });
+    let ephemeral = json!({ "vllm": { "model": "a/b", "cache": { "ephemeral": { "sizeLimit": "100Gi" } } }, "replicas": 0 });
+    let node_local = json!({ "vllm": { "model": "a/b", "cache": { "nodeLocal": {} } } });
+    let external = json!({
+        "external": {
+            "provider": "OpenAICompatible", "model": "model", "baseURL": "https://llm.example/v1",
+            "apiKeys": [{ "name": "first", "secretKeyRef": secret }, { "name": "second", "secretKeyRef": secret }],
+            "contextLength": 200_000,
+            "headers": [{ "name": "X-Team", "value": "a" }, { "name": "X-Token", "secretKeyRef": secret }],
+            "tls": { "caSecretKeyRef": secret },
+        },
+        "healthCheck": { "type": "Inference", "interval": "10m", "timeout": "30s", "failureThreshold": 3 },
+        "suspend": false,
+    });
+    let service = json!({
+        "external": { "provider": "LMStudio", "model": "model", "serviceRef": { "name": "studio", "port": 1234 } },
+    });
+    vec![vllm, ephemeral, node_local, external, service]
+}

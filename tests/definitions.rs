@@ -1,0 +1,76 @@
+//! The CustomResourceDefinitions as files: what is applied is what this version was built with.
+
+// A test says what is wrong by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+const INFERENCE_BACKENDS: &str = include_str!("../crds/quartermaster.dev_inferencebackends.yaml");
+
+/// What client-side apply can keep in its annotation: the limit of all annotations of an object together, in bytes.
+const CLIENT_SIDE_APPLY_LIMIT: usize = 262_144;
+
+#[test]
+fn the_files_in_crds_are_what_the_command_crds_prints() {
+    let output = Command::new(env!("CARGO_BIN_EXE_quartermaster")).arg("crds").output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let differs = printed.lines().zip(INFERENCE_BACKENDS.lines()).find(|(printed, stored)| printed != stored);
+    assert!(
+        printed == INFERENCE_BACKENDS,
+        "crds/ is behind the types: run `quartermaster crds`, the first difference is {differs:?}"
+    );
+}
+
+#[test]
+fn every_definition_is_small_enough_for_client_side_apply() {
+    let definition: Value = serde_saphyr::from_str(INFERENCE_BACKENDS).unwrap();
+    let size = definition.to_string().len();
+    assert!(size < CLIENT_SIDE_APPLY_LIMIT, "{size} bytes");
+}
+
+#[test]
+fn every_field_is_described_and_no_enumeration_by_the_words_of_its_type_alone() {
+    let definition: Value = serde_saphyr::from_str(INFERENCE_BACKENDS).unwrap();
+    let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    let mut fields = Vec::new();
+    collect(schema, "", &mut fields);
+    assert!(fields.len() > 150, "{} fields", fields.len());
+    let without: Vec<_> = fields.iter().filter(|(_, field)| field["description"].as_str().is_none_or(str::is_empty)).collect();
+    assert!(without.is_empty(), "without a description: {without:?}");
+    // An optional field of an enumeration in the spec says what it is when it is absent.
+    let silent: Vec<_> = fields
+        .iter()
+        .filter(|(path, field)| path.starts_with(".spec") && field.get("enum").is_some())
+        .filter(|(path, _)| !path.ends_with(".provider") && !path.contains(".architecture."))
+        .filter(|(_, field)| !field["description"].as_str().unwrap().contains("Default: "))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(silent.is_empty(), "without a default: {silent:?}");
+}
+
+#[test]
+fn no_default_stands_in_the_schema_of_a_spec() {
+    let definition: Value = serde_saphyr::from_str(INFERENCE_BACKENDS).unwrap();
+    let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    let mut fields = Vec::new();
+    collect(schema, "", &mut fields);
+    let with: Vec<_> = fields.iter().filter(|(path, field)| path != ".status" && field.get("default").is_some()).collect();
+    assert!(with.is_empty(), "{with:?}");
+    assert_eq!(schema.pointer("/properties/status/default"), Some(&serde_json::json!({ "observedGeneration": -1 })));
+}
+
+/// Every field of a schema, with its path.
+fn collect(schema: &Value, path: &str, fields: &mut Vec<(String, Value)>) {
+    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        fields.push((path.clone(), field.clone()));
+        collect(field, &path, fields);
+    }
+    for (part, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+        if let Some(part) = schema.get(part) {
+            collect(part, &format!("{path}{suffix}"), fields);
+        }
+    }
+}
