@@ -40,11 +40,11 @@ impl Team {
     pub async fn new(name: &str) -> Self {
         let connection = Connection::from_environment().expect("run by `make test`, or under quartermaster-dev with-cluster");
         INSTALLED.get_or_init(|| install(&connection, DEFINITION)).await;
-        Self::on(connection, name).await
+        Self::within(connection, name).await
     }
 
     /// The same on another control plane, whose definitions are the test's own business.
-    pub async fn on(connection: Connection, name: &str) -> Self {
+    pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new() };

@@ -5,13 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod harness;
+mod operator;
 
-mod bad_input;
-mod columns;
-mod contract;
-mod kubectl;
+mod leadership;
+mod memory;
 mod placement;
-mod providers;
+mod probes;
+mod quiet;
+mod rights;
 mod schema;
-mod surroundings;
-mod undecodable;
+mod schema_outdated;

@@ -9,10 +9,6 @@ use crate::harness::{Team, condition};
 
 const NEWER: &str = "vllm: {image: \"vllm/vllm-openai:v0.34.0\"}";
 
-fn spec() -> Value {
-    json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
-}
-
 /// A status without the times of its conditions.
 fn said(backend: &Value) -> Value {
     let mut status = backend["status"].clone();
@@ -126,8 +122,9 @@ async fn a_node_with_better_accelerators_changes_no_pod_until_it_is_asked_for() 
         node.labels.insert("example.com/team".to_owned(), team.namespace.clone());
         node
     };
-    let (small, large) = (node("l4-0", "l4"), node("h100-0", "h100"));
-    nodes::create(&team.connection, std::slice::from_ref(&small)).await.unwrap();
+    // The smallest accelerators that do are the better ones.
+    let (first, better) = (node("h100-0", "h100"), node("l4-0", "l4"));
+    nodes::create(&team.connection, std::slice::from_ref(&first)).await.unwrap();
     let _operator = team.operator().await;
     let spec = json!({ "vllm": {
         "model": "Qwen/Qwen3-8B", "contextLength": 8192,
@@ -135,10 +132,10 @@ async fn a_node_with_better_accelerators_changes_no_pod_until_it_is_asked_for() 
     } });
     team.apply("model", spec).await;
     let ready = team.until_ready("model", "True", "Available").await;
-    assert!(ready["status"]["summary"]["gpus"].as_str().unwrap().contains("L4"), "{}", ready["status"]["summary"]);
+    assert!(ready["status"]["summary"]["gpus"].as_str().unwrap().contains("H100"), "{}", ready["status"]["summary"]);
     let pods = team.kubectl(&["get", "pods", "-o", "name"]);
 
-    nodes::create(&team.connection, std::slice::from_ref(&large)).await.unwrap();
+    nodes::create(&team.connection, std::slice::from_ref(&better)).await.unwrap();
     let waiting = until_update(&team, "model", "True").await;
     assert_eq!(waiting["status"]["summary"], ready["status"]["summary"]);
     assert_eq!(condition(&waiting, "Ready").unwrap()["status"], "True");
@@ -147,13 +144,13 @@ async fn a_node_with_better_accelerators_changes_no_pod_until_it_is_asked_for() 
 
     team.kubectl(&["annotate", "ib/model", &format!("quartermaster.dev/upgrade={}", waiting["metadata"]["generation"])]);
     team.until("model", "run on the better accelerator", |backend| {
-        backend["status"]["summary"]["gpus"].as_str().is_some_and(|gpus| gpus.contains("H100"))
+        backend["status"]["summary"]["gpus"].as_str().is_some_and(|gpus| gpus.contains("L4"))
     })
     .await;
     team.until_ready("model", "True", "Available").await;
     let on = team.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"]);
-    assert!(on.contains(&large.name), "{on}");
-    for node in [small, large] {
+    assert!(on.contains(&better.name), "{on}");
+    for node in [first, better] {
         team.kubectl(&["delete", "node", &node.name]);
     }
 }

@@ -113,9 +113,9 @@ async fn secrets_stay_in_secrets_at_the_most_talkative_level_of_the_log() {
 
     let secrets: Api<Secret> = Api::namespaced(team.client.clone(), &team.namespace);
     let generated = secrets.get("model-backend").await.unwrap().data.unwrap();
-    let own_token = std::fs::read_to_string(team.operator_kubeconfig()).unwrap();
-    let own_token = own_token.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap().trim_matches('"').to_owned();
-    let mut canaries = vec![HUB_TOKEN.to_owned(), PROVIDER_KEY.to_owned(), own_token];
+    let own: Value = serde_saphyr::from_str(&std::fs::read_to_string(team.operator_kubeconfig()).unwrap()).unwrap();
+    let own_token = own["users"][0]["user"]["token"].as_str().unwrap();
+    let mut canaries = vec![HUB_TOKEN.to_owned(), PROVIDER_KEY.to_owned(), own_token.to_owned()];
     canaries.extend(generated.values().map(|value| String::from_utf8(value.0.clone()).unwrap()));
     assert!(canaries.len() >= 4 && canaries.iter().all(|canary| canary.len() >= 16));
     for canary in &canaries {

@@ -25,7 +25,7 @@ async fn an_older_definition_is_named_and_costs_nothing_but_what_it_lacks() {
     install(control_plane.connection(), &older_definition()).await;
     let l4 = nodes::fleet().into_iter().find(|node| node.name == "l4-0").unwrap();
     nodes::create(control_plane.connection(), &[l4]).await.unwrap();
-    let team = Team::on(control_plane.connection().clone(), "older").await;
+    let team = Team::within(control_plane.connection().clone(), "older").await;
     let operator = team.operator().await;
     team.apply("model", serde_json::json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" } })).await;
     let ready = team.until_ready("model", "True", "Available").await;
@@ -61,7 +61,7 @@ async fn an_older_definition_is_named_and_costs_nothing_but_what_it_lacks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_definition_it_says_what_it_waits_for_and_starts_to_work_when_it_comes() {
     let control_plane = ControlPlane::start(Options::default()).await.unwrap();
-    let team = Team::on(control_plane.connection().clone(), "missing").await;
+    let team = Team::within(control_plane.connection().clone(), "missing").await;
     let mut operator = team.start("", &[]);
     let waiting = operator
         .until_readiness("wait for the definition alone", |readiness| {
