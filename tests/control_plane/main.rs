@@ -7,11 +7,18 @@
 mod harness;
 mod operator;
 
+mod bad_input;
+mod columns;
+mod contract;
+mod kubectl;
 mod leadership;
 mod memory;
 mod placement;
 mod probes;
+mod providers;
 mod quiet;
 mod rights;
 mod schema;
 mod schema_outdated;
+mod surroundings;
+mod undecodable;
