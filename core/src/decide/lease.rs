@@ -7,8 +7,8 @@
 //! record are written for people and never read.
 //!
 //! Two things are beyond any client of a Lease. Who deletes the Lease while somebody leads may get a second leader until the
-//! first one next renews, when at that moment a candidate has yet to see a Lease (it starts, or saw an earlier deletion
-//! only) or has its Create under way, which carries no precondition. And a write that left this process before it was
+//! first one next renews, when until then a candidate starts, has yet to see a Lease since it started or since an earlier
+//! deletion, or has its Create under way, which carries no precondition. And a write that left this process before it was
 //! suspended may arrive after somebody else leads.
 
 use std::time::Duration;

@@ -157,9 +157,10 @@ impl Simulation {
     }
 
     fn deliver(&mut self) {
-        let (due, later) = std::mem::take(&mut self.under_way).into_iter().partition(|request| request.arrives <= self.tick);
+        let under_way = std::mem::take(&mut self.under_way);
+        let (due, later): (Vec<_>, Vec<_>) = under_way.into_iter().partition(|request| request.arrives <= self.tick);
         self.under_way = later;
-        for request in Vec::<Request>::from(due) {
+        for request in due {
             let observation = self.store.serve(request.action);
             if let State::Requesting { number, answer, .. } = &mut self.processes[request.process].state
                 && *number == request.number
@@ -173,7 +174,10 @@ impl Simulation {
     fn step(&mut self, index: usize) {
         let tick = self.tick;
         if let State::Down(until) = self.processes[index].state {
-            if tick >= until {
+            // The same limit as at a deletion: no candidate starts between it and the leader's next renewal.
+            let unsafe_start =
+                self.deleted && self.store.lease.is_none() && self.processes.iter().any(|process| process.leads(tick));
+            if tick >= until && !unsafe_start {
                 self.started += 1;
                 let candidate = Candidate::new("system", "quartermaster", &format!("candidate-{}", self.started), timing());
                 self.processes[index].candidate = candidate;
@@ -250,12 +254,8 @@ impl Simulation {
             // Nobody is always first.
             self.step((turn + usize::try_from(self.tick).unwrap()) % self.processes.len());
             let leaders: Vec<_> = self.processes.iter().filter(|process| process.leads(self.tick)).collect();
-            assert!(
-                leaders.len() < 2,
-                "two lead at tick {}: {leaders:?}",
-                self.tick,
-                leaders = leaders.iter().map(|leader| &leader.candidate).collect::<Vec<_>>()
-            );
+            let beliefs: Vec<_> = leaders.iter().map(|leader| &leader.candidate).collect();
+            assert!(beliefs.len() < 2, "two lead at tick {}: {beliefs:?}", self.tick);
             if let Some(Process { candidate, .. }) = leaders.first() {
                 let term = candidate.term().unwrap();
                 if let Some((identity, last)) = &self.leader
