@@ -126,7 +126,7 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
     team.deployments().delete("busy-backend", &Default::default()).await.unwrap();
     team.until_ready("busy", "True", "Available").await;
     let now = serde_json::to_value(services.get("served-backend").await.unwrap()).unwrap();
-    assert_eq!(version(&now), version(&service));
+    assert_eq!((theirs(&now), ours(&now)), (theirs(&service), false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
