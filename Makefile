@@ -24,10 +24,10 @@ down: bootstrap ## Stop what 'make cluster' started, and clean what killed runs 
 	@$(dev) cluster down --all
 
 soak: bootstrap ## Run the tests that take too long for 'make test'
-	@$(dev) with-cluster --nodes -- cargo test --workspace --locked --no-fail-fast -- --ignored
+	@$(dev) with-cluster --nodes -- cargo test --workspace --locked --no-fail-fast -- --ignored --skip process_that_hangs
 
 bench: bootstrap ## Measure
-	@$(dev) with-cluster --nodes -- cargo bench --workspace --locked
+	@$(dev) with-cluster --nodes -- cargo bench -p quartermaster --bench '*' --locked
 
 generate: ## Write crds/ anew from the types
 	@cargo run --quiet --locked -- crds > crds/quartermaster.dev_inferencebackends.yaml

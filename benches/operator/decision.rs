@@ -16,6 +16,7 @@ use quartermaster_core::decide::decision::Children;
 use quartermaster_core::decide::merge_patch;
 
 use crate::cluster::Cluster;
+use crate::process;
 
 /// How long decisions are repeated.
 const LONG_ENOUGH: Duration = Duration::from_secs(3);
@@ -25,8 +26,8 @@ const BACKEND: &str = "model-0000";
 pub struct Cost {
     /// Decisions that were made.
     pub decisions: u32,
-    /// How long they took together.
-    pub took: Duration,
+    /// Time of the processor that they took together, in seconds.
+    pub processor_seconds: f64,
     /// Nodes that each of them looked at.
     pub nodes: usize,
 }
@@ -36,17 +37,19 @@ pub async fn measure(cluster: &Cluster) -> Cost {
     let observation = observe(cluster).await;
     let status = serde_json::to_value(&observation.backend.status).unwrap();
     let (mut decisions, started) = (0, Instant::now());
+    let before = process::processor_seconds(std::process::id());
     while started.elapsed() < LONG_ENOUGH {
         let decision = backend::decide(black_box(&observation), Timestamp::now());
         let Children::Exactly(children) = &decision.children else { panic!("the backend is not decided") };
-        assert_eq!(children.len(), 5);
+        assert!(!children.is_empty());
         // The driver compares the text of every child with what it applied last, and the status with the stored one.
         black_box(children.iter().map(|child| child.object.to_string().len()).sum::<usize>());
         let difference = merge_patch::difference(&status, &serde_json::to_value(decision.status).unwrap());
         assert_eq!(difference, None, "the backend has not come to rest");
         decisions += 1;
     }
-    Cost { decisions, took: started.elapsed(), nodes: observation.nodes.len() }
+    let processor_seconds = process::processor_seconds(std::process::id()) - before;
+    Cost { decisions, processor_seconds, nodes: observation.nodes.len() }
 }
 
 async fn observe(cluster: &Cluster) -> Observation {

@@ -95,7 +95,7 @@ impl Figures {
 
     /// Decisions alone.
     pub fn decision(&mut self, cost: &Cost) {
-        let each = cost.took.as_secs_f64() / f64::from(cost.decisions);
+        let each = cost.processor_seconds / f64::from(cost.decisions);
         let whole = self.json.get("withoutChange").and_then(|figures| figures["processorMicrosecondsEach"].as_f64());
         let share = whole.map_or(f64::NAN, |whole| each * 1e6 / whole);
         self.row(

@@ -93,7 +93,8 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
             terminating: metadata.deletion_timestamp.is_some(),
             unschedulable,
             ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
-            started: main.as_ref().and_then(|container| container.started).unwrap_or_default(),
+            // What is ready has started, whether that is said or not.
+            started: main.as_ref().is_some_and(|container| container.started.unwrap_or(container.ready)),
             restarts: main.as_ref().and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or_default(),
             waiting,
             terminated,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Refusal, RefusalCause};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -34,26 +35,46 @@ pub struct Actor {
 
 /// Whose children these are.
 pub struct Owner<'a> {
+    /// Its kind.
+    pub kind: ChildKind,
     /// Its name; the children live in its namespace.
     pub key: &'a ObjectKey,
     /// Its uid.
     pub uid: &'a str,
 }
 
+/// Whether there is still somebody to act for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acted {
+    /// What could be done is done.
+    ForOwner,
+    /// The owner is gone, or going, and its watch has yet to tell. Nothing was made.
+    OwnerIsGone,
+}
+
+/// What is known of the owner within one pass.
+#[derive(Default)]
+struct Presence(Option<Acted>);
+
 impl Actor {
     /// Brings the children into being in their order, and deletes those that the owner has beyond them. What cannot be done
     /// is remembered as a refusal; the others go on.
-    pub async fn act(&self, owner: &Owner<'_>, children: &[Child], memory: &mut Memory) {
+    pub async fn act(&self, owner: &Owner<'_>, children: &[Child], memory: &mut Memory) -> Acted {
+        let mut presence = Presence::default();
         for child in children {
-            self.apply(owner, child, memory).await;
+            self.apply(owner, child, memory, &mut presence).await;
+            if presence.0 == Some(Acted::OwnerIsGone) {
+                return Acted::OwnerIsGone;
+            }
         }
         let wanted: BTreeSet<&ChildIdentity> = children.iter().map(|child| &child.identity).collect();
         memory.applied.retain(|identity, _| wanted.contains(identity));
         memory.refused.retain(|identity, _| wanted.contains(identity));
         self.prune(owner, &wanted, memory).await;
+        Acted::ForOwner
     }
 
-    async fn apply(&self, owner: &Owner<'_>, child: &Child, memory: &mut Memory) {
+    async fn apply(&self, owner: &Owner<'_>, child: &Child, memory: &mut Memory, presence: &mut Presence) {
         let Some((kind, cache)) = self.caches.get(child.identity.kind.as_str()) else {
             let message = format!("this controller makes no {}", child.identity.kind);
             return refuse(memory, child, intent_hash(child), RefusalCause::Invalid, message);
@@ -100,6 +121,16 @@ impl Actor {
             if existing.terminating || child.mode == ApplyMode::CreateOnce {
                 return;
             }
+        } else if presence.0.is_none() {
+            // A child may be missing because the owner was deleted and its children with it: the watch of one kind can tell
+            // of that before the watch of the other does.
+            match self.calls.metadata(owner.kind, owner.key).await {
+                Ok(found) => presence.0 = Some(presence_of(owner, found.as_ref().map(|found| &found.metadata))),
+                Err(error) => return self.refuse_call(memory, child, intent_hash, &error),
+            }
+            if presence.0 == Some(Acted::OwnerIsGone) {
+                return;
+            }
         }
         let uid = existing.as_ref().map(|existing| existing.uid.as_str());
         match self.calls.apply(*kind, &key, self.manager, &child.object, uid).await {
@@ -143,6 +174,11 @@ impl Actor {
         warn!(child = named(&child.identity), %error, "failed to apply a child");
         refuse(memory, child, intent_hash, error.cause(), error.answer());
     }
+}
+
+fn presence_of(owner: &Owner<'_>, found: Option<&ObjectMeta>) -> Acted {
+    let same = |found: &ObjectMeta| found.uid.as_deref() == Some(owner.uid) && found.deletion_timestamp.is_none();
+    if found.is_some_and(same) { Acted::ForOwner } else { Acted::OwnerIsGone }
 }
 
 fn refuse(memory: &mut Memory, child: &Child, intent_hash: String, cause: RefusalCause, message: String) {

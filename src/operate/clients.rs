@@ -2,8 +2,17 @@
 
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
+use tower::timeout::TimeoutLayer;
+
+/// The calls of the driver have deadlines of their own, which are shorter and say more; this one is for what has none.
+const CALL_SILENCE: Duration = Duration::from_secs(20);
+/// A list or a watch whose answer has not begun by now goes to a connection that leads nowhere. Nothing else would end it.
+const WATCH_BEGINS_WITHIN: Duration = Duration::from_secs(30);
+/// Longer than the 200 s after which the API server ends a watch, and the 5 s that kube-rs waits beyond them.
+const WATCH_SILENCE: Duration = Duration::from_secs(210);
 
 /// A client that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +34,10 @@ pub enum ClientError {
 /// The clients of one process.
 #[derive(Clone)]
 pub struct Clients {
-    /// For calls with an answer: 15 s without a byte end them, and nothing is repeated behind our back.
+    /// For calls with an answer: 20 s without a byte end them, where no shorter deadline does, and nothing is repeated behind
+    /// our back.
     pub calls: Client,
-    /// For watches, whose answers take as long as they take.
+    /// For lists and watches: each has 30 s to begin, and ends when it is silent for longer than a watch may last.
     pub watches: Client,
     /// For the lease.
     pub lease: Client,
@@ -46,18 +56,19 @@ impl Clients {
                 .map_err(|source| ClientError::Find { source: Box::new(source) })?,
             None => Config::infer().await.map_err(|source| ClientError::Find { source: Box::new(source) })?,
         };
-        let client = |read_timeout: Option<Duration>| {
+        let builder = |silence: Duration| {
             let mut config = config.clone();
-            config.read_timeout = read_timeout;
+            config.read_timeout = Some(silence);
+            // The silence is counted from the request, not from the end of the one before on the same connection.
+            config.reset_reader_on_write = true;
             config.connect_timeout = Some(Duration::from_secs(5));
             config.default_retry = false;
-            Client::try_from(config).map_err(|source| ClientError::Build { source: Box::new(source) })
+            ClientBuilder::try_from(config).map_err(|source| ClientError::Build { source: Box::new(source) })
         };
-        let deadline = Some(Duration::from_secs(15));
         Ok(Self {
-            calls: client(deadline)?,
-            watches: client(None)?,
-            lease: client(deadline)?,
+            calls: builder(CALL_SILENCE)?.build(),
+            watches: builder(WATCH_SILENCE)?.with_layer(&TimeoutLayer::new(WATCH_BEGINS_WITHIN)).build(),
+            lease: builder(CALL_SILENCE)?.build(),
             namespace: config.default_namespace.clone(),
             server_host: config.cluster_url.host().unwrap_or_default().to_owned(),
         })

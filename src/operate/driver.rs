@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::act::{Actor, Owner};
+use super::act::{Acted, Actor, Owner};
 use super::cache::Cache;
 use super::calls::Calls;
 use super::control::{Control, DecideError};
@@ -36,8 +36,8 @@ use super::queue::Queue;
 
 /// Longest time of one pass. Each call in it has a deadline of its own, well below.
 const PASS_DEADLINE: Duration = Duration::from_secs(60);
-/// Time until an object whose reconcile ended in a panic is tried again.
-const AFTER_PANIC: Duration = Duration::from_secs(300);
+/// Time until an object whose reconcile ended in a panic, or in another defect of this program, is tried again.
+const AFTER_DEFECT: Duration = Duration::from_secs(300);
 /// Time until a pass that found the caches behind this process's own writes looks again; the watch usually wakes it before.
 const AFTER_STALE: Duration = Duration::from_secs(1);
 /// Least time until a refused child is tried again.
@@ -125,6 +125,11 @@ impl<C: Control> Driver<C> {
         }
         let uid = stored.meta.uid.clone().unwrap_or_default();
         let mut memory = self.take_memory(key, &uid);
+        if let Some(left) = memory.held(stored.meta.generation) {
+            self.put_memory(key, uid, memory);
+            self.queue.add_after(key.clone(), left);
+            return;
+        }
         let pass = AssertUnwindSafe(self.reconcile(key, &stored, &mut memory)).catch_unwind();
         let (outcome, next) = match tokio::time::timeout(PASS_DEADLINE, pass).await {
             Ok(Ok(Outcome::Done(next))) => {
@@ -145,11 +150,13 @@ impl<C: Control> Driver<C> {
             }
             Ok(Ok(Outcome::Defect(message))) => {
                 error!(%key, message, "a defect of this program");
-                (self.stall(key, &stored, &mut memory, &message).await, Some(AFTER_PANIC))
+                memory.hold(stored.meta.generation, AFTER_DEFECT);
+                (self.stall(key, &stored, &mut memory, &message).await, Some(AFTER_DEFECT))
             }
             Ok(Err(_)) => {
                 self.metrics.panicked(C::KIND.kind);
                 error!(%key, "the reconcile ended in a panic");
+                memory.hold(stored.meta.generation, AFTER_DEFECT);
                 (
                     self.stall(
                         key,
@@ -158,7 +165,7 @@ impl<C: Control> Driver<C> {
                         "the reconcile of this object ended in a defect of the operator; its log has more",
                     )
                     .await,
-                    Some(AFTER_PANIC),
+                    Some(AFTER_DEFECT),
                 )
             }
             Err(_) => {
@@ -201,8 +208,11 @@ impl<C: Control> Driver<C> {
         }
         if let Children::Exactly(children) = &decision.children {
             let before = memory.refusals();
-            let owner = Owner { key, uid: stored.meta.uid.as_deref().unwrap_or_default() };
-            self.actor.act(&owner, children, memory).await;
+            let owner = Owner { kind: C::KIND, key, uid: stored.meta.uid.as_deref().unwrap_or_default() };
+            if self.actor.act(&owner, children, memory).await == Acted::OwnerIsGone {
+                // Its watch will tell. There is nobody whose status could be written.
+                return Outcome::Done(None);
+            }
             if memory.refusals() != before {
                 decision = match self.decide(key, object.clone(), memory).await {
                     Ok(decision) => decision,
@@ -344,3 +354,7 @@ impl<C: Control> Driver<C> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

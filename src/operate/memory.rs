@@ -11,8 +11,8 @@ const AWAIT_WRITE: Duration = Duration::from_secs(5);
 
 /// First delay of the back-off after a failure; it doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
-/// Longest delay of the back-off.
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// Longest delay of the back-off, and so the longest time until work resumes after an outage.
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// What is remembered of one object.
 #[derive(Debug, Default)]
@@ -25,6 +25,15 @@ pub struct Memory {
     awaited: Vec<Awaited>,
     /// Passes in a row that failed in a way that may pass.
     failures: u32,
+    /// Set after a pass that ended in a defect.
+    held: Option<Held>,
+}
+
+/// A generation of the object that is left alone for a while.
+#[derive(Debug)]
+struct Held {
+    generation: Option<i64>,
+    until: Instant,
 }
 
 /// A child as it was last applied.
@@ -76,7 +85,7 @@ impl Memory {
     pub fn refuse(&mut self, refusal: Refusal, jitter: f64) {
         let delay = match refusal.cause {
             RefusalCause::Invalid | RefusalCause::Immutable => Duration::from_secs(300),
-            RefusalCause::NameInUse => BACK_OFF_MAX,
+            RefusalCause::NameInUse => Duration::from_secs(60),
             RefusalCause::Forbidden | RefusalCause::QuotaExceeded => Duration::from_secs(20),
             RefusalCause::Transient => self.back_off(jitter),
         };
@@ -88,6 +97,17 @@ impl Memory {
         let delay = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(BACK_OFF_MAX);
         self.failures = self.failures.saturating_add(1);
         delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// Leaves this generation of the object alone for a while, whoever wakes it: the same facts would meet the same defect.
+    pub fn hold(&mut self, generation: Option<i64>, time: Duration) {
+        self.held = Some(Held { generation, until: Instant::now() + time });
+    }
+
+    /// How long this generation is still to be left alone. Another one is tried at once.
+    pub fn held(&self, generation: Option<i64>) -> Option<Duration> {
+        let held = self.held.as_ref().filter(|held| held.generation == generation)?;
+        Some(held.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     /// A pass succeeded: the next failure waits for the shortest time again.
@@ -107,10 +127,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_back_off_doubles_up_to_a_minute_and_starts_anew_after_success() {
+    async fn the_back_off_doubles_up_to_half_a_minute_and_starts_anew_after_success() {
         let mut memory = Memory::default();
         let delays: Vec<_> = (0..9).map(|_| memory.back_off(1.0).as_millis()).collect();
-        assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
         memory.succeeded();
         assert_eq!(memory.back_off(0.0).as_millis(), 250);
     }
@@ -124,5 +144,17 @@ mod tests {
         memory.wrote("Service", Some(9));
         tokio::time::advance(AWAIT_WRITE).await;
         assert!(memory.has_seen_own_writes(|_, _| false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_generation_is_left_alone_for_its_time_and_another_one_is_not() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.held(Some(1)), None);
+        memory.hold(Some(1), Duration::from_secs(300));
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(memory.held(Some(1)), Some(Duration::from_secs(200)));
+        assert_eq!(memory.held(Some(2)), None);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        assert_eq!(memory.held(Some(1)), None);
     }
 }

@@ -23,4 +23,6 @@ pub mod queue;
 pub mod served_schema;
 pub mod shutdown;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod watch;

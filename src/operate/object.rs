@@ -26,7 +26,9 @@ impl<T: DeserializeOwned> Stored<T> {
         let meta = object.metadata.clone();
         let status = object.data.get("status").cloned().unwrap_or_default();
         let value = serde_json::to_value(object).map_err(|error| error.to_string());
-        let decoded = value.and_then(|value| serde_json::from_value(value).map(Arc::new).map_err(|error| error.to_string()));
+        // The path of the field that does not fit comes before what is wrong with it.
+        let decode = |value| serde_path_to_error::deserialize(value).map(Arc::new).map_err(|error| error.to_string());
+        let decoded = value.and_then(decode);
         Self { meta, status, object: decoded }
     }
 }

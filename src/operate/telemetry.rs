@@ -26,8 +26,8 @@ impl LogFormat {
     }
 }
 
-/// The filter when nothing else is asked for.
-pub const DEFAULT_FILTER: &str = "info";
+/// The filter when nothing else is asked for. What the client says of a failed call, its caller says as well.
+pub const DEFAULT_FILTER: &str = "info,kube_client=off";
 
 /// Logs that cannot be set up.
 #[derive(Debug, thiserror::Error)]

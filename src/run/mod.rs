@@ -104,6 +104,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, wake).await);
     let synced = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
     tokio::spawn(pass_on(woken, driver.queue.clone()));
+    tokio::spawn(wake_all(lacks.subscribe(), driver.clone()));
     let schema_gate = readiness.gate("served schema");
     let compare =
         served_schema::compare(clients.calls.clone(), Backends::KIND.kind, lacks, schema_gate, metrics.clone(), working.clone());
@@ -226,6 +227,13 @@ async fn rules(destinations: &Destinations, server_host: &str) -> Rules {
 async fn pass_on(mut woken: mpsc::UnboundedReceiver<BackendRef>, queue: Arc<Queue>) {
     while let Some(backend) = woken.recv().await {
         queue.add(crate::operate::key::ObjectKey::new(backend.namespace.unwrap_or_default(), backend.name));
+    }
+}
+
+/// Wakes every backend when the served schema turns out to know more or less than before: the status of each tells of it.
+async fn wake_all(mut lacks: watch::Receiver<Arc<Vec<String>>>, driver: Arc<Driver<Backends>>) {
+    while lacks.changed().await.is_ok() {
+        driver.objects.keys().into_iter().for_each(|backend| driver.queue.add(backend));
     }
 }
 

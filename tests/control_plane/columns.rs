@@ -19,9 +19,8 @@ fn row(table: &str) -> Vec<(String, String)> {
     let header = lines.next().unwrap();
     let line = lines.next().unwrap_or_else(|| panic!("no row in {table}"));
     // Columns start where their heading does.
-    let starts: Vec<usize> = (0..header.len())
-        .filter(|&at| !header[at..].starts_with(' ') && (at == 0 || header[..at].ends_with(' ')))
-        .collect();
+    let starts: Vec<usize> =
+        (0..header.len()).filter(|&at| !header[at..].starts_with(' ') && (at == 0 || header[..at].ends_with(' '))).collect();
     let ends = starts.iter().skip(1).copied().map(Some).chain([None]);
     let cut = |line: &str, start: usize, end: Option<usize>| -> String {
         let end = end.unwrap_or(line.len()).min(line.len());
@@ -121,9 +120,11 @@ async fn scale_is_read_and_written_by_kubectl_and_by_an_autoscaler() {
     });
     let (code, said) = team.kubectl_with_input(&["apply", "-f", "-"], &autoscaler.to_string());
     assert_eq!(code, 0, "{said}");
-    let scaled = team.until("small", "three replicas", |backend| backend.pointer("/status/summary/replicas") == Some(&json!("3/3"))).await;
+    let scaled =
+        team.until("small", "three replicas", |backend| backend.pointer("/status/summary/replicas") == Some(&json!("3/3"))).await;
     assert_eq!(scaled["spec"]["replicas"], 3);
-    let autoscalers = team.api(&crate::harness::resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"));
+    let autoscalers =
+        team.api(&crate::harness::resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"));
     let read = team
         .until_in(&autoscalers, "small", "a verdict on its metrics", |autoscaler| condition(autoscaler, "ScalingActive").is_some())
         .await;

@@ -96,11 +96,14 @@ impl Reference {
                 break;
             }
             let reference = self.clone();
-            running.push((plan.clone(), tokio::spawn(async move {
-                let _place = place;
-                let end = run(Some(&plan)).await;
-                (end.befell, reference.compare(&end))
-            })));
+            running.push((
+                plan.clone(),
+                tokio::spawn(async move {
+                    let _place = place;
+                    let end = run(Some(&plan)).await;
+                    (end.befell, reference.compare(&end))
+                }),
+            ));
         }
         let (begun, mut befell, mut failures) = (running.len(), 0, Vec::new());
         for (plan, ended) in running {
@@ -121,8 +124,11 @@ impl Reference {
 
     fn compare(&self, end: &End) -> Vec<String> {
         let found = differences(&self.end.objects, &end.objects);
-        let mut found: Vec<String> =
-            found.into_iter().filter(|(path, _)| !self.differing.contains(path)).map(|(path, how)| format!("{path}: {how}")).collect();
+        let mut found: Vec<String> = found
+            .into_iter()
+            .filter(|(path, _)| !self.differing.contains(path))
+            .map(|(path, how)| format!("{path}: {how}"))
+            .collect();
         if end.counts != self.end.counts {
             found.push(format!("made and removed {:?} instead of {:?}", end.counts, self.end.counts));
         }

@@ -28,7 +28,9 @@ async fn with_ready_backend(test: &str) -> Faulty {
 async fn until_replicas(faulty: &Faulty, name: &str, replicas: u32) {
     let child = format!("{name}-backend");
     faulty
-        .until_in(&faulty.deployments(), &child, &format!("{replicas} replicas"), |deployment| deployment["spec"]["replicas"] == replicas)
+        .until_in(&faulty.deployments(), &child, &format!("{replicas} replicas"), |deployment| {
+            deployment["spec"]["replicas"] == replicas
+        })
         .await;
 }
 
@@ -41,7 +43,8 @@ async fn an_api_server_that_falls_silent_costs_each_call_its_deadline_and_the_op
     faulty.apply("one", backend(2)).await;
     let told = faulty.until("one", "a status that tells of the Deployment", |one| {
         condition(one, "Ready").is_some_and(|ready| ready["message"].as_str().unwrap_or_default().contains("no answer"))
-            || condition(one, "Reconciling").is_some_and(|reconciling| reconciling["message"].as_str().unwrap_or_default().contains("no answer"))
+            || condition(one, "Reconciling")
+                .is_some_and(|reconciling| reconciling["message"].as_str().unwrap_or_default().contains("no answer"))
     });
     told.await;
     assert!(started.elapsed() < CALL_DEADLINE + Duration::from_secs(4), "{:?}\n{}", started.elapsed(), faulty.told());
@@ -142,7 +145,8 @@ async fn a_storm_of_conflicts_ends_in_the_right_status_without_a_hot_loop() {
     let refused = statuses.iter().filter(|write| write.fault.is_some()).count();
     assert_eq!(u64::try_from(refused).unwrap(), conflicts);
     for (index, first) in statuses.iter().enumerate() {
-        let within = statuses[index..].iter().take_while(|write| write.at.duration_since(first.at) < Duration::from_secs(1)).count();
+        let within =
+            statuses[index..].iter().take_while(|write| write.at.duration_since(first.at) < Duration::from_secs(1)).count();
         assert!(within <= 10, "{within} writes within a second\n{}", faulty.told());
     }
     // A conflict is no reason to do anything else again.

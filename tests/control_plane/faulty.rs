@@ -44,7 +44,7 @@ impl Faulty {
             move || {
                 let mut running = running.lock().unwrap();
                 running.as_mut().unwrap().kill();
-                *running = Some(team.start(ALONE, &[("KUBECONFIG", kubeconfig.to_str().unwrap())]));
+                *running = Some(team.start_as(&kubeconfig, ALONE, &[]));
             }
         });
         Self { team, proxy, running }
@@ -57,7 +57,7 @@ impl Faulty {
 
     /// Starts an operator with this configuration, and does not wait.
     pub fn start_with(&self, configuration: &str) -> Operator {
-        self.team.start(configuration, &[("KUBECONFIG", self.proxy.kubeconfig().to_str().unwrap())])
+        self.team.start_as(self.proxy.kubeconfig(), configuration, &[])
     }
 
     /// What the operator that runs now says of itself; none while it is not ready. Fails if it has ended by itself.
@@ -142,12 +142,14 @@ impl Drop for Faulty {
 
 fn is_settled(backend: &Value) -> bool {
     let generation = &backend["metadata"]["generation"];
-    let ready = condition(backend, "Ready").is_some_and(|ready| ready["status"] == "True" && ready["observedGeneration"] == *generation);
+    let ready =
+        condition(backend, "Ready").is_some_and(|ready| ready["status"] == "True" && ready["observedGeneration"] == *generation);
     ready && condition(backend, "Reconciling").is_none_or(|reconciling| reconciling["status"] != "True")
 }
 
 async fn page(port: u16, path: &str) -> Option<String> {
     quartermaster::sources::connect::install_cryptography();
-    let answer = reqwest::Client::new().get(format!("http://127.0.0.1:{port}/{path}")).timeout(Duration::from_secs(5)).send().await.ok()?;
+    let answer =
+        reqwest::Client::new().get(format!("http://127.0.0.1:{port}/{path}")).timeout(Duration::from_secs(5)).send().await.ok()?;
     answer.text().await.ok()
 }

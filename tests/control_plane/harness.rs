@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -14,10 +14,15 @@ use quartermaster_dev::{Connection, account};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+pub use crate::operator::Operator;
+
 /// Longest time that a condition is waited for. Ten times what the slowest of them takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The definitions as they are released.
+/// The account of a namespace's operators.
+const ACCOUNT: &str = "quartermaster";
+
+/// The definition of this version.
 pub const DEFINITION: &str = include_str!("../../crds/quartermaster.dev_inferencebackends.yaml");
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
@@ -38,24 +43,30 @@ impl Team {
         Self::within(connection, name).await
     }
 
-    /// The same in a control plane where the definitions are installed already.
+    /// The same on another control plane, whose definitions are the test's own business.
     pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
-        let rules = rules(&namespace);
-        // The account lives beside the objects, where a Role for its lease is as good as anywhere.
-        let kubeconfig = account::kubeconfig_of_service_account(&connection, &namespace, "quartermaster", &rules).await.unwrap();
-        Self { namespace, connection, client, kubeconfig }
+        let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new() };
+        team.kubeconfig = team.account(ACCOUNT).await;
+        team
     }
 
-    /// Grants the operator's account what deploy/rbac.yaml grants.
-    pub async fn grant(&self) {
-        account::apply(&self.connection, &rules(&self.namespace)).await.unwrap();
+    /// Makes an account with the rules of deploy/rbac.yaml; returns its kubeconfig. It lives beside the objects, where a Role
+    /// for its lease is as good as anywhere.
+    pub async fn account(&self, name: &str) -> PathBuf {
+        let rules = rules(&self.namespace, name);
+        account::kubeconfig_of_service_account(&self.connection, &self.namespace, name, &rules).await.unwrap()
     }
 
     /// The user as whom the operators of this namespace call.
     pub fn user(&self) -> String {
-        format!("system:serviceaccount:{}:quartermaster", self.namespace)
+        self.user_of(ACCOUNT)
+    }
+
+    /// The user of another account of this namespace.
+    pub fn user_of(&self, account: &str) -> String {
+        format!("system:serviceaccount:{}:{account}", self.namespace)
     }
 
     /// Starts an operator for this namespace and waits until it is ready.
@@ -72,6 +83,11 @@ impl Team {
 
     /// Starts an operator and does not wait.
     pub fn start(&self, configuration: &str, environment: &[(&str, &str)]) -> Operator {
+        self.start_as(&self.kubeconfig, configuration, environment)
+    }
+
+    /// The same under another account. RUST_LOG in the environment chooses another filter of the log.
+    pub fn start_as(&self, kubeconfig: &Path, configuration: &str, environment: &[(&str, &str)]) -> Operator {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let stem = self.connection.directory().join(format!("operator-{}-{port}", self.namespace));
         let (file, log) = (stem.with_extension("yaml"), stem.with_extension("log"));
@@ -82,10 +98,11 @@ impl Team {
         std::fs::write(&file, text).unwrap();
         let output = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
-            .args(["run", "--log-format=text", "--log-filter=info,quartermaster=debug", "--namespace", &self.namespace])
+            .args(["run", "--log-format=text", "--namespace", &self.namespace])
             .arg("--configuration")
             .arg(&file)
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
+            .env("RUST_LOG", "info,quartermaster=debug")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -95,8 +112,8 @@ impl Team {
         Operator { child, port, log }
     }
 
-    /// The kubeconfig of the operator's account.
-    pub fn operator_kubeconfig(&self) -> &std::path::Path {
+    /// The kubeconfig of the operators' account.
+    pub fn operator_kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
@@ -200,20 +217,30 @@ impl Team {
 
     /// All that the audit log says of this namespace's operators: watches that still run have only begun.
     pub fn audited(&self) -> Vec<Value> {
+        self.audited_as(&self.user())
+    }
+
+    /// The same of one user.
+    pub fn audited_as(&self, user: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(self.connection.audit_log()).unwrap_or_default();
-        let user = self.user();
         log.lines()
-            .filter(|line| line.contains(&user))
+            .filter(|line| line.contains(user))
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|entry| entry["user"]["username"] == user.as_str())
+            .filter(|entry| entry["user"]["username"] == user)
             .collect()
     }
 
     /// Waits until the operators ask nothing but for the lease for that long; returns how much they have asked.
     pub async fn until_quiet(&self, window: Duration) -> usize {
+        self.until_quiet_but(window, |_| false).await
+    }
+
+    /// The same, with more requests that do not count.
+    pub async fn until_quiet_but(&self, window: Duration, ignored: impl Fn(&Value) -> bool) -> usize {
         let asked = || {
             let requests = self.requests();
-            requests.iter().filter(|entry| entry["objectRef"]["resource"] != "leases" && entry["verb"] != "watch").count()
+            let counts = |entry: &&Value| entry["objectRef"]["resource"] != "leases" && entry["verb"] != "watch" && !ignored(entry);
+            requests.iter().filter(counts).count()
         };
         let started = Instant::now();
         let (mut count, mut since) = (asked(), Instant::now());
@@ -234,16 +261,20 @@ impl Team {
 
     /// The writes among [`Team::requests`], without the lease and events: `patch deployments/name`.
     pub fn writes(&self) -> Vec<String> {
-        let is_write = |entry: &&Value| ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb);
-        let about = |entry: &Value| {
-            let part = |name: &str| entry["objectRef"][name].as_str().unwrap_or_default().to_owned();
-            let subresource = if part("subresource").is_empty() { String::new() } else { format!("/{}", part("subresource")) };
-            format!("{} {}{subresource} {}", entry["verb"].as_str().unwrap_or_default(), part("resource"), part("name"))
-        };
-        let requests = self.requests();
-        let writes = requests.iter().filter(is_write).map(about);
-        writes.filter(|write| !write.contains(" leases ") && !write.contains(" events ")).collect()
+        writes_among(&self.requests())
     }
+}
+
+/// The writes among requests, without the lease and events.
+pub fn writes_among(requests: &[Value]) -> Vec<String> {
+    let is_write = |entry: &&Value| ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb);
+    let about = |entry: &Value| {
+        let part = |name: &str| entry["objectRef"][name].as_str().unwrap_or_default().to_owned();
+        let subresource = if part("subresource").is_empty() { String::new() } else { format!("/{}", part("subresource")) };
+        format!("{} {}{subresource} {}", entry["verb"].as_str().unwrap_or_default(), part("resource"), part("name"))
+    };
+    let writes = requests.iter().filter(is_write).map(about);
+    writes.filter(|write| !write.contains(" leases ") && !write.contains(" events ")).collect()
 }
 
 /// A condition of an object.
@@ -257,77 +288,7 @@ pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiReso
     ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
 }
 
-/// A running operator. It ends with its owner.
-pub struct Operator {
-    pub child: Child,
-    pub port: u16,
-    log: PathBuf,
-}
-
-impl Operator {
-    /// What `/readyz` says: whether it is ready, and what it waits for.
-    pub async fn readiness(&self) -> Option<Value> {
-        self.get("readyz").await.and_then(|text| serde_json::from_str(&text).ok())
-    }
-
-    /// A page of the admin server.
-    pub async fn get(&self, path: &str) -> Option<String> {
-        quartermaster::sources::connect::install_cryptography();
-        let answer = reqwest::get(format!("http://127.0.0.1:{}/{path}", self.port)).await.ok()?;
-        answer.text().await.ok()
-    }
-
-    /// Waits until it is ready and leads.
-    pub async fn ready(&self) {
-        self.synced().await;
-        let started = Instant::now();
-        while !self.leads().await {
-            assert!(started.elapsed() < DEADLINE, "the operator never leads:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Waits until its watches are complete, whether it leads or not.
-    pub async fn synced(&self) {
-        let started = Instant::now();
-        while !self.readiness().await.is_some_and(|readiness| readiness["ready"] == true) {
-            assert!(started.elapsed() < DEADLINE, "the operator never got ready:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    /// Whether it leads.
-    pub async fn leads(&self) -> bool {
-        self.get("metrics").await.is_some_and(|metrics| metrics.lines().any(|line| line == "quartermaster_leader 1"))
-    }
-
-    /// Its log so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Ends it without warning.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Asks it to end, and waits until it has.
-    pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Installs the definitions and waits until they are served.
+/// Installs a definition and waits until it is served.
 pub async fn install(connection: &Connection, definition: &str) {
     account::apply(connection, definition).await.unwrap();
     let client = connection.client().await.unwrap();
@@ -340,18 +301,28 @@ pub async fn install(connection: &Connection, definition: &str) {
     }
 }
 
-/// deploy/rbac.yaml, bound to the account of this namespace.
-fn rules(namespace: &str) -> String {
+/// deploy/rbac.yaml, bound to an account of this namespace. The ClusterRoles are the namespace's own, so that a test may take
+/// a right away.
+fn rules(namespace: &str, account: &str) -> String {
     let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
+    let own = |name: &Value| format!("{}-{namespace}", name.as_str().unwrap());
     let rename = |mut document: Value| {
+        let kind = document["kind"].as_str().unwrap().to_owned();
         if document.pointer("/metadata/namespace").is_some() {
             document["metadata"]["namespace"] = json!(namespace);
         }
-        if document["kind"] == "ClusterRoleBinding" {
-            document["metadata"]["name"] = json!(format!("{}-{namespace}", document["metadata"]["name"].as_str().unwrap()));
+        if kind == "ClusterRole" {
+            document["metadata"]["name"] = json!(own(&document["metadata"]["name"]));
+        }
+        if document.pointer("/roleRef/kind").is_some_and(|kind| kind == "ClusterRole") {
+            document["roleRef"]["name"] = json!(own(&document["roleRef"]["name"]));
+        }
+        if kind.ends_with("Binding") {
+            document["metadata"]["name"] = json!(format!("{}-{account}", own(&document["metadata"]["name"])));
         }
         for subject in document.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
             subject["namespace"] = json!(namespace);
+            subject["name"] = json!(account);
         }
         serde_saphyr::to_string(&document).unwrap()
     };

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::harness::{DEFINITION, Team};
 
 const EXAMPLES: [(&str, &str); 4] = [
-    ("hosted-provider", include_str!("../../examples/hosted-provider.yaml")),
-    ("llama-70b", include_str!("../../examples/llama-70b.yaml")),
-    ("mixture-of-experts", include_str!("../../examples/mixture-of-experts.yaml")),
-    ("small-model", include_str!("../../examples/small-model.yaml")),
+    ("hosted-provider", include_str!("../../examples/backends/hosted-provider.yaml")),
+    ("llama-70b", include_str!("../../examples/backends/llama-70b.yaml")),
+    ("mixture-of-experts", include_str!("../../examples/backends/mixture-of-experts.yaml")),
+    ("small-model", include_str!("../../examples/backends/small-model.yaml")),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

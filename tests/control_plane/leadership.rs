@@ -1,10 +1,13 @@
-//! Two operators, one leader.
+//! Two operators of one lease: one leads, the other waits with warm caches, and never do both write.
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Operator, Team};
+use crate::harness::{Operator, Team, writes_among};
+
+/// An account of its own for one of the two, so that the audit log tells them apart.
+const OTHER: &str = "other";
 
 async fn until_leads(operator: &Operator) -> Duration {
     let started = Instant::now();
@@ -16,64 +19,94 @@ async fn until_leads(operator: &Operator) -> Duration {
     started.elapsed()
 }
 
-fn holder(team: &Team) -> String {
-    team.kubectl(&["get", "lease", "quartermaster", "-o", "jsonpath={.spec.holderIdentity}/{.spec.leaseTransitions}"])
+fn spec() -> Value {
+    json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
+}
+
+fn lease(team: &Team) -> Value {
+    serde_json::from_str(&team.kubectl(&["get", "lease", "quartermaster", "-o", "json"])).unwrap()
+}
+
+/// The times at which the API server received writes, the lease's among them.
+fn times_of_writes(team: &Team, user: &str) -> Vec<String> {
+    let is_write = |entry: &Value| ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb);
+    let audited = team.audited_as(user).into_iter().filter(is_write);
+    audited.map(|entry| entry["requestReceivedTimestamp"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_leader_is_replaced_and_an_orderly_one_at_once() {
-    let team = Team::new("takeover").await;
+async fn a_killed_leader_is_replaced_by_a_standby_that_has_written_nothing_and_reads_nothing_again() {
+    let team = Team::new("killed").await;
     let mut first = team.operator().await;
-    let mut second = team.start("", &[]);
+    let second = team.start_as(&team.account(OTHER).await, "", &[]);
     second.synced().await;
+    team.apply("before", spec()).await;
+    team.until_ready("before", "True", "ScaledToZero").await;
     assert!(first.leads().await && !second.leads().await);
-    let before = holder(&team);
+    assert_eq!(times_of_writes(&team, &team.user_of(OTHER)), Vec::<String>::new());
+    let begun = |team: &Team| {
+        let audited = team.audited_as(&team.user_of(OTHER));
+        audited.iter().filter(|entry| entry["stage"] == "ResponseStarted").count()
+    };
+    let watches = begun(&team);
+    assert!(watches >= 8, "it watches all that the leader watches: {watches}");
 
     first.kill();
-    let took = until_leads(&second).await;
-    println!("took over after a kill in {took:?}");
-    assert_ne!(holder(&team), before);
-    team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })).await;
-    team.until_ready("model", "True", "ScaledToZero").await;
-
-    let third = team.start("", &[]);
-    third.synced().await;
-    assert!(!third.leads().await);
-    let before = team.writes().len();
-    let status = second.terminate();
-    assert!(status.success(), "{status}: {}", second.log());
-    let took = until_leads(&third).await;
-    println!("took over after an orderly exit in {took:?}");
-    assert!(second.log().contains("gave the lease back"));
-    // Applying again what is there is how a new leader makes sure; the status says the same, and is not written.
-    team.until_quiet(Duration::from_secs(2)).await;
-    assert!(team.writes().split_off(before).iter().all(|write| !write.contains("inferencebackends/status")));
+    println!("took over after a kill in {:?}", until_leads(&second).await);
+    assert_eq!(lease(&team)["spec"]["leaseTransitions"], 1);
+    team.apply("after", spec()).await;
+    team.until_ready("after", "True", "ScaledToZero").await;
+    assert_eq!(begun(&team), watches, "its caches were warm");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_more_and_ends() {
-    let team = Team::new("suspended").await;
-    let mut first = team.operator().await;
-    let second = team.start("", &[]);
+async fn an_orderly_exit_gives_the_lease_back_and_its_successor_changes_nothing() {
+    let team = Team::new("orderly").await;
+    // Nobody can wait for this lease to expire: who takes over was given it.
+    let long = "leaderElection: {leaseDuration: 1h, renewDeadline: 30m, retryPeriod: 2s}";
+    let mut first = team.operator_with(long, &[]).await;
+    let second = team.start_as(&team.account(OTHER).await, long, &[]);
     second.synced().await;
-    let pid = first.child.id().to_string();
-    let signal = |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
-    signal("-STOP");
-    until_leads(&second).await;
-    team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })).await;
+    team.apply("model", spec()).await;
     team.until_ready("model", "True", "ScaledToZero").await;
     team.until_quiet(Duration::from_secs(2)).await;
-    let writes = team.writes().len();
-    signal("-CONT");
-    let started = Instant::now();
-    let status = loop {
-        if let Some(status) = first.child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(started.elapsed() < Duration::from_secs(200), "it lives on:\n{}", first.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert!(!status.success());
-    assert_eq!(team.writes().len(), writes, "{:?}", team.writes().split_off(writes));
+    let generation = |deployment: &Value| deployment["metadata"]["generation"].clone();
+    let before = team.until_in(&team.deployments(), "model-backend", "exist", Value::is_object).await;
+    assert!(!second.leads().await);
+
+    let status = first.terminate();
+    assert_eq!(status.code(), Some(0), "{}", first.log());
+    println!("took over after an orderly exit in {:?}", until_leads(&second).await);
+    assert!(times_of_writes(&team, &team.user()).last() < times_of_writes(&team, &team.user_of(OTHER)).first());
+
+    team.apply("marker", spec()).await;
+    team.until_ready("marker", "True", "ScaledToZero").await;
+    let writes = writes_among(&team.audited_as(&team.user_of(OTHER)));
+    // It applies once what it has not applied itself, which changes nothing; the status says the same and is not written.
+    assert!(!writes.iter().any(|write| write == "patch inferencebackends/status model"), "{writes:?}");
+    let after = team.until_in(&team.deployments(), "model-backend", "exist", Value::is_object).await;
+    assert_eq!(generation(&before), generation(&after));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_after_its_successor_and_fails() {
+    let team = Team::new("suspended").await;
+    let mut first = team.operator().await;
+    let second = team.start_as(&team.account(OTHER).await, "", &[]);
+    second.synced().await;
+    first.signal("STOP");
+    until_leads(&second).await;
+    // The suspended one will find this change in its watches, and would act on it.
+    team.apply("model", spec()).await;
+    team.until_ready("model", "True", "ScaledToZero").await;
+    first.signal("CONT");
+    let status = first.ended().await;
+    assert_eq!(status.code(), Some(1), "{}", first.log());
+    assert!(first.log().contains("the lease"), "{}", first.log());
+
+    team.apply("marker", spec()).await;
+    team.until_ready("marker", "True", "ScaledToZero").await;
+    let (old, new) = (times_of_writes(&team, &team.user()), times_of_writes(&team, &team.user_of(OTHER)));
+    assert!(!old.is_empty() && old.last() < new.first(), "{:?} is not before {:?}", old.last(), new.first());
     assert!(second.leads().await);
 }

@@ -4,13 +4,24 @@
 // A test says what is wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod faults;
 mod faulty;
 mod harness;
+mod operator;
 
+mod bad_input;
+mod columns;
+mod contract;
 mod crashes;
+mod faults;
+mod kubectl;
 mod leadership;
 mod memory;
 mod placement;
+mod probes;
+mod providers;
 mod quiet;
+mod rights;
 mod schema;
+mod schema_outdated;
+mod surroundings;
+mod undecodable;

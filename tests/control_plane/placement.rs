@@ -14,7 +14,10 @@ async fn one_line_becomes_pods_of_a_legal_size_on_nodes_that_have_the_right_acce
     team.kubectl(&["create", "secret", "generic", "hf", "--from-literal=token=hf_x"]);
     let ready = team.until_ready("llama-70b", "True", "Available").await;
     assert_eq!(ready["status"]["summary"]["gpus"], "4xH100-80GB TP4");
-    assert_eq!(condition(&ready, "Sized").unwrap()["status"], "True");
+    for type_ in ["Sized", "Available", "ModelLoaded"] {
+        let loaded = team.until("llama-70b", type_, |backend| condition(backend, type_).unwrap()["status"] == "True").await;
+        assert_eq!(condition(&loaded, "Ready").unwrap()["status"], "True");
+    }
     let node = team.kubectl(&["get", "pods", "-o", "jsonpath={.items[0].spec.nodeName}"]);
     assert!(node.starts_with("h100"), "{node}");
 }

@@ -78,7 +78,7 @@ fn spoilt(sound: &Value) -> Vec<Value> {
     };
     vec![
         spoil("an option that does not exist", "--tensor-parallel-sizes=2"),
-        spoil("options that exclude each other", "--api-server-count=0"),
+        spoil("an option without the one that it needs", "--enable-auto-tool-choice"),
         spoil("a size that the heads cannot be divided by", "--tensor-parallel-size=3"),
         spoil("a context beyond the model's", "--max-model-len=10000000"),
     ]

@@ -11,7 +11,7 @@ use super::references::{SecretKeyReference, ServiceReference};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.baseURL) && has(self.serviceRef))").message("external.baseURL and external.serviceRef exclude each other: keep one").field_path(".serviceRef"))]
-#[x_kube(validation = Rule::new("!(self.provider in ['AzureOpenAI', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)").message("external.baseURL is required for the providers AzureOpenAI, LMStudio and OpenAICompatible: they have no address of their own; an in-cluster server can be named by external.serviceRef").field_path(".baseURL"))]
+#[x_kube(validation = Rule::new("!(self.provider in ['AzureOpenAI', 'Bedrock', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)").message("external.baseURL is required for the providers AzureOpenAI, Bedrock, LMStudio and OpenAICompatible: they have no address of their own; an in-cluster server can be named by external.serviceRef").field_path(".baseURL"))]
 #[x_kube(validation = Rule::new("self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0").message("external.apiKeys is required for this provider: name a Secret's key in apiKeys[].secretKeyRef").field_path(".apiKeys"))]
 pub struct ExternalSpec {
     /// The provider, which decides the API that is spoken.
@@ -19,7 +19,7 @@ pub struct ExternalSpec {
     /// The model as the provider names it.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"))]
     pub model: String,
-    /// Address of the provider's API. Default: the provider's own. Required for AzureOpenAI, LMStudio and OpenAICompatible.
+    /// Address of the provider's API. Default: the provider's own. Required for AzureOpenAI, Bedrock, LMStudio and OpenAICompatible.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "baseURL")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^/?#\s]+(/[^\s?#]*)?$"))]
     #[x_kube(validation = Rule::new("!self.matches('^https?://[^/?#]*@')").message("external.baseURL must not carry credentials: put the key into a Secret and name it in external.apiKeys"))]

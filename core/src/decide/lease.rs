@@ -6,9 +6,10 @@
 //! that a write that comes late, or second, is refused. No clock of another machine is ever believed: the times in the
 //! record are written for people and never read.
 //!
-//! Two things are beyond any client of a Lease. Who deletes the Lease while somebody leads may get a second leader for at
-//! most one `retry_period` and one request, when a candidate starts at that moment. And a write that left this process
-//! before it was suspended may arrive after somebody else leads.
+//! Two things are beyond any client of a Lease. Who deletes the Lease while somebody leads may get a second leader until the
+//! first one next renews, when until then a candidate starts, has yet to see a Lease since it started or since an earlier
+//! deletion, or has its Create under way, which carries no precondition. And a write that left this process before it was
+//! suspended may arrive after somebody else leads.
 
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ pub struct Timing {
 
 /// The longest lease: longer ones leave a cluster without an operator for no gain.
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+
+/// The resolution of the times in a Lease.
+const RESOLUTION: Duration = Duration::from_micros(1);
 
 impl Timing {
     /// The times of the configuration.
@@ -109,7 +113,7 @@ impl Timing {
 pub struct Now {
     /// Since any moment that this process chose once; never goes back. All that is decided is decided by it.
     pub monotonic: Duration,
-    /// The clock on the wall. It is written into the record, for people, and decides nothing.
+    /// The clock on the wall. It is written into the record, for people, and decides nothing; it may jump or stand still.
     pub wall: Timestamp,
 }
 
@@ -190,7 +194,7 @@ pub struct Candidate {
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     lease: Box<Lease>,
-    /// Monotonic time when this record was first seen.
+    /// Monotonic time when this record, or that it is missing, was first seen.
     changed: Duration,
     /// The last read found no Lease at all.
     missing: bool,
@@ -242,8 +246,9 @@ impl Candidate {
                 self.after_look(leads.is_some(), now)
             }
             (Observation::Missing, leads) => {
-                if let Some(seen) = &mut self.seen {
+                if let Some(seen) = self.seen.as_mut().filter(|seen| !seen.missing) {
                     seen.missing = true;
+                    seen.changed = now.monotonic;
                 }
                 self.after_look(leads.is_some(), now)
             }
@@ -313,9 +318,10 @@ impl Candidate {
         let seen = self.seen.as_ref()?;
         match holder(&seen.lease) {
             // Nobody holds it, or this process does and the answer to its write was lost.
-            None => None,
-            Some(holder) if holder == self.identity => None,
-            Some(_) => {
+            None if !seen.missing => None,
+            Some(holder) if holder == self.identity && !seen.missing => None,
+            // A Lease that vanished may have been held, and renewed, by somebody else since it was last seen.
+            _ => {
                 // What the holder promised counts, since its configuration may differ from ours during an upgrade.
                 let promised = seen.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
                 let promised = promised.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
@@ -336,11 +342,14 @@ impl Candidate {
         let first = self.seen.is_none();
         let transitions = old.lease_transitions.unwrap_or_default().max(0);
         let seconds = self.timing.lease_duration.as_millis().div_ceil(1000);
+        // Others see that this process lives by the record's change, so that it has to change while the clock does not.
+        let renewed = old.renew_time.as_ref().filter(|_| keeps).and_then(|last| last.0.checked_add(RESOLUTION).ok());
+        let renewed = renewed.unwrap_or(now.wall).max(now.wall);
         let spec = LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(seconds).ok(),
             acquire_time: old.acquire_time.filter(|_| keeps).or(Some(MicroTime(now.wall))),
-            renew_time: Some(MicroTime(now.wall)),
+            renew_time: Some(MicroTime(renewed)),
             lease_transitions: Some(if keeps || first { transitions } else { transitions.saturating_add(1) }),
             ..old
         };
@@ -368,3 +377,7 @@ impl Candidate {
 fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;

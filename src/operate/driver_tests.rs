@@ -1,0 +1,160 @@
+//! What one bad object costs the others, and what is written when. Minutes pass at once: time is tokio's paused one.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use super::super::testing::World;
+use super::*;
+
+fn spec(replicas: u32) -> Value {
+    json!({ "vllm": { "model": "team/model" }, "replicas": replicas })
+}
+
+async fn seconds(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_and_a_hang_cost_only_the_objects_that_they_happen_to() {
+    let world = World::new();
+    world.put("panics", 1, spec(1));
+    world.put("hangs", 1, spec(1));
+    // More than there are workers.
+    let names: Vec<String> = (0..2 * WORKERS).map(|number| format!("fine-{number}")).collect();
+    for name in &names {
+        world.put(name, 1, spec(3));
+    }
+    seconds(1).await;
+    for name in &names {
+        assert_eq!(world.status(name)["replicas"], 3, "{name}");
+    }
+    assert_eq!(world.condition("panics", "Stalled"), Some(("True".into(), "InternalError".into())));
+    assert_eq!(world.condition("panics", "Ready"), Some(("False".into(), "InternalError".into())));
+    assert!(world.shows(r#"quartermaster_reconcile_panics_total{kind="InferenceBackend"} 1"#));
+    assert_eq!(world.status("hangs"), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_reconcile_panics_is_left_alone_for_five_minutes_unless_its_spec_changes() {
+    let world = World::new();
+    world.put("panics", 1, spec(1));
+    for _ in 0..29 {
+        seconds(10).await;
+        world.wake("panics");
+    }
+    assert_eq!(world.observed("panics").len(), 1, "neither its own status nor anything else wakes it");
+    seconds(15).await;
+    assert_eq!(world.observed("panics"), [Duration::ZERO, Duration::from_secs(300)]);
+    assert_eq!(world.asked("PATCH inferencebackends panics"), 1, "it says the same");
+    world.put("panics", 2, spec(2));
+    seconds(1).await;
+    assert_eq!(world.status("panics")["replicas"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_reconcile_hangs_is_stopped_after_a_minute_and_backs_off() {
+    let world = World::new();
+    world.put("hangs", 1, spec(1));
+    seconds(60 * 20).await;
+    let observed = world.observed("hangs");
+    let waits: Vec<_> = observed.windows(2).map(|pair| pair[1] - pair[0] - PASS_DEADLINE).collect();
+    for (wait, most) in waits.iter().zip([500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]) {
+        assert!((most / 2..=most + 5).contains(&wait.as_millis()), "{waits:?}");
+    }
+    assert!(waits.len() > 8, "{waits:?}");
+    assert!(
+        world.shows(&format!(r#"quartermaster_reconcile_timeouts_total{{kind="InferenceBackend"}} {}"#, waits.len() + 1)) || {
+            // The last pass may still run.
+            world.shows(&format!(r#"quartermaster_reconcile_timeouts_total{{kind="InferenceBackend"}} {}"#, waits.len()))
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_decoded_gets_a_condition_and_blocks_nobody() {
+    let world = World::new();
+    world.put("bad", 1, json!({ "vllm": { "model": 7 } }));
+    world.put("fine", 1, spec(1));
+    seconds(1).await;
+    assert_eq!(world.condition("bad", "Stalled"), Some(("True".into(), "InvalidObject".into())));
+    assert_eq!(world.status("bad")["observedGeneration"], 1);
+    assert_eq!(world.status("fine")["replicas"], 1);
+    assert!(world.shows(r#"quartermaster_invalid_objects{kind="InferenceBackend"} 1"#));
+    let before = world.asked("");
+    world.wake("bad");
+    seconds(600).await;
+    assert_eq!(world.asked(""), before, "it is said once");
+
+    world.put("bad", 2, spec(2));
+    seconds(1).await;
+    assert_eq!(world.status("bad")["replicas"], 2);
+    assert_eq!(world.condition("bad", "Stalled"), None);
+    assert!(world.shows(r#"quartermaster_invalid_objects{kind="InferenceBackend"} 0"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_is_written_and_told_of_only_when_it_differs() {
+    let world = World::new();
+    world.put("fine", 1, spec(1));
+    seconds(1).await;
+    assert_eq!((world.asked("PATCH inferencebackends fine"), world.asked("events")), (1, 1));
+    for _ in 0..5 {
+        world.wake("fine");
+        seconds(60).await;
+    }
+    assert_eq!(world.asked(""), 2);
+    world.put("fine", 2, spec(2));
+    seconds(1).await;
+    assert_eq!((world.asked("PATCH inferencebackends fine"), world.asked("events")), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_decided_before_the_own_writes_are_seen() {
+    let world = World::new();
+    world.server.silent.store(true, Ordering::Relaxed);
+    world.put("parent", 1, spec(1));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let written = |world: &World| (world.asked("PATCH services"), world.asked("PATCH inferencebackends"));
+    assert_eq!((world.observed("parent").len(), written(&world)), (1, (1, 1)));
+    for _ in 0..10 {
+        world.wake("parent");
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    assert_eq!((world.observed("parent").len(), written(&world)), (1, (1, 1)), "the caches are behind");
+    world.server.speak();
+    seconds(30).await;
+    assert!(world.observed("parent").len() > 1);
+    assert_eq!(written(&world), (1, 1), "what is seen is what was written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_stays_silent_holds_an_object_up_for_seconds_and_a_conflict_overwrites_nothing() {
+    let world = World::new();
+    world.server.silent.store(true, Ordering::Relaxed);
+    world.put("fine", 1, spec(1));
+    seconds(1).await;
+    world.wake("fine");
+    seconds(3).await;
+    assert_eq!(world.observed("fine").len(), 1);
+    seconds(4).await;
+    assert!(world.observed("fine").len() > 1, "it goes on with what it has");
+    assert_eq!(world.status("fine"), json!({ "replicas": 1 }));
+    let metrics = String::from_utf8(world.driver.metrics.text().unwrap()).unwrap();
+    assert!(metrics.contains(r#"quartermaster_reconciles_total{kind="InferenceBackend",outcome="conflict"}"#), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_child_is_told_of_in_the_same_pass_and_tried_again_by_itself() {
+    let world = World::new();
+    world.server.forbids.store(true, Ordering::Relaxed);
+    world.put("parent", 1, spec(1));
+    seconds(1).await;
+    let said = world.status("parent")["endpoint"].as_str().unwrap_or_default().to_owned();
+    assert!(said.contains("cannot patch resource"), "{said}");
+    assert_eq!(world.asked("PATCH inferencebackends"), 1);
+    world.server.forbids.store(false, Ordering::Relaxed);
+    seconds(30).await;
+    assert_eq!(world.status("parent"), json!({ "replicas": 1 }));
+    assert_eq!((world.asked("PATCH services"), world.asked("PATCH inferencebackends")), (2, 2));
+}

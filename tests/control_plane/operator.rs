@@ -1,0 +1,105 @@
+//! A running operator, as a test sees it: its process, its admin server, its log.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::DEADLINE;
+
+/// A running operator. It ends with its owner.
+pub struct Operator {
+    pub child: Child,
+    pub port: u16,
+    pub log: PathBuf,
+}
+
+impl Operator {
+    /// What `/readyz` says: whether it is ready, and what it waits for.
+    pub async fn readiness(&self) -> Option<Value> {
+        self.get("readyz").await.and_then(|text| serde_json::from_str(&text).ok())
+    }
+
+    /// Waits until what `/readyz` says holds.
+    pub async fn until_readiness(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let readiness = self.readiness().await.unwrap_or_default();
+            if holds(&readiness) {
+                return readiness;
+            }
+            assert!(started.elapsed() < DEADLINE, "it never came to: {what}\n{readiness}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A page of the admin server.
+    pub async fn get(&self, path: &str) -> Option<String> {
+        quartermaster::sources::connect::install_cryptography();
+        let answer = reqwest::get(format!("http://127.0.0.1:{}/{path}", self.port)).await.ok()?;
+        answer.text().await.ok()
+    }
+
+    /// Waits until it is ready and leads.
+    pub async fn ready(&self) {
+        self.synced().await;
+        let started = Instant::now();
+        while !self.leads().await {
+            assert!(started.elapsed() < DEADLINE, "the operator never leads:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until its watches are complete, whether it leads or not.
+    pub async fn synced(&self) {
+        self.until_readiness("ready", |readiness| readiness["ready"] == true).await;
+    }
+
+    /// Whether it leads.
+    pub async fn leads(&self) -> bool {
+        self.get("metrics").await.is_some_and(|metrics| metrics.lines().any(|line| line == "quartermaster_leader 1"))
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends it a signal, by the name that `kill` knows.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < DEADLINE, "it lives on:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,136 @@
+//! Every right of deploy/rbac.yaml is needed, none is missing, and one that is taken away is named.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use quartermaster_dev::account;
+use serde_json::{Value, json};
+
+use crate::harness::{DEADLINE, Team, condition, resource};
+
+fn small() -> Value {
+    json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_right_is_used_and_no_call_is_refused() {
+    let team = Team::new("rights").await;
+    let _operator = team.operator().await;
+    team.kubectl(&["create", "secret", "generic", "key", "--from-literal=key=x"]);
+    team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 2 })).await;
+    let external = json!({ "provider": "OpenAI", "model": "gpt-5.4", "apiKeys": [{ "name": "a", "secretKeyRef": { "name": "key", "key": "key" } }] });
+    team.apply("hosted", json!({ "external": external })).await;
+    let budgets = team.api(&resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"));
+    team.until_in(&budgets, "model-backend", "exist", |budget| budget.is_object()).await;
+    team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 1 })).await;
+    team.until_in(&budgets, "model-backend", "go", |budget| budget.is_null()).await;
+    // A repeated event is counted up by a patch: the same transition, twice within minutes.
+    for replicas in [0, 1, 0, 1] {
+        team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": replicas })).await;
+        team.until_ready("model", "True", if replicas == 0 { "ScaledToZero" } else { "Available" }).await;
+    }
+    let started = Instant::now();
+    loop {
+        let used: BTreeSet<_> = team.audited().iter().flat_map(rights).collect();
+        let unused: Vec<_> = granted().difference(&used).cloned().collect();
+        if unused.is_empty() {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "never used: {unused:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let refused: Vec<_> = team.requests().into_iter().filter(|entry| entry["responseStatus"]["code"] == 403).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Group, resource and verb of a request. A patch that made an object needed the right to create as well.
+fn rights(entry: &Value) -> Vec<(String, String, String)> {
+    let part = |name: &str| entry["objectRef"][name].as_str().unwrap_or_default().to_owned();
+    let resource =
+        if part("subresource").is_empty() { part("resource") } else { format!("{}/{}", part("resource"), part("subresource")) };
+    let verb = entry["verb"].as_str().unwrap_or_default();
+    let made = verb == "patch" && entry["responseStatus"]["code"] == 201;
+    let verbs = [Some(verb), made.then_some("create")];
+    verbs.into_iter().flatten().map(|verb| (part("apiGroup"), resource.clone(), verb.to_owned())).collect()
+}
+
+/// What deploy/rbac.yaml grants, without the right that admission asks about itself: no request carries it.
+fn granted() -> BTreeSet<(String, String, String)> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
+    let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
+    let mut granted = BTreeSet::new();
+    for rule in documents.iter().filter_map(|document| document["rules"].as_array()).flatten() {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]).into_iter().filter(|resource| !resource.ends_with("/finalizers")) {
+                for verb in texts(&rule["verbs"]) {
+                    granted.insert((group.clone(), resource.clone(), verb));
+                }
+            }
+        }
+    }
+    granted
+}
+
+/// Changes the rules of the ClusterRole that this namespace's operators have.
+async fn change_rules(team: &Team, change: impl FnOnce(&mut Vec<Value>)) {
+    let name = format!("quartermaster-{}", team.namespace);
+    let mut role: Value = serde_json::from_str(&team.kubectl(&["get", "clusterrole", &name, "-o", "json"])).unwrap();
+    role["metadata"] = json!({ "name": name });
+    change(role["rules"].as_array_mut().unwrap());
+    account::apply(&team.connection, &role.to_string()).await.unwrap();
+}
+
+fn is_about(rule: &Value, resource: &str) -> bool {
+    rule["resources"].as_array().unwrap().iter().any(|named| named == resource)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_away_is_named_and_its_return_heals_without_a_restart() {
+    let team = Team::new("forbidden").await;
+    let operator = team.operator().await;
+    team.apply("steady", small()).await;
+    team.until_ready("steady", "True", "ScaledToZero").await;
+    let mut taken = Value::Null;
+    change_rules(&team, |rules| {
+        // Its watch goes on, so that the operator learns of the right's absence when it needs it.
+        let rule = rules.iter_mut().find(|rule| is_about(rule, "deployments")).unwrap();
+        taken = rule["verbs"].take();
+        rule["verbs"] = json!(["list", "watch", "get"]);
+    })
+    .await;
+    team.apply("model", small()).await;
+    let refused = team.until_ready("model", "False", "Forbidden").await;
+    let message = condition(&refused, "Ready").unwrap()["message"].as_str().unwrap();
+    for part in ["cannot patch resource \"deployments\"", "API group \"apps\"", "deploy/rbac.yaml"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(condition(&refused, "Reconciling").unwrap()["status"], "True", "it goes on by itself");
+    let services = team.api(&resource("", "v1", "Service", "services"));
+    team.until_in(&services, "model-backend", "exist: one refused child keeps no other from being made", Value::is_object).await;
+    assert_eq!(condition(&team.until("steady", "exist", Value::is_object).await, "Ready").unwrap()["status"], "True");
+
+    change_rules(&team, |rules| rules.iter_mut().find(|rule| is_about(rule, "deployments")).unwrap()["verbs"] = taken).await;
+    team.until_ready("model", "True", "ScaledToZero").await;
+    assert!(operator.leads().await);
+}
+
+/// No request carries the right to update finalizers: admission asks for it when a child names its owner.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_on_finalizers_no_child_can_name_its_owner() {
+    let team = Team::new("finalizers").await;
+    let mut taken = Value::Null;
+    change_rules(&team, |rules| {
+        let place = rules.iter().position(|rule| is_about(rule, "inferencebackends/finalizers")).unwrap();
+        taken = rules.remove(place);
+    })
+    .await;
+    let _operator = team.operator().await;
+    team.apply("model", small()).await;
+    let refused = team.until_ready("model", "False", "Forbidden").await;
+    let message = condition(&refused, "Ready").unwrap()["message"].as_str().unwrap();
+    assert!(message.contains("cannot set blockOwnerDeletion") && message.contains("deploy/rbac.yaml"), "{message}");
+    assert!(team.deployments().get_opt("model-backend").await.unwrap().is_none());
+
+    change_rules(&team, |rules| rules.push(taken)).await;
+    team.until_ready("model", "True", "ScaledToZero").await;
+}
