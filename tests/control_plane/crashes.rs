@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Plans at the same time: they mostly wait.
 const AT_ONCE: usize = 3;
 /// Time within which `make test` begins plans; each takes about ten seconds.
-const SAMPLE: Duration = Duration::from_secs(140);
+const SAMPLE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_of_its_writes_the_operator_ends_in_the_same_state() {
