@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -109,13 +109,18 @@ fn write_kubeconfig(connection: &Connection, namespace: &str, name: &str, token:
     .map_err(|source| Error::Render { what: "a kubeconfig", source: Box::new(source) })?;
 
     let path = connection.directory().join(format!("{namespace}.{name}.kubeconfig.yaml"));
+    write_private(&path, &text)?;
+    Ok(path)
+}
+
+/// Writes a file that its owner alone may read.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(&path)
+        .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(Error::file("write", &path))?;
-    Ok(path)
+        .map_err(Error::file("write", path))
 }

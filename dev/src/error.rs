@@ -122,6 +122,12 @@ pub enum Error {
         /// The variable that is missing or has no usable value.
         variable: &'static str,
     },
+    /// The proxy found no port to listen on.
+    #[error("failed to listen on a free port of loopback")]
+    ListenForRequests {
+        /// Why it failed.
+        source: io::Error,
+    },
     /// A signal handler could not be installed.
     #[error("failed to listen for signals")]
     ListenForSignals {

@@ -7,6 +7,7 @@
 //! - [`control_plane`] starts and stops one, and says how to reach it.
 //! - [`nodes`] creates fake nodes with GPUs, labelled as NVIDIA's GPU feature discovery labels them.
 //! - [`account`] creates a ServiceAccount under given rules, and a kubeconfig that acts as it.
+//! - [`fault_proxy`] stands between an operator and the API server, and makes requests fail as they do in real life.
 //! - [`slot`] keeps several control planes on one machine apart, and cleans up after killed ones.
 //!
 //! This is development tooling for Linux: it is never in the image and never in the chart.
@@ -16,6 +17,7 @@ pub mod binaries;
 mod configuration;
 pub mod control_plane;
 pub mod error;
+pub mod fault_proxy;
 pub mod nodes;
 pub mod processes;
 pub mod slot;
