@@ -21,6 +21,7 @@ const AT_ONCE: usize = 3;
 const SAMPLE: Duration = Duration::from_secs(140);
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn killed_at_any_of_its_writes_the_operator_ends_in_the_same_state() {
     let seed = std::env::var("QUARTERMASTER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("QUARTERMASTER_SEED={seed}");

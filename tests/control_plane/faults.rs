@@ -35,6 +35,7 @@ async fn until_replicas(faulty: &Faulty, name: &str, replicas: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn an_api_server_that_falls_silent_costs_each_call_its_deadline_and_the_operator_nothing() {
     let faulty = with_ready_backend("silent").await;
     // First only writes: the change is seen, and acting on it gets no answer.
@@ -69,6 +70,7 @@ async fn an_api_server_that_falls_silent_costs_each_call_its_deadline_and_the_op
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn a_leader_whose_api_server_falls_silent_ends_before_another_may_lead() {
     let faulty = Faulty::new("silent-lease").await;
     let mut operator = faulty.start_with("");
@@ -87,6 +89,7 @@ async fn a_leader_whose_api_server_falls_silent_ends_before_another_may_lead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn a_list_that_is_never_answered_is_asked_for_again() {
     let faulty = Faulty::new("silent-list").await;
     // These two connections stay silent for ever; later ones work.
@@ -99,6 +102,7 @@ async fn a_list_that_is_never_answered_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn a_kind_that_is_throttled_or_unavailable_holds_up_no_other_and_comes_back() {
     for (test, fault) in [
         ("throttled", Action::Status { code: 429, retry_after: Some(3600) }),
@@ -131,6 +135,7 @@ async fn a_kind_that_is_throttled_or_unavailable_holds_up_no_other_and_comes_bac
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn a_storm_of_conflicts_ends_in_the_right_status_without_a_hot_loop() {
     let faulty = Faulty::new("conflicts").await;
     let conflicts = 5;
@@ -154,6 +159,7 @@ async fn a_storm_of_conflicts_ends_in_the_right_status_without_a_hot_loop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn a_change_made_while_a_watch_was_silent_is_applied_when_the_watch_ends() {
     let faulty = with_ready_backend("half-open").await;
     faulty.until_quiet(&["one"], Duration::from_secs(1)).await;
@@ -195,6 +201,7 @@ async fn make_change_behind_a_silent_watch(faulty: &Faulty) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn a_child_whose_creation_got_no_response_exists_once_and_is_adopted() {
     let faulty = Faulty::new("lost").await;
     let children = ["serviceaccounts", "secrets", "services", "deployments", "poddisruptionbudgets"];
@@ -217,6 +224,7 @@ async fn a_child_whose_creation_got_no_response_exists_once_and_is_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "soak: its time on a loaded machine is not known yet"]
 async fn requests_that_are_slow_or_reset_only_take_longer() {
     let faulty = Faulty::new("slow").await;
     faulty.proxy.add(Match::all().resource("secrets").verb(Verb::Apply).times(2), Action::Reset);
