@@ -4,7 +4,6 @@
 // A test says what is wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod faulty;
 mod harness;
 mod operator;
 
@@ -13,6 +12,7 @@ mod columns;
 mod contract;
 mod crashes;
 mod faults;
+mod faulty;
 mod kubectl;
 mod leadership;
 mod memory;
