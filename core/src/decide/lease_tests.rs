@@ -5,7 +5,7 @@ use rstest::rstest;
 
 use super::*;
 
-#[path = "lease_simulation.rs"]
+#[path = "lease_simulation_tests.rs"]
 mod simulation;
 
 fn timing() -> Timing {
