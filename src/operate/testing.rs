@@ -131,6 +131,10 @@ impl Server {
                 (403, json!({ "message": "services is forbidden: User \"x\" cannot patch resource \"services\"" }))
             }
             (Method::PATCH, "inferencebackends" | "services") => self.patch(plural, &name, body),
+            (Method::GET, "inferencebackends") => match self.state.lock().unwrap().stored.get(&format!("{plural}/{name}")) {
+                Some(stored) => (200, stored.clone()),
+                None => (404, json!({ "message": "not found" })),
+            },
             (Method::POST | Method::PATCH, _) => (201, body),
             _ => (404, json!({ "message": "not found" })),
         };
