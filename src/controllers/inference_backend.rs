@@ -79,6 +79,7 @@ impl Control for Backends {
         let hub = object.spec.vllm.as_ref().map(|spec| self.ask_hub(&key, spec, &values)).unwrap_or_default();
         let health = object.spec.external.as_ref().and_then(|spec| self.check(&key, &object, spec, &values));
         let pods = self.pods.owned_by(&key.to_string());
+        let api_key_exists = self.secret_metadata.get(&child).filter(ours).is_some();
         Observation {
             nodes: self.nodes(),
             settings: self.settings.clone(),
@@ -86,8 +87,8 @@ impl Control for Backends {
             secrets,
             deployment: self.deployments.get(&child).filter(ours).and_then(|facts| facts.deployment.as_deref().cloned()),
             pods: pods.into_iter().map(|(_, pod)| pod.facts.clone()).collect(),
-            api_key_exists: self.secret_metadata.get(&child).filter(ours).is_some(),
-            entropy: entropy(),
+            api_key_exists,
+            entropy: if api_key_exists { String::new() } else { entropy() },
             health,
             refusals,
             outdated_schema: self.outdated_schema.borrow().clone(),

@@ -79,6 +79,11 @@ impl Actor {
             let message = format!("this controller makes no {}", child.identity.kind);
             return refuse(memory, child, intent_hash(child), RefusalCause::Invalid, message);
         };
+        if child.mode == ApplyMode::Keep {
+            self.metrics.skipped_apply(kind.kind);
+            memory.refused.remove(&child.identity);
+            return;
+        }
         let intent_hash = intent_hash(child);
         let key = ObjectKey::new(owner.key.namespace.clone(), child.identity.name.clone());
         let known = cache.get(&key);

@@ -158,3 +158,12 @@ async fn a_refused_child_is_told_of_in_the_same_pass_and_tried_again_by_itself()
     assert_eq!(world.status("parent"), json!({ "replicas": 1 }));
     assert_eq!((world.asked("PATCH services"), world.asked("PATCH inferencebackends")), (2, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_only_kept_is_neither_made_nor_deleted() {
+    let world = World::new();
+    world.put("parent-keeps", 1, spec(1));
+    seconds(1).await;
+    assert_eq!(world.status("parent-keeps")["replicas"], 1);
+    assert_eq!(world.asked("services"), 0);
+}

@@ -83,7 +83,8 @@ impl Control for Scripted {
             }] },
         });
         let identity = ChildIdentity { kind: "Service".into(), name: name.into() };
-        let child = Child { identity, object, mode: ApplyMode::Apply };
+        let mode = if name == "parent-keeps" { ApplyMode::Keep } else { ApplyMode::Apply };
+        let child = Child { identity, object, mode };
         let refusal = observation.refusals.first().map(|refusal| refusal.message.clone());
         // An event with every decision: that it is told once is the driver's doing.
         let event = Event { warning: false, reason: "Decided".into(), note: format!("{:?}", backend.spec.replicas) };

@@ -59,6 +59,8 @@ pub enum ApplyMode {
     Apply,
     /// Made once and then left alone: it holds something that cannot be computed again.
     CreateOnce,
+    /// It exists and stays as it is. Should it be gone by now, it is not made: the next decision sees that and says how.
+    Keep,
 }
 
 /// A child that could not be applied. It is in force until the intent changes or the cluster does.

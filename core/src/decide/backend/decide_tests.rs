@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::facts::{DeploymentFacts, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, Terminated, Unschedulable, Waiting};
 use super::*;
 use crate::api::InferenceBackend;
-use crate::decide::decision::{ChildIdentity, Refusal, RefusalCause};
+use crate::decide::decision::{ApplyMode, ChildIdentity, Refusal, RefusalCause};
 
 fn node(name: &str, product: &str, memory_mebibytes: u64, gpus: u64) -> NodeFacts {
     NodeFacts {
@@ -348,6 +348,21 @@ fn a_recorded_observation_is_read_back_and_decides_the_same() {
     assert!(!recorded.contains(&observation.entropy));
     let read: Observation = serde_json::from_str(&recorded).unwrap();
     assert_eq!(decide(&read, now()), decide(&observation, now()));
+}
+
+#[test]
+fn an_api_key_is_made_of_random_bytes_or_not_at_all() {
+    let secret = |observation: &Observation| {
+        let Children::Exactly(children) = decide(observation, now()).children else { panic!() };
+        children.into_iter().find(|child| child.identity.kind == "Secret").unwrap()
+    };
+    let made = secret(&qwen());
+    assert_eq!(made.mode, ApplyMode::CreateOnce);
+    assert!(made.object["data"]["api-key"].is_string());
+    // Should it be gone by the time that the decision is carried out, the next decision draws another.
+    let kept = secret(&carried_out(qwen()));
+    assert_eq!((kept.mode, kept.identity), (ApplyMode::Keep, made.identity));
+    assert_eq!(kept.object.get("data"), None);
 }
 
 #[test]

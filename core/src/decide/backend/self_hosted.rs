@@ -25,9 +25,6 @@ use crate::api::vllm::VllmSpec;
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{Child, Children};
 
-/// Stands for the API key of a Secret that exists: the child is not made again, so that its value does not matter.
-const NO_ENTROPY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
 /// What should exist for a self-hosted model.
 pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Outcome {
     let name = observation.backend.metadata.name.as_deref().unwrap_or_default();
@@ -312,7 +309,7 @@ fn make(
         image: choice.sizing.image.as_deref().unwrap_or(DEFAULT_IMAGE),
         settings: &observation.settings,
     };
-    let entropy = if observation.api_key_exists { NO_ENTROPY } else { &observation.entropy };
+    let entropy = (!observation.api_key_exists).then_some(observation.entropy.as_str());
     let mut children = children::all(&plan, entropy)?;
     let mut current = false;
     for child in children.iter_mut().filter(|child| child.identity.kind == "Deployment") {

@@ -76,13 +76,13 @@ pub enum BuildError {
     },
 }
 
-/// Every child of a backend, in the order in which they are applied. `entropy` as [`secret::build`] wants it, also where the
-/// Secret exists: it stays as it is, but a child that is not in the list would be deleted.
+/// Every child of a backend, in the order in which they are applied. `entropy` as [`secret::build`] wants it; none where the
+/// Secret exists: it stays as it is, and in the list, for a child that is not in the list would be deleted.
 ///
 /// # Errors
 ///
 /// The first child that cannot be made.
-pub fn all(plan: &Plan<'_>, entropy: &str) -> Result<Vec<Child>, BuildError> {
+pub fn all(plan: &Plan<'_>, entropy: Option<&str>) -> Result<Vec<Child>, BuildError> {
     let mut children =
         vec![service_account::build(plan)?, secret::build(plan, entropy)?, service::build(plan)?, deployment::build(plan)?];
     children.extend(pod_disruption_budget::build(plan)?);

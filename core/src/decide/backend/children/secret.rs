@@ -12,21 +12,18 @@ use crate::decide::decision::{ApplyMode, Child};
 const DIGITS: usize = 32;
 
 /// The Secret `<backend>-backend` with the API key `entropy`, random bytes in hexadecimal. It is made once: another key
-/// would lock out every pod that runs.
+/// would lock out every pod that runs. Without entropy it exists already, and is kept.
 ///
 /// # Errors
 ///
 /// `entropy` has fewer than 32 digits, or other characters.
-pub fn build(plan: &Plan<'_>, entropy: &str) -> Result<Child, BuildError> {
+pub fn build(plan: &Plan<'_>, entropy: Option<&str>) -> Result<Child, BuildError> {
+    let mut secret = Secret { metadata: metadata(plan), type_: Some("Opaque".to_owned()), ..Secret::default() };
+    let Some(entropy) = entropy else { return child(plan, "Secret", &secret, ApplyMode::Keep) };
     let given = entropy.bytes().filter(u8::is_ascii_hexdigit).count();
     if given < DIGITS || given != entropy.len() {
         return Err(BuildError::DrawApiKey { given, needed: DIGITS });
     }
-    let secret = Secret {
-        metadata: metadata(plan),
-        type_: Some("Opaque".to_owned()),
-        data: Some(BTreeMap::from([(API_KEY.to_owned(), ByteString(entropy.as_bytes().to_vec()))])),
-        ..Secret::default()
-    };
+    secret.data = Some(BTreeMap::from([(API_KEY.to_owned(), ByteString(entropy.as_bytes().to_vec()))]));
     child(plan, "Secret", &secret, ApplyMode::CreateOnce)
 }

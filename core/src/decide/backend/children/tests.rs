@@ -118,7 +118,7 @@ const CONTAINER_POINTER: &str = "/spec/template/spec/containers/0";
 
 #[test]
 fn a_large_model_and_all_its_children() {
-    insta::assert_yaml_snapshot!("llama_70b", all(&llama().plan(), ENTROPY).unwrap());
+    insta::assert_yaml_snapshot!("llama_70b", all(&llama().plan(), Some(ENTROPY)).unwrap());
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn an_image_of_another_registry_with_a_patch() {
 #[test]
 fn every_child_has_one_owner_the_labels_and_nothing_of_the_backends_own() {
     let case = llama();
-    let children = all(&case.plan(), ENTROPY).unwrap();
+    let children = all(&case.plan(), Some(ENTROPY)).unwrap();
     let kinds: Vec<&str> = children.iter().map(|child| child.identity.kind.as_str()).collect();
     assert_eq!(kinds, ["ServiceAccount", "Secret", "Service", "Deployment", "PodDisruptionBudget"]);
     for child in &children {
@@ -351,14 +351,14 @@ fn every_variable_that_is_set_is_managed_and_none_stands_twice() {
 #[test]
 fn secrets_are_references_and_the_key_stands_in_its_secret_only() {
     let case = llama();
-    let children = all(&case.plan(), ENTROPY).unwrap();
+    let children = all(&case.plan(), Some(ENTROPY)).unwrap();
     for child in &children {
         let encoded = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
         assert_eq!(child.object.to_string().contains(encoded), child.identity.kind == "Secret");
         assert!(!child.object.to_string().contains(ENTROPY));
     }
-    assert!(matches!(secret::build(&case.plan(), ""), Err(BuildError::DrawApiKey { given: 0, needed: 32 })));
-    assert!(secret::build(&case.plan(), &"g".repeat(64)).is_err());
+    assert!(matches!(secret::build(&case.plan(), Some("")), Err(BuildError::DrawApiKey { given: 0, needed: 32 })));
+    assert!(secret::build(&case.plan(), Some(&"g".repeat(64))).is_err());
 }
 
 #[test]
@@ -408,5 +408,5 @@ fn a_patch_that_asks_for_too_much_makes_no_deployment() {
 
 #[test]
 fn equal_plans_make_equal_children() {
-    assert_eq!(all(&llama().plan(), ENTROPY).unwrap(), all(&llama().plan(), ENTROPY).unwrap());
+    assert_eq!(all(&llama().plan(), Some(ENTROPY)).unwrap(), all(&llama().plan(), Some(ENTROPY)).unwrap());
 }
