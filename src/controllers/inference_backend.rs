@@ -92,7 +92,7 @@ impl Control for Backends {
             health,
             refusals,
             outdated_schema: self.outdated_schema.borrow().clone(),
-            backend: without_managed_fields(&object),
+            backend: InferenceBackend::clone(&object),
         }
     }
 
@@ -230,12 +230,6 @@ fn value<'a>(values: &'a BTreeMap<String, Arc<Values>>, reference: &SecretKeyRef
 
 fn reference(key: &ObjectKey) -> BackendRef {
     BackendRef::new(&key.name).within(&key.namespace)
-}
-
-fn without_managed_fields(object: &InferenceBackend) -> InferenceBackend {
-    let mut object = object.clone();
-    object.metadata.managed_fields = None;
-    object
 }
 
 /// Random bytes for a new API key, in hexadecimal; empty when the system has none, which the decision reports.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Refusal, RefusalCause};
-use sha2::{Digest as _, Sha256};
+use quartermaster_core::decide::short_hash;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -193,6 +193,5 @@ fn refuse(memory: &mut Memory, child: &Child, intent_hash: String, cause: Refusa
 
 /// Hash of what is to be applied. Objects are maps with sorted keys, so that equal intents have equal text.
 fn intent_hash(child: &Child) -> String {
-    let digest = Sha256::digest(child.object.to_string().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    short_hash::of(child.object.to_string())
 }

@@ -87,6 +87,11 @@ enum Outcome {
 }
 
 impl<C: Control> Driver<C> {
+    /// Wants a reconcile of every object: something that all of them depend on has changed.
+    pub fn wake_all(&self) {
+        self.objects.keys().into_iter().for_each(|key| self.queue.add(key));
+    }
+
     /// Works on the queue while `leads` is true, until cancelled. Returns when every pass has ended.
     pub async fn run(self: Arc<Self>, leads: watch::Receiver<bool>, watchdog: Watchdog, cancelled: CancellationToken) {
         let watchdog = Arc::new(watchdog);

@@ -31,14 +31,7 @@ use super::leadership::Leadership;
 use super::metrics::Metrics;
 use super::object::Stored;
 use super::queue::Queue;
-
-const KIND: ChildKind = ChildKind {
-    kind: "InferenceBackend",
-    group: "quartermaster.dev",
-    version: "v1alpha1",
-    plural: "inferencebackends",
-    watched_whole: true,
-};
+use crate::controllers::inference_backend::Backends;
 
 /// A controller whose objects misbehave by their names.
 #[derive(Default)]
@@ -57,7 +50,7 @@ impl Control for Scripted {
     type Object = InferenceBackend;
     type Observation = Observation;
 
-    const KIND: ChildKind = KIND;
+    const KIND: ChildKind = Backends::KIND;
     const MANAGER: &'static str = "test";
     const CHILDREN: &'static [ChildKind] = &[SERVICE];
     const CONDITIONS: &'static [&'static str] = &["Ready", "Stalled"];

@@ -233,7 +233,7 @@ async fn pass_on(mut woken: mpsc::UnboundedReceiver<BackendRef>, queue: Arc<Queu
 /// Wakes every backend when the served schema turns out to know more or less than before: the status of each tells of it.
 async fn wake_all(mut lacks: watch::Receiver<Arc<Vec<String>>>, driver: Arc<Driver<Backends>>) {
     while lacks.changed().await.is_ok() {
-        driver.objects.keys().into_iter().for_each(|backend| driver.queue.add(backend));
+        driver.wake_all();
     }
 }
 

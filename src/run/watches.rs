@@ -125,7 +125,7 @@ impl Watches<'_> {
             let driver = driver.clone();
             move |_: &ObjectKey, _: &Change<cut::CachedNode>| {
                 *driver.control.node_snapshot.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                driver.objects.keys().into_iter().for_each(|backend| driver.queue.add(backend));
+                driver.wake_all();
             }
         };
         let api: Api<Node> = Api::all(self.client.clone());

@@ -8,4 +8,5 @@ pub mod decision;
 pub mod lease;
 pub mod merge_patch;
 pub mod served_schema;
+pub mod short_hash;
 pub mod stalled;

@@ -4,11 +4,11 @@
 //! grown table changes no pod. It is kept in an annotation of the Deployment, so that a lost status changes nothing either.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::children::Placement;
 use crate::api::status::SizingStatus;
 use crate::api::vllm::{UpgradeType, VllmSpec};
+use crate::decide::short_hash;
 
 /// The vLLM release that this operator was tested with.
 pub const DEFAULT_IMAGE: &str = "vllm/vllm-openai:v0.33.0";
@@ -88,8 +88,7 @@ fn differs(one: &Choice, other: &Choice) -> bool {
 /// Hash of everything in `spec.vllm` that can change a pod: not when, nor how, a new version comes.
 pub fn spec_hash(spec: &VllmSpec) -> Result<String, serde_json::Error> {
     let spec = VllmSpec { upgrade: None, rollout: None, ..spec.clone() };
-    let digest = Sha256::digest(serde_json::to_vec(&serde_json::to_value(spec)?)?);
-    Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(short_hash::of(serde_json::to_vec(&serde_json::to_value(spec)?)?))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::accelerator::{self, Accelerator};
 use super::arguments::extra;
@@ -24,6 +23,7 @@ use crate::api::status::{InferenceBackendStatus, SizingStatus, Summary};
 use crate::api::vllm::VllmSpec;
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{Child, Children};
+use crate::decide::short_hash;
 
 /// What should exist for a self-hosted model.
 pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Outcome {
@@ -168,7 +168,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     })?;
     let inputs_hash = sizing::inputs_hash(&request);
     let image = spec.image.clone().or_else(|| observation.settings.vllm.image.clone()).unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
-    let fresh = fresh(&resolution, &accelerators, &request, known(&resolution)).map(|sizing| {
+    let fresh = fresh(&resolution, &accelerators, &request).map(|sizing| {
         let placement = placement(&sizing.accelerator);
         let sizing = SizingStatus { image: Some(image.clone()), ..sizing.to_status(inputs_hash.clone()) };
         Choice { sizing, placement, spec_hash: spec_hash.clone() }
@@ -196,16 +196,11 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     Ok(Chosen { choice, verdicts })
 }
 
-fn known(resolution: &Resolution) -> bool {
-    matches!(resolution, Resolution::Known { .. })
-}
-
 /// What would be chosen now.
 fn fresh(
     resolution: &Resolution,
     accelerators: &Result<Vec<Accelerator>, Refusal>,
     request: &Request<'_>,
-    known: bool,
 ) -> Result<sizing::Sizing, NotChosen> {
     match resolution {
         Resolution::Known { .. } | Resolution::Unknown { .. } => {}
@@ -229,7 +224,7 @@ fn fresh(
             reasons::NO_ACCELERATOR_KNOWN => Readiness::waiting(refusal.reason, refusal.message.clone()),
             _ => Readiness::stalled(refusal.reason, refusal.message.clone()),
         };
-        NotChosen::of(ready, known || refusal.reason != reasons::MODEL_UNKNOWN)
+        NotChosen::of(ready, matches!(resolution, Resolution::Known { .. }) || refusal.reason != reasons::MODEL_UNKNOWN)
     };
     if let Err(refusal) = accelerators {
         return Err(stalled(refusal));
@@ -325,10 +320,8 @@ fn make(
 
 /// Tells one wanted Deployment from another, without what changes no pod: the strategy of a rollout and annotations.
 fn intent(deployment: &Value) -> String {
-    let spec = deployment.get("spec").cloned().unwrap_or_default();
-    let relevant = json!([spec.get("replicas"), spec.get("template")]);
-    let digest = Sha256::digest(relevant.to_string().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let relevant = json!([deployment.pointer("/spec/replicas"), deployment.pointer("/spec/template")]);
+    short_hash::of(relevant.to_string())
 }
 
 fn serving(observation: &Observation, replicas: u32, current: bool) -> Serving<'_> {

@@ -146,7 +146,7 @@ fn set_tensor(spec: &mut VllmSpec, tensor: Option<u32>) {
 }
 
 /// A product of the table on nodes that are still to come.
-fn to_come(row: &products::Product, gpus_per_node: u32) -> Accelerator {
+pub(super) fn to_come(row: &products::Product, gpus_per_node: u32) -> Accelerator {
     Accelerator {
         resource_name: row.resource_name.to_owned(),
         product: Some(row.name.to_owned()),

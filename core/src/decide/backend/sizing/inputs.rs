@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::Request;
 use super::constraints;
@@ -15,9 +14,7 @@ use crate::api::quantity;
 use crate::api::status::SizingStatus;
 use crate::api::vllm::{Dtype, KvCacheDtype, Parallelism};
 use crate::decide::backend::accelerator::products::same_product;
-
-/// Digits of the hash.
-const HASH_LENGTH: usize = 16;
+use crate::decide::short_hash;
 
 /// What the user says and a choice depends on. Neither nodes nor tables nor the operator's version: these may not change a
 /// choice in force. Defaults are filled in, so that writing one out changes nothing.
@@ -66,9 +63,7 @@ pub fn inputs_hash(request: &Request<'_>) -> String {
     };
     // Plain values: writing them cannot fail, and if it did, the same inputs would still have the same hash.
     let text = serde_json::to_vec(&inputs).unwrap_or_default();
-    let mut hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-    hash.truncate(HASH_LENGTH);
-    hash
+    short_hash::of(text)
 }
 
 /// Whether a choice in force is legal for the model and is what the spec asks for. Nodes, tables and memory do not count: a
