@@ -18,6 +18,8 @@ use quartermaster_dev::{Connection, account};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::rules::rules;
+
 /// Longest time that anything is waited for.
 pub const DEADLINE: Duration = Duration::from_secs(300);
 /// Writes of this process at the same time.
@@ -46,7 +48,9 @@ impl Cluster {
         account::apply(&connection, include_str!("../../crds/quartermaster.dev_inferencebackends.yaml")).await.unwrap();
         let namespace = format!("bench-{:06x}", fastrand::u32(..1 << 24));
         let kubeconfig =
-            account::kubeconfig_of_service_account(&connection, &namespace, "quartermaster", &rules(&namespace)).await.unwrap();
+            account::kubeconfig_of_service_account(&connection, &namespace, "quartermaster", &rules(&namespace, "quartermaster"))
+                .await
+                .unwrap();
         self::nodes::create(&connection, &(0..nodes).map(node).collect::<Vec<_>>()).await.unwrap();
         let cluster = Self { connection, client, namespace, kubeconfig };
         cluster.until_served().await;
@@ -154,22 +158,4 @@ fn node(number: usize) -> FakeNode {
     node.labels.insert("nvidia.com/gpu.count".to_owned(), "8".to_owned());
     node.accelerators.insert("nvidia.com/gpu".to_owned(), 8);
     node
-}
-
-/// deploy/rbac.yaml, bound to the account of this namespace.
-fn rules(namespace: &str) -> String {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
-    let rename = |mut document: Value| {
-        if document.pointer("/metadata/namespace").is_some() {
-            document["metadata"]["namespace"] = json!(namespace);
-        }
-        if document["kind"] == "ClusterRoleBinding" {
-            document["metadata"]["name"] = json!(format!("{}-{namespace}", document["metadata"]["name"].as_str().unwrap()));
-        }
-        for subject in document.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-            subject["namespace"] = json!(namespace);
-        }
-        serde_saphyr::to_string(&document).unwrap()
-    };
-    documents.into_iter().map(rename).collect::<Vec<_>>().join("---\n")
 }

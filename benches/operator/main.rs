@@ -14,6 +14,8 @@ mod figures;
 mod operator;
 mod process;
 mod reflector;
+#[path = "../../tests/control_plane/rules.rs"]
+mod rules;
 
 use std::time::{Duration, Instant};
 

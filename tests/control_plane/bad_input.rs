@@ -2,22 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Team, condition};
+use crate::harness::{Team, condition, small_model};
 
 /// A small model on a seventh of an A100, of which the cluster has many.
 fn small() -> Value {
-    json!({
-        "model": "Qwen/Qwen3-0.6B",
-        "accelerator": { "products": ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"] },
-        "resources": { "requests": { "cpu": "100m", "memory": "1Gi" } },
-    })
-}
-
-/// The small model with other fields.
-fn with(more: Value) -> Value {
-    let mut vllm = small();
-    vllm.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    vllm
+    small_model(json!({}))
 }
 
 /// A model that only the spec describes, split in this way over H100s.
@@ -71,7 +60,7 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
         "attentionHeads": 32, "intermediateSize": 9728, "vocabularySize": 151_936,
         "checkpointQuantization": { "method": "fp8", "blockSize": 128 },
     });
-    let mut unsplittable = with(json!({ "parallelism": { "tensor": 2 } }));
+    let mut unsplittable = small_model(json!({ "parallelism": { "tensor": 2 } }));
     unsplittable["accelerator"]["products"] = json!(["Tesla-T4-SHARED"]);
     let mut contradictory = small();
     contradictory["accelerator"] = json!({ "products": ["NVIDIA-L4"], "memory": "80Gi" });
@@ -111,7 +100,12 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
             "InvalidParallelism",
             vec!["the vocabulary of 50257, padded to 50304, is not divisible by tensor-parallel size 5", "parallelism"],
         ),
-        ("mig", with(json!({ "parallelism": { "tensor": 2 } })), "InvalidParallelism", vec!["(MIG), which cannot work together"]),
+        (
+            "mig",
+            small_model(json!({ "parallelism": { "tensor": 2 } })),
+            "InvalidParallelism",
+            vec!["(MIG), which cannot work together"],
+        ),
         ("shared", unsplittable, "InvalidParallelism", vec!["cards that pods share"]),
         // Three fixes, each with its number.
         (
@@ -127,7 +121,7 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
                 "accelerator.products: [",
             ],
         ),
-        ("context", with(json!({ "contextLength": 1_000_000 })), "ContextTooLong", vec!["contextLength", "40960"]),
+        ("context", small_model(json!({ "contextLength": 1_000_000 })), "ContextTooLong", vec!["contextLength", "40960"]),
         (
             "contradictory",
             contradictory,
@@ -147,7 +141,7 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
 async fn what_the_operator_manages_or_vllm_would_refuse_is_refused_in_every_spelling() {
     let team = Team::new("bad-spec").await;
     let _operator = team.operator().await;
-    let argument = |argument: &str| with(json!({ "extraArgs": [argument] }));
+    let argument = |argument: &str| small_model(json!({ "extraArgs": [argument] }));
     let set = |field: &'static str| vec!["spec.vllm.extraArgs", "managed by the operator", field];
     let cases: Vec<Case> = vec![
         ("dashes", argument("--tensor-parallel-size=2"), "InvalidArguments", set("set spec.vllm.parallelism.tensor")),
@@ -156,7 +150,7 @@ async fn what_the_operator_manages_or_vllm_would_refuse_is_refused_in_every_spel
         ("short", argument("-tp=2"), "InvalidArguments", set("set spec.vllm.parallelism.tensor")),
         (
             "next-item",
-            with(json!({ "extraArgs": ["--max-model-len", "4096"] })),
+            small_model(json!({ "extraArgs": ["--max-model-len", "4096"] })),
             "InvalidArguments",
             set("set spec.vllm.contextLength"),
         ),
@@ -165,31 +159,31 @@ async fn what_the_operator_manages_or_vllm_would_refuse_is_refused_in_every_spel
         ("secret", argument("--api-key=sk-secret"), "InvalidArguments", set("--api-key")),
         (
             "image",
-            with(json!({ "image": "registry.example:5000/vllm" })),
+            small_model(json!({ "image": "registry.example:5000/vllm" })),
             "InvalidImage",
             vec!["image registry.example:5000/vllm has neither tag nor digest", "append :<tag> or @sha256:<digest>"],
         ),
         (
             "environment",
-            with(json!({ "env": [{ "name": "VLLM_API_KEY", "value": "sk-secret" }] })),
+            small_model(json!({ "env": [{ "name": "VLLM_API_KEY", "value": "sk-secret" }] })),
             "InvalidEnvironment",
             vec!["spec.vllm.env sets VLLM_API_KEY", "remove it"],
         ),
         (
             "accelerators",
-            with(json!({ "resources": { "limits": { "nvidia.com/gpu": 2 } } })),
+            small_model(json!({ "resources": { "limits": { "nvidia.com/gpu": 2 } } })),
             "InvalidSpec",
             vec!["spec.vllm.resources asks for nvidia.com/gpu", "set spec.vllm.parallelism"],
         ),
         (
             "node-local",
-            with(json!({ "cache": { "nodeLocal": {} } })),
+            small_model(json!({ "cache": { "nodeLocal": {} } })),
             "InvalidSpec",
             vec!["spec.vllm.cache.nodeLocal", "use cache.persistentVolumeClaim or cache.ephemeral instead"],
         ),
         (
             "gated",
-            with(json!({ "model": "meta-llama/Llama-3.1-8B-Instruct" })),
+            small_model(json!({ "model": "meta-llama/Llama-3.1-8B-Instruct" })),
             "ModelAccessDenied",
             vec![
                 "meta-llama/Llama-3.1-8B-Instruct is gated",
@@ -204,6 +198,6 @@ async fn what_the_operator_manages_or_vllm_would_refuse_is_refused_in_every_spel
         assert!(!shown.contains("sk-secret"), "{shown}");
     }
     // The answer goes with its cause.
-    team.apply("dashes", json!({ "vllm": with(json!({ "extraArgs": ["--seed=1"] })) })).await;
+    team.apply("dashes", json!({ "vllm": small_model(json!({ "extraArgs": ["--seed=1"] })) })).await;
     team.until_ready("dashes", "True", "Available").await;
 }

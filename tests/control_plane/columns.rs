@@ -2,15 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Team, condition};
+use crate::harness::{Team, condition, small_model};
 
 /// A small model on a seventh of an A100, of which the cluster has many.
 fn small() -> Value {
-    json!({
-        "model": "Qwen/Qwen3-0.6B",
-        "accelerator": { "products": ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"] },
-        "resources": { "requests": { "cpu": "100m", "memory": "1Gi" } },
-    })
+    small_model(json!({}))
 }
 
 /// The cells of the only row of a table, by the name of their column.

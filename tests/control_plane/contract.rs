@@ -7,7 +7,7 @@ use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use quartermaster_core::api::conditions::reasons;
 use serde_json::{Value, json};
 
-use crate::harness::{Team, condition};
+use crate::harness::{Team, condition, small_model};
 
 /// Keeps every version of the backends of a namespace, in their order.
 struct Versions {
@@ -108,28 +108,18 @@ fn check(versions: &[Value]) -> Vec<String> {
     states
 }
 
-fn vllm(more: Value) -> Value {
-    let mut vllm = json!({
-        "model": "Qwen/Qwen3-0.6B",
-        "accelerator": { "products": ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"] },
-        "resources": { "requests": { "cpu": "100m", "memory": "1Gi" } },
-    });
-    vllm.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    vllm
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_self_hosted_backend_keeps_the_contract_from_its_first_version_to_its_last() {
     let team = Team::new("contract").await;
     let versions = Versions::watch(&team).await;
     let _operator = team.operator().await;
-    team.apply("small", json!({ "vllm": vllm(json!({})) })).await;
+    team.apply("small", json!({ "vllm": small_model(json!({})) })).await;
     team.until_ready("small", "True", "Available").await;
-    team.apply("small", json!({ "vllm": vllm(json!({ "contextLength": 4096 })) })).await;
+    team.apply("small", json!({ "vllm": small_model(json!({ "contextLength": 4096 })) })).await;
     team.until_ready("small", "True", "Available").await;
-    team.apply("small", json!({ "vllm": vllm(json!({ "contextLength": 4096, "extraArgs": ["--port=1"] })) })).await;
+    team.apply("small", json!({ "vllm": small_model(json!({ "contextLength": 4096, "extraArgs": ["--port=1"] })) })).await;
     team.until_ready("small", "False", "InvalidArguments").await;
-    team.apply("small", json!({ "vllm": vllm(json!({ "contextLength": 4096 })), "replicas": 2 })).await;
+    team.apply("small", json!({ "vllm": small_model(json!({ "contextLength": 4096 })), "replicas": 2 })).await;
     team.until_ready("small", "True", "Available").await;
     let merge = async |patch: Value| {
         team.backends().patch("small", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
@@ -165,15 +155,15 @@ async fn a_backend_that_waits_stalls_or_is_refused_keeps_the_contract_too() {
     let versions = Versions::watch(&team).await;
     let _operator = team.operator().await;
     let token = json!({ "huggingFace": { "tokenSecretKeyRef": { "name": "hub", "key": "token" } } });
-    team.apply("waits", json!({ "vllm": vllm(token) })).await;
-    team.apply("stalls", json!({ "vllm": vllm(json!({ "parallelism": { "tensor": 2 } })) })).await;
+    team.apply("waits", json!({ "vllm": small_model(token) })).await;
+    team.apply("stalls", json!({ "vllm": small_model(json!({ "parallelism": { "tensor": 2 } })) })).await;
     team.apply(
         "hosted",
         json!({ "external": { "provider": "OpenAICompatible", "model": "m", "baseURL": "http://169.254.169.254" } }),
     )
     .await;
     let patch = json!({ "podTemplatePatch": { "spec": { "restartPolicy": "Sometimes" } } });
-    team.apply("refused", json!({ "vllm": vllm(patch) })).await;
+    team.apply("refused", json!({ "vllm": small_model(patch) })).await;
     team.until_ready("waits", "False", "SecretNotFound").await;
     team.until_ready("stalls", "False", "InvalidParallelism").await;
     team.until_ready("hosted", "False", "EndpointNotAllowed").await;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::rules::rules;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use quartermaster_dev::{Connection, account};
@@ -301,30 +302,13 @@ pub async fn install(connection: &Connection, definition: &str) {
     }
 }
 
-/// deploy/rbac.yaml, bound to an account of this namespace. The ClusterRoles are the namespace's own, so that a test may take
-/// a right away.
-fn rules(namespace: &str, account: &str) -> String {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
-    let own = |name: &Value| format!("{}-{namespace}", name.as_str().unwrap());
-    let rename = |mut document: Value| {
-        let kind = document["kind"].as_str().unwrap().to_owned();
-        if document.pointer("/metadata/namespace").is_some() {
-            document["metadata"]["namespace"] = json!(namespace);
-        }
-        if kind == "ClusterRole" {
-            document["metadata"]["name"] = json!(own(&document["metadata"]["name"]));
-        }
-        if document.pointer("/roleRef/kind").is_some_and(|kind| kind == "ClusterRole") {
-            document["roleRef"]["name"] = json!(own(&document["roleRef"]["name"]));
-        }
-        if kind.ends_with("Binding") {
-            document["metadata"]["name"] = json!(format!("{}-{account}", own(&document["metadata"]["name"])));
-        }
-        for subject in document.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-            subject["namespace"] = json!(namespace);
-            subject["name"] = json!(account);
-        }
-        serde_saphyr::to_string(&document).unwrap()
-    };
-    documents.into_iter().map(rename).collect::<Vec<_>>().join("---\n")
+/// `spec.vllm` of a model that fits the smallest slice of the fleet, with other fields.
+pub fn small_model(more: Value) -> Value {
+    let mut vllm = json!({
+        "model": "Qwen/Qwen3-0.6B",
+        "accelerator": { "products": ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"] },
+        "resources": { "requests": { "cpu": "100m", "memory": "1Gi" } },
+    });
+    vllm.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    vllm
 }

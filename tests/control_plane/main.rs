@@ -6,6 +6,7 @@
 
 mod harness;
 mod operator;
+mod rules;
 
 mod bad_input;
 mod columns;

@@ -4,16 +4,10 @@
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::harness::{Team, condition, resource};
+use crate::harness::{Team, condition, resource, small_model};
 
 fn vllm(more: Value) -> Value {
-    let mut vllm = json!({
-        "model": "Qwen/Qwen3-0.6B",
-        "accelerator": { "products": ["NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"] },
-        "resources": { "requests": { "cpu": "100m", "memory": "1Gi" } },
-    });
-    vllm.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    json!({ "vllm": vllm })
+    json!({ "vllm": small_model(more) })
 }
 
 fn message<'a>(backend: &'a Value, type_: &str) -> &'a str {
