@@ -59,5 +59,7 @@ stage bootstrap dev/bootstrap.sh
 stage build cargo build --workspace --all-targets --locked
 stage lint lint
 stage unit cargo test --workspace --locked --lib --bins
-stage control-plane cargo run --quiet --locked -p quartermaster-dev -- with-cluster --nodes -- \
-  cargo test --workspace --locked --no-fail-fast --test '*'
+# These tests mostly wait for the control plane: three at once for each processor, not one.
+stage control-plane env RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3))}" \
+  cargo run --quiet --locked -p quartermaster-dev -- with-cluster --nodes -- \
+    cargo test --workspace --locked --no-fail-fast --test '*'
