@@ -10,7 +10,7 @@ use quartermaster_core::api::vllm::VllmSpec;
 use quartermaster_core::decide::backend::accelerator;
 use quartermaster_core::decide::backend::facts::{HubFacts, NodeFacts, Settings};
 use quartermaster_core::decide::backend::model::resolve::{self, Resolution};
-use quartermaster_core::decide::backend::sizing::{self, Explanation, Refusal, Request};
+use quartermaster_core::decide::backend::sizing::{self, Cluster, Explanation, Refusal, Request};
 use serde_json::{Value, json};
 
 use super::CommandError;
@@ -71,11 +71,16 @@ impl Answer {
             _ => (ModelArchitecture::default(), "nothing is known".to_owned()),
         };
         let accelerators = accelerator::candidates(spec.accelerator.as_ref(), nodes, &settings.accelerator_profiles);
-        let request = Request { architecture: &architecture, spec, accelerators: accelerators.as_deref().unwrap_or_default() };
-        let mut explanation = sizing::explain(&request);
-        if let Err(refusal) = &accelerators {
-            explanation.outcome = Err(refusal.clone());
-        }
+        let request = Request {
+            architecture: &architecture,
+            spec,
+            accelerators: accelerators.as_deref().unwrap_or_default(),
+            cluster: Cluster { nodes, profiles: &settings.accelerator_profiles },
+        };
+        let explanation = match &accelerators {
+            Ok(_) => sizing::explain(&request),
+            Err(refusal) => Explanation::refused(refusal.clone()),
+        };
         Self {
             name: backend.metadata.name.clone().unwrap_or_default(),
             model: spec.model.clone(),
