@@ -1,6 +1,9 @@
 //! What vLLM 0.33 refuses, each rule with the error that it prevents. Some of them vLLM finds only when it builds the model,
 //! after the weights were downloaded.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
 use super::facts::{is_mixture, quantization_on_load};
 use super::memory::Sizes;
 use super::options::Options;
@@ -38,6 +41,7 @@ pub(super) fn of_model(architecture: &ModelArchitecture, options: &Options, size
         expert_width_divides(architecture, sizes),
         blocks_stay_whole(architecture, sizes),
         groups_stay_whole(architecture, sizes),
+        stages_are_supported(architecture, sizes),
         layers_suffice(architecture, sizes),
         experts_exist(architecture, sizes),
         vision_heads_divide(architecture, options, sizes),
@@ -220,7 +224,26 @@ fn fits_the_node(accelerator: &Accelerator, sizes: Sizes) -> Option<Violation> {
     )
 }
 
-/// C11, as far as the facts tell: every stage needs a layer.
+/// Written by dev/vllm/dump_without_pipeline.py, which also says what it holds.
+const WITHOUT_PIPELINE: &str = include_str!("../../../../data/vllm-0.33.0-without-pipeline.json");
+
+/// Architectures that vLLM does not split into stages. The file is part of the program, and a test reads it.
+static WITHOUT_PIPELINE_ARCHITECTURES: LazyLock<BTreeSet<String>> =
+    LazyLock::new(|| serde_json::from_str(WITHOUT_PIPELINE).unwrap_or_default());
+
+/// C11: the model's class in vLLM has to say that it can be split.
+fn stages_are_supported(architecture: &ModelArchitecture, sizes: Sizes) -> Option<Violation> {
+    let name = architecture.architecture.as_ref().filter(|name| WITHOUT_PIPELINE_ARCHITECTURES.contains(*name))?;
+    if sizes.pipeline <= 1 {
+        return None;
+    }
+    violation(
+        format!("vLLM does not split {name} into pipeline stages: remove parallelism.pipeline"),
+        "Pipeline parallelism is not supported for this model. Supported models implement the `SupportsPP` interface.",
+    )
+}
+
+/// C11: every stage needs a layer.
 fn layers_suffice(architecture: &ModelArchitecture, sizes: Sizes) -> Option<Violation> {
     let layers = architecture.layers.filter(|layers| *layers < sizes.pipeline)?;
     violation(

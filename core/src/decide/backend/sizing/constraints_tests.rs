@@ -119,3 +119,20 @@ fn what_contradicts_the_checkpoint_or_vllms_choices_is_refused(#[case] yaml: &st
     let model = architecture("{checkpointQuantization: {method: awq, bits: 4}}");
     assert_eq!(of_spec(&model, &spec, &Options::of(&spec)).is_empty(), legal, "{yaml}");
 }
+
+#[test]
+fn stages_are_refused_where_vllm_has_none_for_the_model() {
+    assert!(WITHOUT_PIPELINE_ARCHITECTURES.len() > 100, "the file is read");
+    let two_stages = Sizes { pipeline: 2, ..sizes(1) };
+    let refused = |name: &str| {
+        let model = architecture(&format!("{{architecture: {name}, layers: 32}}"));
+        assert_eq!(of_model(&model, &Options::default(), sizes(1)), vec![], "one stage is no pipeline");
+        of_model(&model, &Options::default(), two_stages).first().map(|violation| violation.message.clone())
+    };
+    assert_eq!(
+        refused("Gemma3nForConditionalGeneration").unwrap(),
+        "vLLM does not split Gemma3nForConditionalGeneration into pipeline stages: remove parallelism.pipeline"
+    );
+    assert_eq!(refused("LlamaForCausalLM"), None);
+    assert_eq!(refused("SomebodysOwnForCausalLM"), None, "of what vLLM 0.33 does not know, nothing is claimed");
+}
