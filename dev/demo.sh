@@ -81,7 +81,9 @@ operator_is_ready() {
 
 finish() {
   local code=$?
-  [ -z "${OPERATOR_PID:-}" ] || { kill "$OPERATOR_PID" 2>/dev/null && wait "$OPERATOR_PID" || true; }
+  if [ -n "${OPERATOR_PID:-}" ] && kill "$OPERATOR_PID" 2>/dev/null; then
+    wait "$OPERATOR_PID" || true
+  fi
   [ "$code" -eq 0 ] || FAILED=$((FAILED + 1))
   if [ "$FAILED" -gt 0 ] && [ -f "$DIRECTORY/operator.log" ]; then
     say 'The end of the operator'\''s log'

@@ -154,9 +154,10 @@ directory=$(dirname "$0")
 case $1 in
   --version) echo 'cargo 1.999.0' ;;
   build)
-    trap 'sleep 0.5; echo "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured"; exit 1' TERM INT HUP
     sleep 600 &
-    echo $! >"$directory/build.new"
+    long=$!
+    trap 'sleep 0.5; kill "$long"; echo "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured"; exit 1' TERM INT HUP
+    echo "$long" >"$directory/build.new"
     mv "$directory/build.new" "$directory/build"
     wait
     ;;
