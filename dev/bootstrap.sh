@@ -183,6 +183,8 @@ install_requirement() {
   case $1 in
     rust) install_rust ;;
     rust-components)
+      # Those of a Rust that is too old are of no use.
+      have rust || return 1
       if command -v rustup >/dev/null; then
         rustup component add rustfmt clippy >&2
       elif can_use_apt; then

@@ -63,7 +63,8 @@ fn vllm(fields: Value) -> String {
 
 fn backend(name: &str, spec: Value) -> String {
     let metadata = json!({ "name": name });
-    json!({ "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "metadata": metadata, "spec": spec }).to_string()
+    json!({ "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "metadata": metadata, "spec": spec })
+        .to_string()
 }
 
 #[test]
@@ -234,7 +235,10 @@ fn invalid() -> Vec<(String, &'static str)> {
         (with("/metadata", "name", json!("a".repeat(60))), "metadata.name must have at most 52 characters"),
         (with("/metadata", "name", json!("a.b")), "metadata.name must be a DNS label"),
         (with("", "apiVersion", json!("quartermaster.dev/v1")), "apiVersion: must be quartermaster.dev/v1alpha1"),
-        (with("/spec", "external", json!({ "provider": "OpenAI", "model": "a" })), "exactly one of spec.vllm, spec.external must be set"),
+        (
+            with("/spec", "external", json!({ "provider": "OpenAI", "model": "a" })),
+            "exactly one of spec.vllm, spec.external must be set",
+        ),
         (with("/spec", "replicas", json!(-1)), "spec.replicas: -1 is less than 0"),
         (with("/spec", "healthCheck", json!({})), "spec.healthCheck applies to external only"),
         (with("", "spec", Value::Null), "spec: is required"),
@@ -260,7 +264,8 @@ fn what_the_api_server_would_refuse_is_refused_with_its_path() {
 fn lists_are_unfolded_and_other_kinds_are_passed_over() {
     let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a" } });
     let of_somebody_else = json!({ "apiVersion": "example.com/v1", "kind": "InferenceBackend", "metadata": { "name": "a" } });
-    let item = |name: &str| -> Value { serde_json::from_str(&backend(name, json!({ "vllm": { "model": "Qwen/Qwen3-4B" } }))).unwrap() };
+    let item =
+        |name: &str| -> Value { serde_json::from_str(&backend(name, json!({ "vllm": { "model": "Qwen/Qwen3-4B" } }))).unwrap() };
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": [item("one"), secret, of_somebody_else, item("two")] });
     let answer = about("size", "json", &list.to_string());
     assert_eq!(answer.code, 0, "{}", answer.err);
@@ -355,7 +360,8 @@ fn rollout_in_its_first_minute() -> Value {
     });
     let mut backend: Value = serde_json::from_str(&vllm(json!({ "model": "Qwen/Qwen3-4B" }))).unwrap();
     backend["metadata"] = json!({ "name": "model", "namespace": "team", "uid": "u-1", "generation": 1 });
-    let mut observation = json!({ "observedAt": "2026-11-25T12:00:30Z", "backend": backend, "nodes": [node], "apiKeyExists": true });
+    let mut observation =
+        json!({ "observedAt": "2026-11-25T12:00:30Z", "backend": backend, "nodes": [node], "apiKeyExists": true });
     let decision = run(&["replay", "--output=json", "-"], &observation.to_string()).json();
     let annotations = &deployment(&decision)["metadata"]["annotations"];
     observation["deployment"] = json!({

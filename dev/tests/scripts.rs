@@ -138,6 +138,19 @@ fn another_user_than_root_installs_with_sudo_and_without_it_the_remedy_is_named(
 }
 
 #[test]
+fn a_rust_that_is_too_old_is_not_installed_and_neither_are_its_components() {
+    let machine = Machine::of_debian(0).with("apt-cache", "#!/bin/bash\necho '  Candidate: 0.66.0+ds1-1'\n");
+    let output = machine.bootstrap(&["rust", "rust-components"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("missing: rust; install Rust 1."), "{}", said(&output));
+    // The installer of rustup would have been asked with curl, which this machine does not get either.
+    assert_eq!(
+        machine.notes(),
+        ["apt-get update -qq", "apt-get install --yes --no-install-recommends -qq curl ca-certificates"]
+    );
+}
+
+#[test]
 fn a_check_changes_nothing_and_names_every_remedy() {
     let machine = Machine::of_debian(0).with("python3", "#!/bin/bash\nexit 1\n");
     let output = machine.bootstrap(&["--check", "linker", "python"]);

@@ -131,9 +131,9 @@ fn problems_of_metadata(metadata: &Value) -> Vec<String> {
 /// The API server prunes null members before it asks a rule whether something is there.
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(members) => {
-            Value::Object(members.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name, without_nulls(value))).collect())
-        }
+        Value::Object(members) => Value::Object(
+            members.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name, without_nulls(value))).collect(),
+        ),
         Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
         value => value,
     }

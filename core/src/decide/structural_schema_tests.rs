@@ -76,7 +76,11 @@ fn every_problem_is_told_at_once() {
     let spec = json!({ "vllm": { "image": 1 }, "replica": 2 });
     assert_eq!(
         said(&definition(), &spec),
-        ["spec.replica: there is no such field; did you mean replicas?", "spec.vllm.model: is required", "spec.vllm.image: must be text, not a number"]
+        [
+            "spec.replica: there is no such field; did you mean replicas?",
+            "spec.vllm.model: is required",
+            "spec.vllm.image: must be text, not a number"
+        ]
     );
 }
 
@@ -84,8 +88,22 @@ fn every_problem_is_told_at_once() {
 #[test]
 fn nothing_in_our_definitions_goes_unread() {
     const READ: &[&str] = &[
-        "additionalProperties", "enum", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "pattern",
-        "properties", "required", "type", "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type",
+        "additionalProperties",
+        "enum",
+        "items",
+        "maxItems",
+        "maxLength",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minimum",
+        "pattern",
+        "properties",
+        "required",
+        "type",
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-list-type",
         "x-kubernetes-preserve-unknown-fields",
     ];
     // Words, the width of numbers that bounds narrow already, and the rules in CEL.
