@@ -53,7 +53,7 @@ fn run(arguments: &[&str], input: &str) -> Answer {
 
 /// A command about backends on standard input, with the example's nodes.
 fn about(command: &str, form: &str, backends: &str) -> Answer {
-    run(&[&[command, "--output", form], NODES, &["-"]].concat(), backends)
+    run(&[&[command, "--output", form][..], NODES, &["-"]].concat(), backends)
 }
 
 /// A self-hosted backend with these fields of `spec.vllm`.
@@ -76,7 +76,7 @@ fn every_example_is_answered_in_every_form() {
     for example in &examples {
         let hosted = example.ends_with("hosted-provider.yaml");
         for command in ["plan", "size"] {
-            let answer = |form| run(&[&[command, "--output", form, example.to_str().unwrap()], NODES].concat(), "");
+            let answer = |form| run(&[&[command, "--output", form, example.to_str().unwrap()][..], NODES].concat(), "");
             let (text, json, yaml) = (answer("text"), answer("json"), answer("yaml"));
             let code = if command == "size" && hosted { 2 } else { 0 };
             for answer in [&text, &json, &yaml] {
@@ -147,7 +147,7 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
     vec![
         (json!({ "model": gated }), "ModelAccessDenied", "huggingFace.tokenSecretKeyRef"),
         (json!({ "model": gated, "parallelism": tensor }), "ModelAccessDenied", "huggingFace.tokenSecretKeyRef"),
-        (json!({ "model": "a/b", "image": "vllm/vllm-openai" }), "InvalidImage", "tag or digest"),
+        (json!({ "model": "a/b", "image": "vllm/vllm-openai" }), "InvalidImage", "neither tag nor digest"),
         (json!({ "model": "a/b", "env": [{ "name": "VLLM_API_KEY", "value": "a" }] }), "InvalidEnvironment", "VLLM_API_KEY"),
         (json!({ "model": "a/b", "extraArgs": ["--port=1"] }), "InvalidArguments", "--port"),
         (json!({ "model": "a/b" }), "ModelFactsPending", "does not ask the hub: set attentionHeads, layers"),
@@ -288,7 +288,7 @@ fn the_exit_code_tells_a_failure_from_wrong_input_and_from_a_no() {
         (2, vec!["size", "--nodes=a", "--context=b", small], "cannot be used with"),
         (2, vec!["plan"], "FILE"),
         (2, vec!["route"], "unrecognized subcommand"),
-        (2, vec!["plan", "--configuration", small, small], "unknown"),
+        (2, vec!["plan", "--configuration", small, small], "failed to understand the configuration file"),
         (2, vec!["replay", small], "failed to understand"),
         (3, vec!["size", small], "1 of 1 models cannot be sized"),
     ] {
@@ -385,7 +385,7 @@ fn deployment(decision: &Value) -> &Value {
 fn a_recorded_observation_is_decided_at_its_own_time() {
     let observation = rollout_in_its_first_minute().to_string();
     let unavailable = |arguments: &[&str]| {
-        let decision = run(&[&["replay", "--output=json"], arguments, &["-"]].concat(), &observation).json();
+        let decision = run(&[&["replay", "--output=json"][..], arguments, &["-"]].concat(), &observation).json();
         deployment(&decision)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"].clone()
     };
     assert_eq!(unavailable(&["--at=2026-11-25T12:00:30Z"]), 0);

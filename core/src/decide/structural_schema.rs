@@ -163,21 +163,14 @@ fn check_string(schema: &Value, text: &str, path: &str, found: &mut Vec<Violatio
 
 fn check_number(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
     let mut violated = |problem: String| found.push(Violation { path: path.to_owned(), problem });
-    let limit = |name: &str| schema.get(name).filter(|limit| limit.is_number());
-    if let Some(least) = limit("minimum").filter(|least| is_less(value, least)) {
+    // The types of definitions hold bounds as floating-point numbers.
+    let limit = |name: &str| schema.get(name).and_then(Value::as_f64);
+    let Some(number) = value.as_f64() else { return };
+    if let Some(least) = limit("minimum").filter(|least| number < *least) {
         violated(format!("{value} is less than {least}"));
     }
-    if let Some(most) = limit("maximum").filter(|most| is_less(most, value)) {
+    if let Some(most) = limit("maximum").filter(|most| number > *most) {
         violated(format!("{value} is more than {most}"));
-    }
-}
-
-/// Whole numbers are compared as such, so that none is rounded.
-fn is_less(one: &Value, other: &Value) -> bool {
-    let whole = |value: &Value| value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-    match (whole(one), whole(other)) {
-        (Some(one), Some(other)) => one < other,
-        _ => one.as_f64() < other.as_f64(),
     }
 }
 
