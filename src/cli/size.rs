@@ -8,7 +8,7 @@ use quartermaster_core::api::status::SizingStatus;
 use quartermaster_core::api::vllm::VllmSpec;
 use quartermaster_core::decide::backend::facts::{NodeFacts, Settings};
 use quartermaster_core::decide::backend::model::resolve::{self, Resolution};
-use quartermaster_core::decide::backend::sizing::{self, Explanation, Refusal, Request};
+use quartermaster_core::decide::backend::sizing::{self, Cluster, Explanation, Refusal, Request};
 use quartermaster_core::decide::backend::{accelerator, self_hosted};
 use serde_json::{Value, json};
 
@@ -78,12 +78,15 @@ impl Answer {
             _ => (&without_hub, None),
         };
         let accelerators = accelerator::candidates(spec.accelerator.as_ref(), nodes, &settings.accelerator_profiles);
-        let request = Request { architecture, spec, accelerators: accelerators.as_deref().unwrap_or_default() };
+        let request = Request {
+            architecture,
+            spec,
+            accelerators: accelerators.as_deref().unwrap_or_default(),
+            cluster: Cluster { nodes, profiles: &settings.accelerator_profiles },
+        };
         let refusal = refusal(spec, &resolution, &request).or_else(|| accelerators.as_ref().err().cloned());
         let mut explanation = match refusal {
-            Some(refusal) => {
-                Explanation { accelerators: Vec::new(), candidates: Vec::new(), outcome: Err(refusal), arithmetic: Vec::new() }
-            }
+            Some(refusal) => Explanation::refused(refusal),
             None => sizing::explain(&request),
         };
         if let (Err(refusal), Some(message)) = (&mut explanation.outcome, &unknown)

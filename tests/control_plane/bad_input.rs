@@ -118,7 +118,7 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
                 "What would do: ",
                 "; or ",
                 "quantization: fp8",
-                "accelerator.products: [",
+                "accelerator: {products: [",
             ],
         ),
         ("context", small_model(json!({ "contextLength": 1_000_000 })), "ContextTooLong", vec!["contextLength", "40960"]),

@@ -15,7 +15,7 @@ use super::model::resolve::{self, Resolution};
 use super::rollout;
 use super::secrets;
 use super::serving::Serving;
-use super::sizing::{self, Refusal, Request};
+use super::sizing::{self, Cluster, Refusal, Request};
 use super::verdicts::{Outcome, Readiness};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::{reasons, types};
@@ -167,6 +167,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         architecture: architecture.as_ref().unwrap_or(&empty),
         spec,
         accelerators: accelerators.as_deref().unwrap_or_default(),
+        cluster: Cluster { nodes: &observation.nodes, profiles: &observation.settings.accelerator_profiles },
     };
     let spec_hash = choice::spec_hash(spec).map_err(|error| {
         NotChosen::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)

@@ -245,3 +245,45 @@ fn an_empty_cluster_is_told_the_three_ways_out() {
         assert!(refusal.message.contains(part), "{part}: {}", refusal.message);
     }
 }
+
+#[rstest]
+// Two pools of GKE with the same card, one of which shares it by time.
+#[case::gke(
+    "{cloud.google.com/gke-accelerator: nvidia-tesla-t4}",
+    "{cloud.google.com/gke-accelerator: nvidia-tesla-t4, cloud.google.com/gke-gpu-sharing-strategy: time-sharing, cloud.google.com/gke-max-shared-clients-per-gpu: '4'}"
+)]
+#[case::mps(
+    "{nvidia.com/gpu.product: Tesla-T4}",
+    "{nvidia.com/gpu.product: Tesla-T4, nvidia.com/gpu.replicas: '2', nvidia.com/gpu.sharing-strategy: mps}"
+)]
+#[case::shares(
+    "{nvidia.com/gpu.product: Tesla-T4-SHARED, nvidia.com/gpu.replicas: '2', nvidia.com/gpu.sharing-strategy: time-slicing}",
+    "{nvidia.com/gpu.product: Tesla-T4-SHARED, nvidia.com/gpu.replicas: '4', nvidia.com/gpu.sharing-strategy: time-slicing}"
+)]
+fn pods_for_one_way_of_sharing_a_card_never_go_to_nodes_with_another(#[case] one: &str, #[case] other: &str) {
+    let cluster = nodes(&format!(
+        "[{{name: a, labels: {one}, allocatable: {{nvidia.com/gpu: 4}}}}, {{name: b, labels: {other}, allocatable: {{nvidia.com/gpu: 4}}}}]"
+    ));
+    let found = candidates(None, &cluster, &[]).unwrap();
+    assert_eq!(found.len(), 2);
+    for accelerator in &found {
+        let takes: Vec<bool> = cluster.iter().map(|node| affinity::matches(node, &accelerator.node_affinity)).collect();
+        assert_eq!(takes.iter().filter(|takes| **takes).count(), 1, "{accelerator:?}");
+    }
+}
+
+#[test]
+fn a_node_to_come_of_a_product_that_smaller_nodes_have_is_not_kept_off() {
+    let small = nodes(
+        "[{name: a, labels: {nvidia.com/gpu.product: NVIDIA-L4}, allocatable: {nvidia.com/gpu: 2}}, {name: b, labels: {nvidia.com/gpu.product: NVIDIA-A10}, allocatable: {nvidia.com/gpu: 8}}]",
+    );
+    let to_come = nodes("[{name: c, labels: {nvidia.com/gpu.product: NVIDIA-L4}, allocatable: {nvidia.com/gpu: 8}}]");
+    let by_spec = candidates(Some(&spec("{products: [nvidia-l4], gpusPerNode: 8}")), &small, &[]).unwrap();
+    let profile = profiles("[{name: pool, product: NVIDIA-L4, gpusPerNode: 8}]");
+    let by_profile = candidates(Some(&spec("{products: [nvidia-l4], gpusPerNode: 8}")), &small, &profile).unwrap();
+    for found in [by_spec, by_profile] {
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(affinity::matches(&to_come[0], &found[0].node_affinity), "{found:?}");
+        assert!(!affinity::matches(&small[1], &found[0].node_affinity), "{found:?}");
+    }
+}

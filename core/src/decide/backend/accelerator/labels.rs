@@ -19,9 +19,9 @@ pub(super) const AMD_PRODUCT: &str = "amd.com/gpu.product-name";
 /// The label of AMD's node labeller for the memory, for example 192G.
 const AMD_MEMORY: &str = "amd.com/gpu.vram";
 /// GKE's label for how pods share a card.
-const GKE_SHARING: &str = "cloud.google.com/gke-gpu-sharing-strategy";
+pub(super) const GKE_SHARING: &str = "cloud.google.com/gke-gpu-sharing-strategy";
 /// GKE's label for how many pods share a card.
-const GKE_SHARING_CLIENTS: &str = "cloud.google.com/gke-max-shared-clients-per-gpu";
+pub(super) const GKE_SHARING_CLIENTS: &str = "cloud.google.com/gke-max-shared-clients-per-gpu";
 
 /// Extended resources that are accelerators without being named: whole cards of the vendors vLLM runs on.
 const WHOLE_CARDS: &[&str] = &["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/xe", "gpu.intel.com/i915", "habana.ai/gaudi"];

@@ -8,6 +8,8 @@ mod taints;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(super) use affinity::matches;
 pub use candidates::candidates;
 
 /// Accelerators of one kind that pods of a model server can get, and what placement needs to get them.

@@ -28,6 +28,13 @@ pub struct Explanation {
     pub arithmetic: Vec<String>,
 }
 
+impl Explanation {
+    /// There is no accelerator to choose from, and nothing was tried.
+    pub fn refused(refusal: Refusal) -> Self {
+        Self { accelerators: Vec::new(), candidates: Vec::new(), outcome: Err(refusal), arithmetic: Vec::new() }
+    }
+}
+
 /// One combination that was tried.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

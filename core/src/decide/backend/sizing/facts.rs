@@ -29,8 +29,14 @@ pub(super) struct Facts {
     pub indexer_bytes: u64,
     /// Mixture of experts.
     pub mixture: bool,
+    /// Layers, of whatever kind.
+    pub layers: u64,
     /// Bytes of the weights as they are loaded.
     pub weight_bytes: u64,
+    /// Bytes of the embedding, and as many of the output layer; 0 where they are not known. Included in `weight_bytes`.
+    pub embedding_bytes: u64,
+    /// Bytes of the routed experts, rather too few than too many; 0 where they are not known. Included in `weight_bytes`.
+    pub expert_bytes: u64,
     /// Bytes of one number of the key-value cache.
     pub kv_number_bytes: u64,
     /// The model's own largest context.
@@ -53,7 +59,9 @@ impl Facts {
         let latent_width =
             number(architecture.kv_lora_rank).map(|rank| rank + number(architecture.qk_rope_head_dimension).unwrap_or(0));
         let hidden_size = number(architecture.hidden_size);
+        let weight_bytes = loaded_weight_bytes(architecture, spec)?;
         Some(Self {
+            layers,
             heads,
             kv_heads: number(architecture.key_value_heads).unwrap_or(heads),
             head_dimension: number(architecture.head_dimension).or(hidden_size.map(|size| size / heads)).unwrap_or(0),
@@ -65,7 +73,11 @@ impl Facts {
             latent_width,
             indexer_bytes: if has_indexer(architecture) { INDEXER_BYTES } else { 0 },
             mixture: is_mixture(architecture),
-            weight_bytes: loaded_weight_bytes(architecture, spec)?,
+            weight_bytes,
+            embedding_bytes: embedding_parameters(architecture).map_or(0, |both| both / 2 * loaded_number_bytes(spec)),
+            expert_bytes: expert_parameters(architecture)
+                .zip(architecture.parameters)
+                .map_or(0, |(experts, all)| scaled(weight_bytes, experts, all).min(weight_bytes)),
             kv_number_bytes: match spec.kv_cache_dtype.unwrap_or_default() {
                 KvCacheDtype::Fp8 => 1,
                 KvCacheDtype::Auto => loaded_number_bytes(spec),
@@ -145,6 +157,19 @@ fn loaded_weight_bytes(architecture: &ModelArchitecture, spec: &VllmSpec) -> Opt
 /// Parameters of the embedding and of the output layer, which quantisation leaves alone.
 fn embedding_parameters(architecture: &ModelArchitecture) -> Option<u64> {
     Some(u64::from(architecture.vocabulary_size?).saturating_mul(architecture.hidden_size?.into()).saturating_mul(2))
+}
+
+/// Parameters of the routed experts: three matrices each, in as many layers as the model has parameters for beside its
+/// embeddings and the projections of its attention. Some models have experts in a part of their layers only.
+fn expert_parameters(architecture: &ModelArchitecture) -> Option<u64> {
+    let number = |value: Option<u32>| value.map(u64::from);
+    let (layers, hidden) = (number(architecture.layers)?, number(architecture.hidden_size)?);
+    let of_layer =
+        number(architecture.experts)?.saturating_mul(3 * hidden).saturating_mul(number(architecture.expert_intermediate_size)?);
+    let attention = 2 * hidden * number(architecture.attention_heads)? * number(architecture.head_dimension)?;
+    let others = embedding_parameters(architecture)?.saturating_add(layers.saturating_mul(attention));
+    let with_experts = architecture.parameters?.checked_sub(others)?.checked_div(of_layer)?.min(layers);
+    Some(with_experts.saturating_mul(of_layer))
 }
 
 /// Thousandths of a byte of one parameter.

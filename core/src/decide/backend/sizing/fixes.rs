@@ -7,14 +7,15 @@ use super::explain::decide;
 use super::facts::quantization_on_load;
 use super::memory::DEFAULT_UTILIZATION_PERCENT;
 use super::search::divisors;
-use super::{Refusal, Request, Sizing};
+use super::{Cluster, Refusal, Request, Sizing};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::reasons;
 use crate::api::status::human_bytes;
 use crate::api::vllm::{KvCacheDtype, VllmSpec};
-use crate::decide::backend::accelerator::products::{self, usable_bytes};
-use crate::decide::backend::accelerator::{Accelerator, ComputeCapability, Origin};
+use crate::decide::backend::accelerator::{self, Accelerator, ComputeCapability, products};
+use crate::decide::backend::facts::HubFacts;
 use crate::decide::backend::model::catalogue;
+use crate::decide::backend::model::resolve::{self, Resolution};
 
 /// How many fixes a refusal names.
 const FIXES: usize = 3;
@@ -33,18 +34,15 @@ pub struct Fix {
 
 impl Fix {
     /// The request with all changes made.
-    pub fn apply(&self, request: &Request<'_>) -> Changed {
+    pub fn apply<'a>(&self, request: &Request<'a>) -> Changed<'a> {
         apply_all(request, &self.changes)
     }
 }
 
-fn apply_all(request: &Request<'_>, changes: &[Change]) -> Changed {
-    let unchanged = Changed {
-        spec: request.spec.clone(),
-        architecture: request.architecture.clone(),
-        accelerators: request.accelerators.to_vec(),
-    };
-    changes.iter().fold(unchanged, |changed, change| change.apply(&changed.request()))
+fn apply_all<'a>(request: &Request<'a>, changes: &[Change]) -> Changed<'a> {
+    let mut changed = Changed::unchanged(request);
+    changes.iter().for_each(|change| change.make(&mut changed));
+    changed
 }
 
 /// What to change.
@@ -67,73 +65,92 @@ pub enum Change {
     Tensor(u32),
     /// No sizes in `parallelism`.
     ComputedParallelism,
-    /// Nodes with this many accelerators.
-    GpusPerNode(u32),
-    /// Another product.
+    /// Another product, or larger nodes of the same.
     #[serde(rename_all = "camelCase")]
-    Product {
-        /// Its name.
-        name: String,
-        /// Accelerators of one node.
+    Accelerator {
+        /// `accelerator.products`. Absent: as it is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        product: Option<String>,
+        /// `accelerator.memory` in bytes, where the table does not know the product. Absent: none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        memory: Option<u64>,
+        /// `accelerator.gpusPerNode`.
         gpus_per_node: u32,
     },
 }
 
 /// A request after a change.
 #[derive(Clone, Debug)]
-pub struct Changed {
+pub struct Changed<'a> {
     /// The spec.
     pub spec: VllmSpec,
     /// The facts of the model.
     pub architecture: ModelArchitecture,
     /// The accelerators.
     pub accelerators: Vec<Accelerator>,
+    /// The cluster, which no change of a spec changes.
+    pub cluster: Cluster<'a>,
 }
 
-impl Changed {
+impl<'a> Changed<'a> {
+    fn unchanged(request: &Request<'a>) -> Self {
+        Self {
+            spec: request.spec.clone(),
+            architecture: request.architecture.clone(),
+            accelerators: request.accelerators.to_vec(),
+            cluster: request.cluster,
+        }
+    }
+
     /// The request to size.
-    pub fn request(&self) -> Request<'_> {
-        Request { architecture: &self.architecture, spec: &self.spec, accelerators: &self.accelerators }
+    pub fn request<'b>(&'b self) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        Request { architecture: &self.architecture, spec: &self.spec, accelerators: &self.accelerators, cluster: self.cluster }
     }
 }
 
 impl Change {
     /// The request with this change made, as a user would make it.
-    pub fn apply(&self, request: &Request<'_>) -> Changed {
-        let mut changed = Changed {
-            spec: request.spec.clone(),
-            architecture: request.architecture.clone(),
-            accelerators: request.accelerators.to_vec(),
-        };
+    pub fn apply<'a>(&self, request: &Request<'a>) -> Changed<'a> {
+        apply_all(request, std::slice::from_ref(self))
+    }
+
+    fn make(&self, changed: &mut Changed<'_>) {
         match self {
             Self::ContextLength(tokens) => changed.spec.context_length = Some(*tokens),
             Self::KvCacheFp8 => changed.spec.kv_cache_dtype = Some(KvCacheDtype::Fp8),
             Self::GpuMemoryUtilizationPercent(percent) => changed.spec.gpu_memory_utilization_percent = Some(*percent),
             Self::Model(name) => {
                 changed.spec.model.clone_from(name);
-                if let Some(row) = catalogue::find(name) {
-                    changed.architecture = row.architecture.clone();
-                }
+                // A revision belongs to the repository that it was read in.
+                changed.spec.revision = None;
+                changed.architecture = match resolve::resolve(&changed.spec, &HubFacts::NotAsked) {
+                    Resolution::Known { architecture, .. } => *architecture,
+                    // Gated, for example: nothing can be said of it.
+                    _ => ModelArchitecture::default(),
+                };
             }
             Self::QuantizationFp8 => changed.spec.quantization = Some("fp8".to_owned()),
             Self::NoQuantization => changed.spec.quantization = None,
             Self::Tensor(tensor) => set_tensor(&mut changed.spec, Some(*tensor)),
             Self::ComputedParallelism => set_tensor(&mut changed.spec, None),
-            Self::GpusPerNode(count) => {
-                for accelerator in changed.accelerators.iter_mut().filter(|accelerator| !accelerator.single()) {
-                    accelerator.gpus_per_node = *count;
-                }
-                changed.spec.accelerator.get_or_insert_default().gpus_per_node = Some(*count);
-            }
-            Self::Product { name, gpus_per_node } => {
+            Self::Accelerator { product, memory, gpus_per_node } => {
                 let spec = changed.spec.accelerator.get_or_insert_default();
-                spec.products = vec![name.clone()];
-                spec.memory = None::<Quantity>;
+                if let Some(product) = product {
+                    spec.products = vec![product.clone()];
+                    spec.memory = memory.map(in_mib);
+                    if let Some(row) = products::find(product).filter(|_| spec.resource_name.is_some()) {
+                        spec.resource_name = Some(row.resource_name.to_owned());
+                    }
+                }
                 spec.gpus_per_node = Some(*gpus_per_node);
-                changed.accelerators = products::find(name).map(|row| to_come(row, *gpus_per_node)).into_iter().collect();
+                // What the cluster then has to offer, which may be the very nodes that do not suffice.
+                changed.accelerators =
+                    accelerator::candidates(Some(spec), changed.cluster.nodes, changed.cluster.profiles).unwrap_or_default();
             }
         }
-        changed
     }
 }
 
@@ -145,23 +162,9 @@ fn set_tensor(spec: &mut VllmSpec, tensor: Option<u32>) {
     parallelism.expert = None;
 }
 
-/// A product of the table on nodes that are still to come.
-pub(super) fn to_come(row: &products::Product, gpus_per_node: u32) -> Accelerator {
-    Accelerator {
-        resource_name: row.resource_name.to_owned(),
-        product: Some(row.name.to_owned()),
-        memory_bytes: Some(usable_bytes(row.memory_mib)),
-        gpus_per_node,
-        nodes: 0,
-        cordoned_nodes: 0,
-        pods_per_card: 1,
-        mig: false,
-        compute_capability: row.compute_capability(),
-        origin: Origin::Table,
-        node_affinity: Vec::new(),
-        tolerated_taints: vec![row.resource_name.to_owned()],
-        preference: Some(0),
-    }
+/// Bytes as a quantity that `accelerator.memory` takes.
+fn in_mib(bytes: u64) -> Quantity {
+    Quantity(format!("{}Mi", bytes >> 20))
 }
 
 /// The refusal with the fixes that work, the cheapest three.
@@ -171,7 +174,10 @@ pub(super) fn with_fixes(request: &Request<'_>, mut refusal: Refusal) -> Refusal
             first_that_work(request, &[context, kv_cache, utilization, checkpoint, quantization, parallelism, nodes, product])
         }
         reasons::INVALID_PARALLELISM => first_that_work(request, &[parallelism, context, checkpoint, quantization, nodes, product]),
-        reasons::CONTEXT_TOO_LONG => first_that_work(request, &[context]),
+        reasons::CONTEXT_TOO_LONG => match first_that_work(request, &[context]) {
+            none if none.is_empty() => beside_own_context(request),
+            fixes => fixes,
+        },
         reasons::INVALID_SPEC => first_that_work(request, &[no_quantization]),
         _ => Vec::new(),
     };
@@ -181,10 +187,28 @@ pub(super) fn with_fixes(request: &Request<'_>, mut refusal: Refusal) -> Refusal
     if !refusal.fixes.is_empty() {
         let texts: Vec<&str> = refusal.fixes.iter().map(|fix| fix.text.as_str()).collect();
         refusal.message.push_str(&format!(". What would do: {}", texts.join("; or ")));
-    } else if refusal.reason == reasons::DOES_NOT_FIT {
+    } else if matches!(refusal.reason, reasons::DOES_NOT_FIT | reasons::INVALID_PARALLELISM | reasons::CONTEXT_TOO_LONG) {
         refusal.message.push_str(". No product of the built-in table holds it with 8 accelerators in a node, quantised or not");
     }
     refusal
+}
+
+/// Where the model does not fit with its own context either: that context, and what helps then.
+fn beside_own_context(request: &Request<'_>) -> Vec<Fix> {
+    let Some(own) = request.architecture.context_length else { return Vec::new() };
+    let shorter = Change::ContextLength(own);
+    let Err(refusal) = super::size(&shorter.apply(request).request()) else { return Vec::new() };
+    let with_context = |fix: Fix| Fix {
+        changes: std::iter::once(shorter.clone()).chain(fix.changes).collect(),
+        text: format!("contextLength: {own} with {}", fix.text),
+    };
+    // A fix that shortens the context further needs no first step.
+    refusal
+        .fixes
+        .into_iter()
+        .filter(|fix| !fix.changes.iter().any(|change| matches!(change, Change::ContextLength(_))))
+        .map(with_context)
+        .collect()
 }
 
 fn first_that_work(request: &Request<'_>, proposals: &[fn(&Request<'_>) -> Option<Fix>]) -> Vec<Fix> {
@@ -230,15 +254,17 @@ fn context(request: &Request<'_>) -> Option<Fix> {
 
 /// An 8-bit cache, where the hardware has the type (compute capability 8.9, or no CUDA at all).
 fn kv_cache(request: &Request<'_>) -> Option<Fix> {
-    if request.spec.kv_cache_dtype == Some(KvCacheDtype::Fp8) || !some_reach(request, 8, 9) {
+    if request.spec.kv_cache_dtype == Some(KvCacheDtype::Fp8) {
         return None;
     }
     fix(request, Change::KvCacheFp8, |sizing| format!("kvCacheDtype: FP8 ({})", on(sizing)))
+        .filter(|fix| reaches(request, fix, 8, 9))
 }
 
-fn some_reach(request: &Request<'_>, major: u32, minor: u32) -> bool {
+/// Whether a fix leads to an accelerator of this compute capability, or to one of which none is known.
+fn reaches(request: &Request<'_>, fix: &Fix, major: u32, minor: u32) -> bool {
     let least = ComputeCapability { major, minor };
-    request.accelerators.iter().any(|accelerator| accelerator.compute_capability.is_none_or(|capability| capability >= least))
+    works(request, &fix.changes).is_some_and(|sizing| sizing.accelerator.compute_capability.is_none_or(|has| has >= least))
 }
 
 fn utilization(request: &Request<'_>) -> Option<Fix> {
@@ -249,6 +275,10 @@ fn utilization(request: &Request<'_>) -> Option<Fix> {
 
 /// A quantised checkpoint of the same model: the catalogue's rows of the same shape whose name continues the model's own.
 fn checkpoint(request: &Request<'_>) -> Option<Fix> {
+    // Facts that the user states go before those of the catalogue, also for another checkpoint.
+    if request.spec.architecture.is_some() {
+        return None;
+    }
     let base = request.spec.model.rsplit('/').next()?.to_lowercase();
     let shape = |architecture: &ModelArchitecture| (architecture.layers, architecture.attention_heads, architecture.hidden_size);
     let mut names: Vec<&str> = catalogue::all()
@@ -267,8 +297,9 @@ fn checkpoint(request: &Request<'_>) -> Option<Fix> {
         (std::cmp::Reverse(quantization.and_then(|quantization| quantization.bits)), name.to_owned())
     });
     names.into_iter().find_map(|name| {
+        let revision = if request.spec.revision.is_some() { " and no revision" } else { "" };
         fix(request, Change::Model(name.to_owned()), |sizing| {
-            format!("model: {name} ({} weights, {})", weights(sizing), on(sizing))
+            format!("model: {name}{revision} ({} weights, {})", weights(sizing), on(sizing))
         })
     })
 }
@@ -283,10 +314,11 @@ fn continues(name: &str, base: &str) -> bool {
 /// 8-bit weights made on load.
 fn quantization(request: &Request<'_>) -> Option<Fix> {
     let quantised = request.architecture.checkpoint_quantization.is_some() || quantization_on_load(request.spec).is_some();
-    if quantised || !some_reach(request, 8, 0) {
+    if quantised {
         return None;
     }
     fix(request, Change::QuantizationFp8, |sizing| format!("quantization: fp8 ({} weights, {})", weights(sizing), on(sizing)))
+        .filter(|fix| reaches(request, fix, 8, 0))
 }
 
 fn weights(sizing: &Sizing) -> String {
@@ -306,10 +338,14 @@ fn parallelism(request: &Request<'_>) -> Option<Fix> {
         return None;
     }
     let node = request.accelerators.iter().map(|accelerator| accelerator.gpus_per_node).max()?;
-    let heads = request.architecture.attention_heads?;
+    // Of a model of which nothing is known, sizes are taken as they are: the powers of two are the likely ones.
+    let sizes: Vec<u32> = match request.architecture.attention_heads {
+        Some(heads) => divisors(heads.into(), node),
+        None => (0..32).map(|exponent| 1 << exponent).take_while(|size| *size <= node).collect(),
+    };
     let of = |stages: fn(u32) -> bool| -> Vec<u32> {
         let fits = |tensor: &u32| works(request, &[Change::Tensor(*tensor)]).is_some_and(|sizing| stages(sizing.pipeline));
-        divisors(heads.into(), node).into_iter().filter(fits).collect()
+        sizes.iter().copied().filter(fits).collect()
     };
     let legal = match of(|stages| stages == 1) {
         none if none.is_empty() => of(|_| true),
@@ -328,17 +364,17 @@ fn parallelism(request: &Request<'_>) -> Option<Fix> {
 
 /// Larger nodes of the same accelerators.
 fn nodes(request: &Request<'_>) -> Option<Fix> {
-    let largest = request
-        .accelerators
-        .iter()
-        .filter(|accelerator| !accelerator.single())
-        .map(|accelerator| accelerator.gpus_per_node)
-        .max()?;
-    NODE_SIZES.into_iter().filter(|count| *count > largest).find_map(|count| {
-        fix(request, Change::GpusPerNode(count), |sizing| {
-            format!("nodes with {count} {} (accelerator.gpusPerNode)", sizing.accelerator.name())
-        })
-    })
+    let whole = || request.accelerators.iter().filter(|accelerator| !accelerator.single());
+    let largest = whole().map(|accelerator| accelerator.gpus_per_node).max()?;
+    NODE_SIZES.into_iter().filter(|count| *count > largest).flat_map(|count| whole().map(move |of| (count, of))).find_map(
+        |(count, accelerator)| {
+            let product = accelerator.product.clone();
+            let memory = accelerator.memory_bytes.filter(|_| product.as_deref().is_none_or(|name| products::find(name).is_none()));
+            let change = Change::Accelerator { product, memory, gpus_per_node: count };
+            let text = format!("{} on nodes of {count}", in_words(&change, request));
+            fix(request, change, |sizing| format!("{text} ({})", on(sizing)))
+        },
+    )
 }
 
 /// A product with more memory, in nodes as large as today's or else of 8.
@@ -349,12 +385,34 @@ fn product(request: &Request<'_>) -> Option<Fix> {
     let same_node = products::larger_than(memory).into_iter().map(|row| (row, node));
     let larger_node = products::larger_than(0).into_iter().map(|row| (row, 8));
     same_node.chain(larger_node).find_map(|(row, gpus_per_node)| {
-        let change = Change::Product { name: row.name.to_owned(), gpus_per_node };
+        let change = of_table(row, gpus_per_node);
+        let text = in_words(&change, request);
         fix(request, change, |sizing| {
-            let memory = human_bytes(row.memory_mib << 20);
-            format!("accelerator.products: [{}] with {memory} ({} of {gpus_per_node} in a node)", row.name, sizing.gpus())
+            format!("{text} ({} each, {} of {gpus_per_node} in a node)", human_bytes(row.memory_mib << 20), sizing.gpus())
         })
     })
+}
+
+fn of_table(row: &products::Product, gpus_per_node: u32) -> Change {
+    Change::Accelerator { product: Some(row.name.to_owned()), memory: None, gpus_per_node }
+}
+
+/// The fields that a change of the accelerator sets.
+fn in_words(change: &Change, request: &Request<'_>) -> String {
+    let before = request.spec.accelerator.clone().unwrap_or_default();
+    let after = change.apply(request).spec.accelerator.unwrap_or_default();
+    let mut words = Vec::new();
+    if after.resource_name != before.resource_name {
+        words.extend(after.resource_name.map(|name| format!("resourceName: {name}")));
+    }
+    if after.products != before.products {
+        words.push(format!("products: [{}]", after.products.join(", ")));
+    }
+    if after.memory != before.memory {
+        words.push(after.memory.map_or_else(|| "no memory".to_owned(), |memory| format!("memory: {}", memory.0)));
+    }
+    words.extend(after.gpus_per_node.map(|count| format!("gpusPerNode: {count}")));
+    format!("accelerator: {{{}}}", words.join(", "))
 }
 
 /// Where no single change helps: 8-bit weights on a larger product, without sizes of the user.
@@ -370,12 +428,12 @@ fn several(request: &Request<'_>) -> Option<Fix> {
     [vec![unpin.clone()], vec![quantise.clone()], vec![unpin, quantise]].into_iter().find_map(|others| {
         let others: Vec<(Change, &str)> = others.into_iter().flatten().collect();
         products::larger_than(0).into_iter().find_map(|row| {
-            let product = Change::Product { name: row.name.to_owned(), gpus_per_node: 8 };
+            let product = of_table(row, 8);
+            let accelerator = in_words(&product, request);
             let changes: Vec<Change> = others.iter().map(|(change, _)| change.clone()).chain([product]).collect();
             let sizing = works(request, &changes)?;
             let words: Vec<&str> = others.iter().map(|(_, words)| *words).collect();
-            let text =
-                format!("{} with accelerator.products: [{}] ({} of 8 in a node)", words.join(" and "), row.name, sizing.gpus());
+            let text = format!("{} with {accelerator} ({} of 8 in a node)", words.join(" and "), sizing.gpus());
             Some(Fix { changes, text })
         })
     })

@@ -1,16 +1,29 @@
 //! Accelerators and models that the tests of sizing share.
 
-use super::fixes::to_come;
 use crate::api::architecture::ModelArchitecture;
 use crate::api::vllm::VllmSpec;
-use crate::decide::backend::accelerator::products::find;
+use crate::decide::backend::accelerator::products::{find, usable_bytes};
 use crate::decide::backend::accelerator::{Accelerator, Origin};
 use crate::decide::backend::model::catalogue;
 
 /// Nodes of the cluster with `gpus_per_node` of a product of the table.
 pub(super) fn nodes_with(product: &str, gpus_per_node: u32) -> Accelerator {
     let row = find(product).unwrap();
-    Accelerator { nodes: 2, origin: Origin::Nodes, preference: None, ..to_come(row, gpus_per_node) }
+    Accelerator {
+        resource_name: row.resource_name.to_owned(),
+        product: Some(row.name.to_owned()),
+        memory_bytes: Some(usable_bytes(row.memory_mib)),
+        gpus_per_node,
+        nodes: 2,
+        cordoned_nodes: 0,
+        pods_per_card: 1,
+        mig: false,
+        compute_capability: row.compute_capability(),
+        origin: Origin::Nodes,
+        node_affinity: Vec::new(),
+        tolerated_taints: vec![row.resource_name.to_owned()],
+        preference: None,
+    }
 }
 
 pub(super) fn h100(gpus_per_node: u32) -> Accelerator {

@@ -6,7 +6,7 @@ use super::*;
 /// The explanation as text, as short as it can be read.
 fn text(model: &str, architecture: &ModelArchitecture, accelerators: &[Accelerator]) -> String {
     let spec = spec(&format!("model: {model}"));
-    let explanation = explain(&Request { architecture, spec: &spec, accelerators });
+    let explanation = explain(&Request { architecture, spec: &spec, accelerators, cluster: Cluster::default() });
     let mut lines = vec![format!(
         "{model} on {}",
         accelerators.iter().map(|a| format!("{}x{}", a.gpus_per_node, a.name())).collect::<Vec<_>>().join(", ")
@@ -64,7 +64,7 @@ fn a_model_too_large_for_the_node() {
 fn messages_fit_into_a_condition() {
     for (id, row) in crate::decide::backend::model::catalogue::all() {
         let spec = spec(&format!("model: {id}"));
-        let request = Request { architecture: &row.architecture, spec: &spec, accelerators: &[l4(1)] };
+        let request = Request { architecture: &row.architecture, spec: &spec, accelerators: &[l4(1)], cluster: Cluster::default() };
         let length = match size(&request) {
             Ok(sizing) => sizing.derivation.len(),
             Err(refusal) => refusal.message.len(),

@@ -1,11 +1,16 @@
 use super::super::fixtures::{catalogued, h100, l4, spec};
-use super::super::size;
+use super::super::{Cluster, size};
 use super::*;
 use crate::api::vllm::VllmSpec;
 
 fn hash(yaml: &str) -> String {
     let spec = spec(yaml);
-    inputs_hash(&Request { architecture: &ModelArchitecture::default(), spec: &spec, accelerators: &[] })
+    inputs_hash(&Request {
+        architecture: &ModelArchitecture::default(),
+        spec: &spec,
+        accelerators: &[],
+        cluster: Cluster::default(),
+    })
 }
 
 #[test]
@@ -15,7 +20,15 @@ fn the_hash_depends_on_what_the_user_says_and_on_nothing_else() {
     assert!(base.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let spec = spec("model: Qwen/Qwen2.5-7B-Instruct");
     let architecture = catalogued("Qwen/Qwen2.5-7B-Instruct");
-    assert_eq!(inputs_hash(&Request { architecture: &architecture, spec: &spec, accelerators: &[h100(8), l4(1)] }), base);
+    assert_eq!(
+        inputs_hash(&Request {
+            architecture: &architecture,
+            spec: &spec,
+            accelerators: &[h100(8), l4(1)],
+            cluster: Cluster::default()
+        }),
+        base
+    );
     // What is not about size, and defaults written out.
     for same in [
         "{model: Qwen/Qwen2.5-7B-Instruct, servedModelName: qwen, drainTimeout: 30s, image: 'vllm/vllm-openai:v0.33.0'}",
@@ -42,7 +55,7 @@ fn a_choice_stays_legal_whatever_nodes_come_and_go() {
     let architecture = catalogued("meta-llama/Llama-3.3-70B-Instruct");
     let spec = VllmSpec { model: "meta-llama/Llama-3.3-70B-Instruct".into(), ..VllmSpec::default() };
     let accelerators = [h100(8)];
-    let request = Request { architecture: &architecture, spec: &spec, accelerators: &accelerators };
+    let request = Request { architecture: &architecture, spec: &spec, accelerators: &accelerators, cluster: Cluster::default() };
     let status = size(&request).unwrap().to_status(inputs_hash(&request));
     for accelerators in [vec![], vec![l4(1)], vec![h100(2)]] {
         assert!(still_legal(&status, &Request { accelerators: &accelerators, ..request }));
@@ -54,7 +67,7 @@ fn a_choice_ends_when_the_spec_or_the_model_no_longer_allow_it() {
     let architecture = catalogued("meta-llama/Llama-3.3-70B-Instruct");
     let base = VllmSpec { model: "meta-llama/Llama-3.3-70B-Instruct".into(), ..VllmSpec::default() };
     let accelerators = [h100(8)];
-    let request = Request { architecture: &architecture, spec: &base, accelerators: &accelerators };
+    let request = Request { architecture: &architecture, spec: &base, accelerators: &accelerators, cluster: Cluster::default() };
     let status = size(&request).unwrap().to_status(inputs_hash(&request));
     for changed in [
         "{model: a/b, parallelism: {tensor: 8}}",

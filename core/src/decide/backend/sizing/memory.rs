@@ -39,8 +39,11 @@ impl Sizes {
         self.tensor.saturating_mul(self.pipeline).saturating_mul(self.data)
     }
 
-    fn ranks(self) -> u64 {
-        u64::from(self.tensor).saturating_mul(self.pipeline.into()).max(1)
+    /// Ranks that an expert is spread over, or that whole experts are: with experts kept whole, the copies of the model
+    /// share them.
+    fn ranks_of_experts(self) -> u64 {
+        let copies = if self.expert { self.data } else { 1 };
+        u64::from(self.tensor).saturating_mul(copies.into()).max(1)
     }
 }
 
@@ -70,7 +73,7 @@ impl Memory {
     ) -> Option<Self> {
         let total = accelerator.memory_bytes?;
         let budget = scaled(total, utilization_percent.into(), 100).min(total);
-        let weights = scaled(facts.weight_bytes, WEIGHT_SHARE_PERCENT, 100 * sizes.ranks());
+        let weights = weights(facts, sizes);
         let outside = total - budget;
         Some(Self {
             total,
@@ -95,6 +98,27 @@ impl Memory {
     pub(super) fn balanced(&self) -> bool {
         self.pool().is_some_and(|pool| pool >= self.budget / 5)
     }
+}
+
+/// Weights on the rank that has most: of a stage with one layer more than others, and with the embedding or the output
+/// layer, which the first and the last stage carry besides.
+fn weights(facts: &Facts, sizes: Sizes) -> u64 {
+    let (stages, tensor) = (u64::from(sizes.pipeline.max(1)), u64::from(sizes.tensor.max(1)));
+    let largest = |bytes: u64| match facts.layers {
+        0 => bytes.div_ceil(stages),
+        layers => scaled(bytes, layers.div_ceil(stages), layers),
+    };
+    let experts = facts.expert_bytes.min(facts.weight_bytes);
+    let others = facts.weight_bytes - experts;
+    let others = match stages {
+        1 => others,
+        _ => {
+            let layers = others.saturating_sub(facts.embedding_bytes.saturating_mul(2));
+            largest(layers).saturating_add(facts.embedding_bytes).max(others.div_ceil(stages))
+        }
+    };
+    let share = |bytes: u64, ranks: u64| scaled(bytes, WEIGHT_SHARE_PERCENT, 100 * ranks);
+    share(others, tensor).saturating_add(share(largest(experts), sizes.ranks_of_experts()))
 }
 
 /// Cards by memory, as vLLM's defaults tell them apart.

@@ -152,3 +152,36 @@ fn an_indexer_keeps_a_cache_of_its_own() {
     let sparse = shape("modelType: deepseek_v32, layers: 61, attentionHeads: 128, kvLoraRank: 512, qkRopeHeadDimension: 64");
     assert_eq!(Cache::of(&sparse, &Options::default(), &h100(8), sizes(8, 1)).bytes_per_token, 61 * (1152 + 132));
 }
+
+#[test]
+fn the_stage_with_most_layers_and_an_embedding_carries_most_weights() {
+    // DeepSeek-V3 in 16 bits a number is not what is published, but the shares are its own.
+    let model = shape(
+        "layers: 61, attentionHeads: 128, hiddenSize: 7168, kvLoraRank: 512, qkRopeHeadDimension: 64, vocabularySize: 129280",
+    );
+    let embedding = 129_280 * 7168 * 2;
+    let facts = Facts { weight_bytes: 600 * GIB, ..model };
+    let expected = |stages: u64| (600 * GIB - 2 * embedding) * 61_u64.div_ceil(stages) / 61 + embedding;
+    for stages in [2_u32, 8] {
+        let weights = weights(&facts, sizes(1, stages));
+        let wanted = scaled(expected(stages.into()), WEIGHT_SHARE_PERCENT, 100);
+        assert!(weights.abs_diff(wanted) < 1024, "{stages}: {weights} instead of {wanted}");
+        assert!(weights > scaled(600 * GIB, WEIGHT_SHARE_PERCENT, 100 * u64::from(stages)), "more than an even share");
+    }
+    assert_eq!(weights(&facts, sizes(4, 1)), scaled(600 * GIB, WEIGHT_SHARE_PERCENT, 400));
+}
+
+#[test]
+fn whole_experts_are_shared_by_the_copies_of_the_model() {
+    let model = super::super::fixtures::catalogued("deepseek-ai/DeepSeek-V3");
+    let facts = facts(&model);
+    // 58 of 61 layers have 256 experts of 3 x 7168 x 2048.
+    let share = 58 * 256 * 3 * 7168 * 2048;
+    assert_eq!(facts.expert_bytes, scaled(facts.weight_bytes, share, model.parameters.unwrap()));
+    let of = |data, expert| weights(&facts, Sizes { tensor: 1, pipeline: 1, data, expert });
+    assert!(of(8, true) < 110 * GIB && of(8, false) == of(1, true), "{} of {}", of(8, true), of(8, false));
+    let h200 = nodes_with("NVIDIA-H200", 8);
+    let memory =
+        Memory::of(&facts, &Options::default(), &h200, Sizes { tensor: 1, pipeline: 1, data: 8, expert: true }, 92).unwrap();
+    assert!(memory.holds(GIB));
+}

@@ -16,7 +16,9 @@ pub use fixes::{Change, Changed, Fix};
 pub use inputs::{inputs_hash, still_legal};
 
 use super::accelerator::Accelerator;
+use super::facts::NodeFacts;
 use crate::api::architecture::ModelArchitecture;
+use crate::api::configuration::AcceleratorProfile;
 use crate::api::status::SizingStatus;
 use crate::api::vllm::VllmSpec;
 
@@ -29,6 +31,17 @@ pub struct Request<'a> {
     pub spec: &'a VllmSpec,
     /// What there is to choose from, from [`super::accelerator::candidates()`].
     pub accelerators: &'a [Accelerator],
+    /// What they were found in, so that another accelerator is proposed only where it would be found.
+    pub cluster: Cluster<'a>,
+}
+
+/// Where accelerators come from. The default is a cluster of which nothing is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cluster<'a> {
+    /// The nodes.
+    pub nodes: &'a [NodeFacts],
+    /// What the operator's configuration promises.
+    pub profiles: &'a [AcceleratorProfile],
 }
 
 /// What was chosen.

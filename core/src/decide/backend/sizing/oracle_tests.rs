@@ -7,7 +7,7 @@ use super::*;
 use crate::api::conditions::reasons;
 
 fn sized(model: &ModelArchitecture, yaml: &str, accelerators: &[Accelerator]) -> Result<Sizing, Refusal> {
-    size(&Request { architecture: model, spec: &spec(yaml), accelerators })
+    size(&Request { architecture: model, spec: &spec(yaml), accelerators, cluster: Cluster::default() })
 }
 
 /// A node that has room for anything, so that only the rules of the model count.

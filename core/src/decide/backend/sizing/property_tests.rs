@@ -100,7 +100,7 @@ proptest! {
 
     #[test]
     fn no_choice_is_ever_illegal(model in models(), spec in specs(), choices in prop::collection::vec(accelerators(), 1..4)) {
-        let request = Request { architecture: &model, spec: &spec, accelerators: &choices };
+        let request = Request { architecture: &model, spec: &spec, accelerators: &choices, cluster: Cluster::default() };
         if let Ok(sizing) = size(&request) {
             let sizes = Sizes { tensor: sizing.tensor, pipeline: sizing.pipeline, data: sizing.data, expert: sizing.expert };
             prop_assert_eq!(constraints::of_model(&model, &Options::of(&spec), sizes), vec![]);
@@ -124,7 +124,7 @@ proptest! {
         let short = (u64::from(long) * u64::from(share) / 100).max(1);
         let of = |context: u32| {
             let spec = VllmSpec { context_length: Some(context), ..unpinned(&spec) };
-            size(&Request { architecture: &model, spec: &spec, accelerators: std::slice::from_ref(&accelerator) })
+            size(&Request { architecture: &model, spec: &spec, accelerators: std::slice::from_ref(&accelerator), cluster: Cluster::default() })
         };
         if let Ok(large) = of(long) {
             let small = of(u32::try_from(short).unwrap());
@@ -139,7 +139,7 @@ proptest! {
         let (least, most) = if large { (71, 159) } else { (10, 69) };
         let of = |gib: u64| {
             let accelerator = Accelerator { memory_bytes: Some(gib.clamp(least, most) << 30), ..accelerator.clone() };
-            size(&Request { architecture: &model, spec: &unpinned(&spec), accelerators: &[accelerator] })
+            size(&Request { architecture: &model, spec: &unpinned(&spec), accelerators: &[accelerator], cluster: Cluster::default() })
         };
         let offset = if large { 60 } else { 0 };
         // Where less memory forced a shorter context than is sized for, more memory is spent on the context.
@@ -154,12 +154,43 @@ proptest! {
         }
     }
 
+    /// Where the cache is not split over ranks but over stages, and the cards are small.
+    #[test]
+    fn neither_context_nor_memory_turns_the_order_around_where_stages_are_needed(
+        latent in any::<bool>(), heads in prop_oneof![Just(32_u32), Just(64), Just(128)], layers in 40_u32..110, gigabytes in 10_u64..60,
+        gpus in prop_oneof![Just(4_u32), Just(6), Just(8)], minimum in any::<bool>(),
+        short in 20_000_u32..160_000, longer in 0_u32..100_000, gib in 14_u64..60, more in 0_u64..9,
+    ) {
+        let model = ModelArchitecture {
+            layers: Some(layers), attention_heads: Some(heads), key_value_heads: Some(1), head_dimension: Some(256),
+            hidden_size: Some(7168), intermediate_size: Some(18_432), vocabulary_size: Some(129_280),
+            weight_bytes: Some(gigabytes * 1_000_000_000), dtype: Some(WeightDtype::BFloat16),
+            kv_lora_rank: latent.then_some(512), qk_rope_head_dimension: latent.then_some(64), ..ModelArchitecture::default()
+        };
+        let of = |context: u32, gib: u64| {
+            let policy = minimum.then_some(ParallelismPolicy::Minimum);
+            let parallelism = Some(Parallelism { policy, ..Parallelism::default() });
+            let spec = VllmSpec { model: "a/b".into(), context_length: Some(context), parallelism, ..VllmSpec::default() };
+            let accelerator = Accelerator { memory_bytes: Some(gib << 30), ..l4(gpus) };
+            let request = Request { architecture: &model, spec: &spec, accelerators: &[accelerator], cluster: Cluster::default() };
+            size(&request).map(|sizing| (sizing.gpus(), sizing.derivation))
+        };
+        if let (Ok(first), Ok(second)) = (of(short, gib), of(short + longer, gib)) {
+            prop_assert!(first.0 <= second.0, "{short}: {first:?}, {longer} more: {second:?}");
+        }
+        if let (Ok(first), Ok(second)) = (of(short, gib), of(short, gib + more)) {
+            prop_assert!(first.0 >= second.0, "{gib} GiB: {first:?}, {more} more: {second:?}");
+        }
+    }
+
     #[test]
     fn every_fix_that_is_named_works(model in models(), spec in specs(), choices in prop::collection::vec(accelerators(), 1..3)) {
-        let request = Request { architecture: &model, spec: &spec, accelerators: &choices };
+        let request = Request { architecture: &model, spec: &spec, accelerators: &choices, cluster: Cluster::default() };
         if let Err(refusal) = size(&request) {
             prop_assert!(reasons::ALL.contains(&refusal.reason));
             prop_assert!(refusal.fixes.len() <= 3);
+            let tells = refusal.message.contains("No product of the built-in table holds it") || refusal.reason == reasons::INVALID_SPEC;
+            prop_assert!(!refusal.fixes.is_empty() || tells, "{}: {}", refusal.reason, refusal.message);
             for fix in &refusal.fixes {
                 let changed = fix.apply(&request);
                 prop_assert!(size(&changed.request()).is_ok(), "{}", fix.text);
@@ -172,8 +203,8 @@ proptest! {
     fn a_model_that_one_large_node_holds_is_never_refused_without_a_fix(model in models(), choices in prop::collection::vec(prop_oneof![Just(l4(1)), Just(l4(4)), Just(h100(2))], 1..3)) {
         let spec = VllmSpec { model: "somebody/model".into(), ..VllmSpec::default() };
         let large = [nodes_with("NVIDIA-B200", 8)];
-        let possible = size(&Request { architecture: &model, spec: &spec, accelerators: &large }).is_ok();
-        if let (true, Err(refusal)) = (possible, size(&Request { architecture: &model, spec: &spec, accelerators: &choices })) {
+        let possible = size(&Request { architecture: &model, spec: &spec, accelerators: &large, cluster: Cluster::default() }).is_ok();
+        if let (true, Err(refusal)) = (possible, size(&Request { architecture: &model, spec: &spec, accelerators: &choices, cluster: Cluster::default() })) {
             prop_assert!(!refusal.fixes.is_empty(), "{}", refusal.message);
         }
     }

@@ -115,15 +115,17 @@ impl<'a> Problem<'a> {
             return None;
         }
         let pins = self.pins();
-        let feasible = |stages: &[u32], trail: &mut Trail| -> Vec<Choice<'a>> {
+        let feasible = |stages: &[u32], least: u32, trail: &mut Trail| -> Vec<Choice<'a>> {
             let mut all: Vec<Sizes> = stages.iter().flat_map(|stages| self.sizes(accelerator, *stages, &pins)).collect();
+            all.retain(|sizes| sizes.gpus() >= least);
             all.sort_by_key(|sizes| (sizes.gpus(), sizes.pipeline));
             all.into_iter().filter_map(|sizes| self.evaluate(accelerator, sizes, target, trail)).collect()
         };
-        let mut found = feasible(&[pins.pipeline.unwrap_or(1)], trail);
+        let mut found = feasible(&[pins.pipeline.unwrap_or(1)], 1, trail);
         if found.is_empty() && pins.pipeline.is_none() && accelerator.gpus_per_node > 1 {
-            // Pipeline stages cost latency: only where no tensor-parallel size alone fits.
-            found = feasible(&powers_of_two(accelerator.gpus_per_node), trail);
+            // Pipeline stages cost latency: only where no tensor-parallel size alone fits, and with no fewer accelerators
+            // than the largest of those, else a longer context would take fewer accelerators than a short one.
+            found = feasible(&powers_of_two(accelerator.gpus_per_node), self.widest(accelerator, &pins), trail);
         }
         if pins.policy.unwrap_or_default() == ParallelismPolicy::Balanced
             && let Some(balanced) = found.iter().find(|choice| choice.memory.balanced())
@@ -137,6 +139,15 @@ impl<'a> Problem<'a> {
                 found.into_iter().max_by_key(|choice| (choice.sizes.gpus(), std::cmp::Reverse(choice.sizes.pipeline)))
             }
         }
+    }
+
+    /// Accelerators of the largest legal tensor-parallel size without stages.
+    fn widest(&self, accelerator: &Accelerator, pins: &Parallelism) -> u32 {
+        let legal = |sizes: &Sizes| {
+            constraints::of_model(self.request.architecture, &self.options, *sizes).is_empty()
+                && constraints::of_accelerator(self.spec(), accelerator, *sizes).is_empty()
+        };
+        self.sizes(accelerator, 1, pins).into_iter().filter(legal).map(Sizes::gpus).max().unwrap_or(1)
     }
 
     /// Every combination for one number of stages that the node has room for, legal or not.
