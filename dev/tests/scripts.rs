@@ -144,10 +144,7 @@ fn a_rust_that_is_too_old_is_not_installed_and_neither_are_its_components() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("missing: rust; install Rust 1."), "{}", said(&output));
     // The installer of rustup would have been asked with curl, which this machine does not get either.
-    assert_eq!(
-        machine.notes(),
-        ["apt-get update -qq", "apt-get install --yes --no-install-recommends -qq curl ca-certificates"]
-    );
+    assert_eq!(machine.notes(), ["apt-get update -qq", "apt-get install --yes --no-install-recommends -qq curl ca-certificates"]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ async fn a_plan_is_what_the_operator_applies() {
     let (code, said) = team.kubectl_with_input(&["apply", "--dry-run=server", "-f", "-"], &printed);
     assert_eq!(code, 0, "{said}");
 
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     team.until_ready("small", "True", "Available").await;
     let applied = team.kubectl(&["get", "serviceaccounts,secrets,services,deployments,poddisruptionbudgets", "-o", "json"]);
     let applied: Value = serde_json::from_str(&applied).unwrap();
@@ -57,4 +57,9 @@ async fn a_plan_is_what_the_operator_applies() {
         }
         assert!(is_part_of(&object, applied), "{object:#}\n{applied:#}");
     }
+    // What was decided from is recorded with the time of the decision, which `replay` takes.
+    let recorded = operator.get(&format!("debug/observations/InferenceBackend/{}/small", team.namespace)).await.unwrap();
+    let recorded: Value = serde_json::from_str(&recorded).unwrap();
+    let at: jiff::Timestamp = serde_json::from_value(recorded["observedAt"].clone()).unwrap();
+    assert!(at <= jiff::Timestamp::now(), "{at}");
 }
