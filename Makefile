@@ -3,7 +3,9 @@
 # rustup changes only login shells.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-dev := cargo run --quiet -p quartermaster-dev --
+# Built by name first, so that it is seen: `cargo run --quiet` compiles in silence.
+build := cargo build --locked -p quartermaster-dev
+dev := cargo run --quiet --locked -p quartermaster-dev --
 
 .PHONY: help demo test cluster down soak bench generate bootstrap
 
@@ -11,25 +13,35 @@ help: ## Say what the other targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: bootstrap ## Start a control plane with fake GPU nodes, show what Quartermaster makes of the examples, stop it
-	@cargo build --locked -p quartermaster -p quartermaster-dev
+	@$(build) -p quartermaster
 	@$(dev) with-cluster --nodes -- dev/demo.sh
 
 test: ## Build, lint and test everything against a real control plane
 	@dev/test.sh
 
 cluster: bootstrap ## Start a control plane that stays, and print the two lines that make kubectl use it
+	@$(build)
 	@$(dev) cluster up --keep --nodes
 
-down: bootstrap ## Stop what 'make cluster' started, and clean what killed runs have left
+down: ## Stop what 'make cluster' started, and clean what killed runs have left
+	@dev/bootstrap.sh linker rust
+	@$(build)
 	@$(dev) cluster down --all
 
-soak: bootstrap ## Run the tests that take too long for 'make test'
+soak: ## Run the tests that take too long for 'make test'
+	@dev/bootstrap.sh python
+	@dev/bootstrap.sh
+	@$(build)
+	@cargo test --workspace --locked --no-run
 	@$(dev) with-cluster --nodes -- cargo test --workspace --locked --no-fail-fast -- --ignored --skip process_that_hangs
 
 bench: bootstrap ## Measure
+	@$(build)
+	@cargo bench -p quartermaster --bench '*' --locked --no-run
 	@$(dev) with-cluster --nodes -- cargo bench -p quartermaster --bench '*' --locked
 
 generate: ## Write crds/ anew from the types
+	@cargo build --locked -p quartermaster
 	@cargo run --quiet --locked -- crds > crds/quartermaster.dev_inferencebackends.yaml
 
 bootstrap:

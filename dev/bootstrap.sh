@@ -39,7 +39,7 @@ Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   rust-components  rustfmt and clippy
   go               Go $(go_minimum) or newer; an older Go fetches that toolchain through the module proxy
   redis            redis-server
-  python           Python 3.10 or newer with venv
+  python           Python 3.11 to 3.14 with venv, for vLLM's own parser
   control-plane    the Kubernetes binaries, built from source; about 7 minutes on 2 cores, once
 
 On Debian and Ubuntu a missing tool is installed with apt-get (as root, or with sudo).
@@ -84,7 +84,6 @@ module_version() {
 rust_version() { cargo --version 2>/dev/null | awk '{print $2}'; }
 # GOTOOLCHAIN=local: the version of the installed Go itself, not of one that it would fetch.
 go_version() { (cd / && GOTOOLCHAIN=local GOWORK=off go version 2>/dev/null) | awk '{sub(/^go/, "", $3); print $3}'; }
-python_version() { python3 -c 'import platform; print(platform.python_version())' 2>/dev/null; }
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Requirements: is it there, which Debian packages have it, what to do elsewhere
@@ -97,7 +96,8 @@ have() {
     # Any Go can fetch the toolchain that it lacks; see use_go.
     go) command -v go >/dev/null ;;
     redis) command -v redis-server >/dev/null ;;
-    python) at_least "$(python_version || echo 0)" 3.10 && python3 -c 'import venv, ensurepip' 2>/dev/null ;;
+    # What needs it says which one it takes.
+    python) "$DEV/vllm/prepare.sh" --python >/dev/null 2>&1 ;;
     *) fail "unknown requirement '$1'; dev/bootstrap.sh --help lists them" ;;
   esac
 }
@@ -120,7 +120,7 @@ remedy() {
     rust-components) echo "run 'rustup component add rustfmt clippy', or install your system's packages of them" ;;
     go) echo "install Go $(go_minimum) or newer (https://go.dev/doc/install)" ;;
     redis) echo "install Redis 7 or newer so that 'redis-server' is in PATH" ;;
-    python) echo "install Python 3.10 or newer with the modules venv and ensurepip" ;;
+    python) echo "install Python 3.11 to 3.14 with the modules venv and ensurepip" ;;
   esac
 }
 
@@ -144,7 +144,7 @@ apt_update() {
   APT_UPDATED=yes
 }
 
-apt_install_requirement() {
+apt_install() {
   apt_update
   say "apt-get install $*"
   ${AS_ROOT[@]+"${AS_ROOT[@]}"} env DEBIAN_FRONTEND=noninteractive \
@@ -183,6 +183,8 @@ install_requirement() {
   case $1 in
     rust) install_rust ;;
     rust-components)
+      # Those of a Rust that is too old are of no use.
+      have rust || return 1
       if command -v rustup >/dev/null; then
         rustup component add rustfmt clippy >&2
       elif can_use_apt; then

@@ -38,12 +38,45 @@ finish() {
 }
 trap finish EXIT
 
+# The process group of the stage that runs.
+STAGE=
+
+# interrupted NUMBER NAME: hands a signal on to the stage, and ends when that has ended. A second signal does not wait.
+interrupted() {
+  trap - HUP INT TERM
+  if [ -n "$STAGE" ]; then
+    STAGES+=('interrupted')
+    kill -s "$2" -- "-$STAGE" 2>/dev/null || true
+    wait "$STAGE" || true
+  fi
+  exit $((128 + $1))
+}
+trap 'interrupted 1 HUP' HUP
+trap 'interrupted 2 INT' INT
+trap 'interrupted 15 TERM' TERM
+
+# Writes a stage's output to a file as well. What a stage says while it is being ended is shown, so no signal ends this.
+keep() {
+  trap '' HUP INT TERM
+  exec tee "$1"
+}
+
 # stage NAME COMMAND...: runs the command, keeps its output for the count, notes the time; stops at the first failure.
+# The command runs in the background, because bash acts on a signal only between two commands of the foreground, and in a
+# process group of its own (set -m), so that all of it can be told. The shell around it takes the signal and waits on.
 stage() {
   local name=$1 start=$SECONDS code=0 result=ok
   shift
   printf '\n== %s\n' "$name"
-  "$@" 2>&1 | tee "$OUTPUT/$name.log" || code=$?
+  set -m
+  (
+    trap : HUP INT TERM
+    "$@" 2>&1 | keep "$OUTPUT/$name.log"
+  ) </dev/null &
+  STAGE=$!
+  set +m
+  wait "$STAGE" || code=$?
+  STAGE=
   [ "$code" -eq 0 ] || result=FAILED
   STAGES+=("$(awk -v name="$name" -v seconds=$((SECONDS - start)) -v result="$result" \
     'BEGIN {printf "%-14s %5.1f min  %s", name, seconds / 60, result}')")
@@ -51,8 +84,7 @@ stage() {
 }
 
 lint() {
-  cargo fmt --all --check
-  cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+  cargo fmt --all --check && cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 }
 
 stage bootstrap dev/bootstrap.sh

@@ -3,6 +3,7 @@
 #
 # Usage: dev/vllm/prepare.sh            prepares it if needed, and prints the path of its Python on standard output
 #        PYTHON=python3.12 dev/vllm/prepare.sh
+#        dev/vllm/prepare.sh --python   prints the Python that it would be made with; what bootstrap.sh asks
 #
 # The environment is ${XDG_CACHE_HOME:-$HOME/.cache}/quartermaster/vllm-0.33.0. All comes from the Python package
 # index. A finished environment is kept until this script or requirements.txt changes; an unfinished one (interrupted,
@@ -21,11 +22,6 @@ missing() { say "$*"; exit 2; }
 
 # --- What the machine must have ---------------------------------------------------------------------------------
 
-if [ "$(uname -s)" != Linux ] || [ "$(uname -m)" != x86_64 ]; then
-    missing "requirements.txt is pinned for Linux on x86_64; this is $(uname -s) on $(uname -m)"
-fi
-command -v flock >/dev/null || missing "flock is missing (Debian and Ubuntu: apt-get install util-linux)"
-
 # vLLM's published images run Python 3.12, so that one is tried first; its wheel takes 3.11 to 3.14.
 find_python() {
     local candidate
@@ -41,6 +37,14 @@ find_python() {
 python=$(find_python) || missing "no Python 3.11 to 3.14 with the module venv among:" \
     "${PYTHON:-python3.12 python3.13 python3.11 python3.14 python3}" \
     "(Debian and Ubuntu: apt-get install python3 python3-venv)"
+if [ "${1:-}" = --python ]; then
+    echo "$python"
+    exit 0
+fi
+if [ "$(uname -s)" != Linux ] || [ "$(uname -m)" != x86_64 ]; then
+    missing "requirements.txt is pinned for Linux on x86_64; this is $(uname -s) on $(uname -m)"
+fi
+command -v flock >/dev/null || missing "flock is missing (Debian and Ubuntu: apt-get install util-linux)"
 python_version=$("$python" -c 'import platform; print(platform.python_version())')
 
 mkdir -p "$(dirname "$environment")"
@@ -72,13 +76,32 @@ say "[1/4] virtual environment with Python $python_version in $environment"
 mkdir "$environment/downloads"
 export TMPDIR="$environment/downloads" PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# Says every 10 seconds how much is there: a wheel of several hundred megabytes is downloaded in silence.
+report_size() {
+    local start=$SECONDS
+    while sleep 10 >/dev/null 2>&1; do
+        say "    $((SECONDS - start)) s: $(du -sm "$environment/downloads" 2>/dev/null | cut -f 1) MB of downloads," \
+            "$(du -sm "$environment" 2>/dev/null | cut -f 1) MB in all"
+    done
+}
+reporter=
+stop_reporter() {
+    [ -z "$reporter" ] || kill "$reporter" 2>/dev/null || true
+    reporter=
+}
+trap stop_reporter EXIT
+
 install() {
+    # Without the lock and the answer, which must end with this process and not with the last report.
+    report_size 9>&- >/dev/null &
+    reporter=$!
     "$environment/bin/python" -m pip "$@" --no-cache-dir --no-deps --only-binary :all: --progress-bar off 2>&1 |
         tee "$environment/pip.log" |
         awk '/^ *Downloading/ { count++; print "    " count ": " $2 " " $3 " " $4; fflush() }
              /^Installing collected/ { print "    installing " count " packages"; fflush() }
              /^ERROR|^error/ { print "    " $0; fflush() }' >&2 ||
         { say "pip failed; its last lines:"; tail -n 15 "$environment/pip.log" >&2; exit 1; }
+    stop_reporter
 }
 
 say "[2/4] $(grep -c '==' "$here/requirements.txt") packages, about 2.4 GB to download"

@@ -1,6 +1,8 @@
 //! The command line.
 
+mod cluster;
 mod crds;
+mod manifests;
 mod output;
 mod plan;
 mod replay;
@@ -17,7 +19,8 @@ use crate::run::{self, Start};
 use crate::{configuration, sources};
 use output::Format;
 
-/// Provisions, routes, rations and scales LLM inference on Kubernetes.
+/// Runs LLM inference on Kubernetes: sizes models for the accelerators that there are, serves them with vLLM, and watches
+/// hosted providers.
 ///
 /// Exit codes: 0 done; 1 failed; 2 the command line or an input is wrong; 3 the answer is no: a model does not fit, or an
 /// object is refused.
@@ -38,9 +41,13 @@ enum Command {
     Rules,
     /// Print what the operator would apply, without touching anything.
     ///
-    /// Reads InferenceBackends from files, and nodes from --nodes, or from the cluster of a kubeconfig with --context.
+    /// Reads InferenceBackends from files, and nodes from --nodes, or from the cluster of a kubeconfig with --context or
+    /// --current-context; of that cluster nothing else is read. So this is what would be made for a new backend: of one
+    /// that exists, a choice in force may stay. Secrets that a spec refers to are taken to exist, and the hub is not asked.
     Plan(plan::PlanArguments),
     /// Explain the size of a model: candidates, why each was refused, the arithmetic of the chosen one, and the nearest fixes.
+    ///
+    /// Reads the same as plan. The hub is not asked: a model that the built-in catalogue lacks needs spec.vllm.architecture.
     Size(size::SizeArguments),
     /// Print the decision for a recorded observation, as /debug/observations shows it.
     Replay(replay::ReplayArguments),

@@ -14,7 +14,7 @@ use super::output::{self, Format};
 pub struct ReplayArguments {
     /// The recorded observation; - for standard input.
     file: PathBuf,
-    /// The time of the decision, in RFC 3339. Default: now.
+    /// The time of the decision, in RFC 3339. Default: that of the recorded decision, else now.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
     /// How the answer is printed.
@@ -30,6 +30,7 @@ pub fn print(arguments: ReplayArguments) -> Result<(), CommandError> {
     let text = output::read(&arguments.file)?;
     let mut observation: Observation = output::parse(&arguments.file, &text)?;
     observation.entropy = PLACEHOLDER_ENTROPY.to_owned();
-    let decision = backend::decide(&observation, arguments.at.unwrap_or_else(Timestamp::now));
+    let time = arguments.at.or(observation.observed_at).unwrap_or_else(Timestamp::now);
+    let decision = backend::decide(&observation, time);
     output::value(arguments.output, &decision)
 }

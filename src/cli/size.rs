@@ -1,21 +1,21 @@
 //! `quartermaster size`: why a model gets the accelerators that it gets.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use quartermaster_core::api::InferenceBackend;
-use quartermaster_core::api::architecture::ModelArchitecture;
 use quartermaster_core::api::conditions::reasons;
+use quartermaster_core::api::status::SizingStatus;
 use quartermaster_core::api::vllm::VllmSpec;
-use quartermaster_core::decide::backend::accelerator;
-use quartermaster_core::decide::backend::facts::{HubFacts, NodeFacts, Settings};
+use quartermaster_core::decide::backend::facts::{NodeFacts, Settings};
 use quartermaster_core::decide::backend::model::resolve::{self, Resolution};
 use quartermaster_core::decide::backend::sizing::{self, Cluster, Explanation, Refusal, Request};
+use quartermaster_core::decide::backend::{accelerator, self_hosted};
 use serde_json::{Value, json};
 
 use super::CommandError;
+use super::cluster::{self, ClusterArguments};
+use super::manifests::backends;
 use super::output::{self, Format};
-use super::plan::{ClusterArguments, backends};
 
 /// Arguments of `quartermaster size`.
 #[derive(Debug, clap::Args)]
@@ -32,12 +32,16 @@ pub struct SizeArguments {
 
 /// Explains every self-hosted backend of the files.
 pub fn print(arguments: SizeArguments) -> Result<(), CommandError> {
-    let nodes = Arc::new(arguments.cluster.nodes()?);
+    let nodes = arguments.cluster.nodes()?;
     let settings = arguments.cluster.settings()?;
     let mut answers = Vec::new();
     for backend in backends(&arguments.files)? {
         if let Some(spec) = &backend.spec.vllm {
-            answers.push(Answer::of(&backend, spec, &nodes, &settings));
+            let mut answer = Answer::of(&backend, spec, &nodes, &settings);
+            if let Err(refusal) = &mut answer.explanation.outcome {
+                refusal.message = arguments.cluster.with_advice(refusal.reason, &refusal.message);
+            }
+            answers.push(answer);
         }
     }
     if answers.is_empty() {
@@ -58,34 +62,46 @@ struct Answer {
     model: String,
     sources: String,
     inputs_hash: String,
+    image: String,
+    /// What is missing where the spec's own sizes were taken without a computation.
+    unknown: Option<String>,
     explanation: Explanation,
 }
 
 impl Answer {
     fn of(backend: &InferenceBackend, spec: &VllmSpec, nodes: &[NodeFacts], settings: &Settings) -> Self {
-        let (architecture, sources) = match resolve::resolve(spec, &HubFacts::NotAsked) {
-            Resolution::Known { architecture, sources, .. } => {
-                (*architecture, sources.iter().map(|source| format!("{source:?}").to_lowercase()).collect::<Vec<_>>().join(", "))
-            }
-            Resolution::Unknown { architecture, .. } => (*architecture, "not enough is known".to_owned()),
-            _ => (ModelArchitecture::default(), "nothing is known".to_owned()),
+        let resolution = resolve::resolve(spec, &cluster::hub(spec));
+        let (without_hub, sources) = resolve::without_hub(spec);
+        let (architecture, unknown) = match &resolution {
+            Resolution::Known { architecture, .. } => (architecture.as_ref(), None),
+            Resolution::Unknown { architecture, message } => (architecture.as_ref(), Some(message.clone())),
+            _ => (&without_hub, None),
         };
         let accelerators = accelerator::candidates(spec.accelerator.as_ref(), nodes, &settings.accelerator_profiles);
         let request = Request {
-            architecture: &architecture,
+            architecture,
             spec,
             accelerators: accelerators.as_deref().unwrap_or_default(),
             cluster: Cluster { nodes, profiles: &settings.accelerator_profiles },
         };
-        let explanation = match &accelerators {
-            Ok(_) => sizing::explain(&request),
-            Err(refusal) => Explanation::refused(refusal.clone()),
+        let refusal = refusal(spec, &resolution, &request).or_else(|| accelerators.as_ref().err().cloned());
+        let mut explanation = match refusal {
+            Some(refusal) => Explanation::refused(refusal),
+            None => sizing::explain(&request),
         };
+        if let (Err(refusal), Some(message)) = (&mut explanation.outcome, &unknown)
+            && refusal.reason == reasons::MODEL_UNKNOWN
+        {
+            refusal.message.clone_from(message);
+        }
+        let sources: Vec<String> = sources.iter().map(|source| format!("{source:?}").to_lowercase()).collect();
         Self {
             name: backend.metadata.name.clone().unwrap_or_default(),
             model: spec.model.clone(),
-            sources,
+            sources: if sources.is_empty() { "nothing is known".to_owned() } else { sources.join(", ") },
             inputs_hash: sizing::inputs_hash(&request),
+            image: self_hosted::image(spec, settings),
+            unknown,
             explanation,
         }
     }
@@ -94,12 +110,12 @@ impl Answer {
     fn value(&self) -> Value {
         let (mut value, reason, message) = match &self.explanation.outcome {
             Ok(sizing) => {
-                let reason = if sizing.known { reasons::SIZED } else { reasons::MODEL_UNKNOWN };
-                (
-                    serde_json::to_value(sizing.to_status(self.inputs_hash.clone())).unwrap_or_default(),
-                    reason,
-                    sizing.derivation.clone(),
-                )
+                let status = SizingStatus { image: Some(self.image.clone()), ..sizing.to_status(self.inputs_hash.clone()) };
+                let (reason, message) = match &self.unknown {
+                    Some(message) => (reasons::MODEL_UNKNOWN, message.clone()),
+                    None => (reasons::SIZED, sizing.derivation.clone()),
+                };
+                (serde_json::to_value(status).unwrap_or_default(), reason, message)
             }
             Err(Refusal { reason, message, .. }) => (json!({}), *reason, message.clone()),
         };
@@ -134,9 +150,26 @@ impl Answer {
             Ok(sizing) => {
                 lines.push(format!("  chosen: {}", sizing.to_status(String::new()).summary()));
                 lines.extend(self.explanation.arithmetic.iter().map(|step| format!("    {step}")));
+                if !sizing.known {
+                    lines.push(format!("    {}", sizing.derivation));
+                }
+                lines.extend(self.unknown.iter().map(|message| format!("  {}: {message}", reasons::MODEL_UNKNOWN)));
             }
             Err(refusal) => lines.push(format!("  {}: {}", refusal.reason, refusal.message)),
         }
         lines.join("\n") + "\n"
     }
+}
+
+/// Why there is no choice, before one is computed: as the operator says it.
+fn refusal(spec: &VllmSpec, resolution: &Resolution, request: &Request<'_>) -> Option<Refusal> {
+    if let Some(problem) = self_hosted::problem_of_spec(spec) {
+        return Some(Refusal::new(problem.reason, problem.message));
+    }
+    let problem = self_hosted::problem_of_model(resolution)?;
+    // What the hub would say does not change what the spec says, and that is judged all the same.
+    let judged = matches!(resolution, Resolution::Failed { .. }) && !request.accelerators.is_empty();
+    let certain = |refusal: &Refusal| refusal.reason != reasons::MODEL_UNKNOWN;
+    let refusal = judged.then(|| sizing::explain(request).outcome.err()).flatten().filter(certain);
+    Some(refusal.unwrap_or_else(|| Refusal::new(problem.reason, problem.message)))
 }

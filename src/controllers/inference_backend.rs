@@ -81,6 +81,7 @@ impl Control for Backends {
         let pods = self.pods.owned_by(&key.to_string());
         let api_key_exists = self.secret_metadata.get(&child).filter(ours).is_some();
         Observation {
+            observed_at: None,
             nodes: self.nodes(),
             settings: self.settings.clone(),
             hub,

@@ -240,11 +240,16 @@ impl<C: Control> Driver<C> {
         memory: &Memory,
     ) -> Result<decision::Decision<Value>, DecideError> {
         let observation = self.control.observe(object, memory.refusals()).await;
+        let now = Timestamp::now();
         if let Some(observations) = &self.observations {
-            let value = serde_json::to_value(&observation)?;
+            let mut value = serde_json::to_value(&observation)?;
+            // What is decided depends on the time as well.
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("observedAt".to_owned(), serde_json::to_value(now)?);
+            }
             observations.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), value);
         }
-        C::decide(&observation, Timestamp::now())
+        C::decide(&observation, now)
     }
 
     /// Writes a status if it says something else than the stored one. Returns whether it did.

@@ -18,6 +18,7 @@ mod kubectl;
 mod leadership;
 mod memory;
 mod placement;
+mod plan;
 mod probes;
 mod providers;
 mod quiet;

@@ -71,7 +71,7 @@ async fn a_recorded_observation_gives_the_same_decision_again() {
 }
 
 /// Whether all that `part` says stands in `whole`, which the API server has completed with defaults.
-fn is_part_of(part: &Value, whole: &Value) -> bool {
+pub fn is_part_of(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
         (Value::Object(part), Value::Object(whole)) => {
             part.iter().all(|(key, value)| whole.get(key).is_some_and(|found| is_part_of(value, found)))

@@ -4,9 +4,11 @@
 pub mod backend;
 pub mod conditions;
 pub mod configuration;
+pub mod creation_rules;
 pub mod decision;
 pub mod lease;
 pub mod merge_patch;
 pub mod served_schema;
 pub mod short_hash;
 pub mod stalled;
+pub mod structural_schema;

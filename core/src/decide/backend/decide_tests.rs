@@ -35,6 +35,7 @@ fn observe(spec: Value) -> Observation {
     }))
     .unwrap();
     Observation {
+        observed_at: None,
         backend,
         nodes: Arc::new(vec![h100()]),
         settings: Arc::default(),

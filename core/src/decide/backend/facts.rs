@@ -17,6 +17,10 @@ use crate::decide::decision::Refusal;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Observation {
+    /// When it was decided about. Only in what is recorded, so that the same can be decided again: the time of a decision is
+    /// an argument.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Timestamp>,
     /// The object itself, with its status.
     pub backend: InferenceBackend,
     /// The nodes that offer accelerators. Shared by the observations of all backends.

@@ -10,7 +10,7 @@ use super::arguments::extra;
 use super::children::{self, Placement, Plan, deployment::INTENT_ANNOTATION};
 use super::choice::{self, Choice, DEFAULT_IMAGE, Question, UPGRADE_ANNOTATION};
 use super::clocks::Clocks;
-use super::facts::Observation;
+use super::facts::{Observation, Settings};
 use super::model::resolve::{self, Resolution};
 use super::rollout;
 use super::secrets;
@@ -107,7 +107,7 @@ fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
 }
 
 /// What is wrong with the spec whatever the cluster: image, arguments, environment, resources, durations.
-fn problem_of_spec(spec: &VllmSpec) -> Option<Readiness> {
+pub fn problem_of_spec(spec: &VllmSpec) -> Option<Readiness> {
     if let Some(Err(error)) = spec.image.as_deref().map(children::image::check_image) {
         return Some(Readiness::stalled(reasons::INVALID_IMAGE, error.to_string()));
     }
@@ -118,6 +118,11 @@ fn problem_of_spec(spec: &VllmSpec) -> Option<Readiness> {
         return Some(Readiness::stalled(reasons::INVALID_ENVIRONMENT, joined(errors)));
     }
     Clocks::of(spec, &SizingStatus::default()).err().map(|error| Readiness::stalled(reasons::INVALID_SPEC, error.to_string()))
+}
+
+/// The image of a new choice: the spec's, else the configuration's, else that of this version.
+pub fn image(spec: &VllmSpec, settings: &Settings) -> String {
+    spec.image.clone().or_else(|| settings.vllm.image.clone()).unwrap_or_else(|| DEFAULT_IMAGE.to_owned())
 }
 
 fn joined(errors: Vec<impl ToString>) -> String {
@@ -168,7 +173,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         NotChosen::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
     })?;
     let inputs_hash = sizing::inputs_hash(&request);
-    let image = spec.image.clone().or_else(|| observation.settings.vllm.image.clone()).unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
+    let image = image(spec, &observation.settings);
     let fresh = fresh(&resolution, &accelerators, &request).map(|sizing| {
         let placement = placement(&sizing.accelerator);
         let sizing = SizingStatus { image: Some(image.clone()), ..sizing.to_status(inputs_hash.clone()) };
@@ -197,27 +202,27 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     Ok(Chosen { choice, verdicts })
 }
 
+/// Why nothing can be chosen for a model of which this is known. None: what is known is to be sized, and may not suffice.
+pub fn problem_of_model(resolution: &Resolution) -> Option<Readiness> {
+    match resolution {
+        Resolution::Known { .. } | Resolution::Unknown { .. } => None,
+        Resolution::Pending => {
+            Some(Readiness::progressing(reasons::MODEL_FACTS_PENDING, "the hub is being asked for the model's config.json"))
+        }
+        Resolution::AccessDenied { message } => Some(Readiness::stalled(reasons::MODEL_ACCESS_DENIED, message.clone())),
+        Resolution::NotFound { message } => Some(Readiness::stalled(reasons::MODEL_NOT_FOUND, message.clone())),
+        Resolution::Failed { message } => Some(Readiness::waiting(reasons::MODEL_FACTS_PENDING, message.clone())),
+    }
+}
+
 /// What would be chosen now.
 fn fresh(
     resolution: &Resolution,
     accelerators: &Result<Vec<Accelerator>, Refusal>,
     request: &Request<'_>,
 ) -> Result<sizing::Sizing, NotChosen> {
-    match resolution {
-        Resolution::Known { .. } | Resolution::Unknown { .. } => {}
-        Resolution::Pending => {
-            let ready = Readiness::progressing(reasons::MODEL_FACTS_PENDING, "the hub is being asked for the model's config.json");
-            return Err(NotChosen::of(ready, false));
-        }
-        Resolution::AccessDenied { message } => {
-            return Err(NotChosen::of(Readiness::stalled(reasons::MODEL_ACCESS_DENIED, message.clone()), false));
-        }
-        Resolution::NotFound { message } => {
-            return Err(NotChosen::of(Readiness::stalled(reasons::MODEL_NOT_FOUND, message.clone()), false));
-        }
-        Resolution::Failed { message } => {
-            return Err(NotChosen::of(Readiness::waiting(reasons::MODEL_FACTS_PENDING, message.clone()), false));
-        }
+    if let Some(problem) = problem_of_model(resolution) {
+        return Err(NotChosen::of(problem, false));
     }
     let stalled = |refusal: &Refusal| {
         // Nodes come and go: what only a node can help with is waited for, the rest wants another spec.

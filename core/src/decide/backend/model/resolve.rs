@@ -65,23 +65,13 @@ pub enum Source {
 /// A gated model without a token is denied here where the catalogue knows that it is gated, so that no pod starts a
 /// download that must fail.
 pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
-    let stated = spec.architecture.clone().unwrap_or_default();
-    let row = row(spec);
-    let gated = row.is_some_and(|row| row.gated);
+    let gated = row(spec).is_some_and(|row| row.gated);
     let has_token = spec.hugging_face.as_ref().is_some_and(|hub| hub.token_secret_key_ref.is_some());
     if gated && !has_token && is_official_hub(spec) {
         return Resolution::AccessDenied { message: needs_token(&spec.model) };
     }
 
-    let mut sources = Vec::new();
-    if stated != ModelArchitecture::default() {
-        sources.push(Source::Spec);
-    }
-    let mut architecture = stated;
-    if let Some(row) = row {
-        architecture = overlaid(&row.architecture, &architecture);
-        sources.push(Source::Catalogue);
-    }
+    let (mut architecture, mut sources) = without_hub(spec);
     if missing(&architecture).is_empty() {
         return Resolution::Known { architecture: Box::new(architecture), sources, gated };
     }
@@ -136,12 +126,19 @@ pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
 
 /// Whether the hub has to be asked: the model is from a hub, and spec and catalogue do not suffice.
 pub fn needs_hub(spec: &VllmSpec) -> bool {
+    is_hub_id(&spec.model) && !missing(&without_hub(spec).0).is_empty()
+}
+
+/// What spec and catalogue say, and which of them says something.
+pub fn without_hub(spec: &VllmSpec) -> (ModelArchitecture, Vec<Source>) {
     let stated = spec.architecture.clone().unwrap_or_default();
-    let known = match row(spec) {
-        Some(row) => overlaid(&row.architecture, &stated),
-        None => stated,
-    };
-    is_hub_id(&spec.model) && !missing(&known).is_empty()
+    let mut sources = Vec::new();
+    if stated != ModelArchitecture::default() {
+        sources.push(Source::Spec);
+    }
+    let Some(row) = row(spec) else { return (stated, sources) };
+    sources.push(Source::Catalogue);
+    (overlaid(&row.architecture, &stated), sources)
 }
 
 /// Names of the fields without which a model cannot be sized.

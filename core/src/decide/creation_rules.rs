@@ -1,0 +1,99 @@
+//! The rules of our definitions that no structural schema can express, asked without an API server.
+//!
+//! A rule is recognised by its text in the definition, and its message is taken from there: what is said here is what the API
+//! server would say. An evaluator of CEL would do the same for any rule, and weighs more than all that reads these few. Rules
+//! about a change (`oldSelf`) have nothing to compare with in a file.
+
+use serde_json::Value;
+
+use super::structural_schema::Violation;
+use crate::api::inference_backend::NAME_MAX_LENGTH;
+
+/// What in a whole object, of the right shape and without null members, the rules of its definition do not allow.
+pub fn violations(schema: &Value, object: &Value) -> Vec<Violation> {
+    let mut found = Vec::new();
+    visit(schema, Some(object), "", &mut |rule, value, path| {
+        if value.is_some_and(|value| holds(text(rule, "rule"), value) == Some(false)) {
+            let path = format!("{path}{}", text(rule, "fieldPath"));
+            found.push(Violation { path: path.trim_start_matches('.').to_owned(), problem: text(rule, "message").to_owned() });
+        }
+    });
+    found
+}
+
+/// Visits every rule with the value that it is about. Without a value, every rule that there is.
+fn visit(schema: &Value, value: Option<&Value>, path: &str, visitor: &mut impl FnMut(&Value, Option<&Value>, &str)) {
+    for rule in schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
+        visitor(rule, value, path);
+    }
+    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        match value.map(|value| value.get(name)) {
+            Some(None) => {}
+            Some(member) => visit(field, member, &format!("{path}.{name}"), visitor),
+            None => visit(field, None, &format!("{path}.{name}"), visitor),
+        }
+    }
+    let Some(schema) = schema.get("items") else { return };
+    match value {
+        Some(items) => {
+            for (index, item) in items.as_array().into_iter().flatten().enumerate() {
+                visit(schema, Some(item), &format!("{path}[{index}]"), visitor);
+            }
+        }
+        None => visit(schema, None, path, visitor),
+    }
+}
+
+/// Whether a rule holds of the value that it calls `self`. None: it is not known here.
+fn holds(rule: &str, value: &Value) -> Option<bool> {
+    let has = |name: &str| value.get(name).is_some();
+    let one_of = |names: &[&str]| names.iter().filter(|name| has(name)).count() == 1;
+    let length = |name: &str| value.get(name).and_then(Value::as_array).map_or(0, Vec::len);
+    let provider_is_in = |providers: &[&str]| providers.contains(&text(value, "provider"));
+    let itself = value.as_str().unwrap_or_default();
+    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    Some(match rule {
+        "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')" => is_label(name),
+        "self.metadata.name.size() <= 52" => name.chars().count() <= NAME_MAX_LENGTH,
+        "[has(self.vllm), has(self.external)].filter(x, x).size() == 1" => one_of(&["vllm", "external"]),
+        "!has(self.replicas) || has(self.vllm)" => !has("replicas") || has("vllm"),
+        "!has(self.healthCheck) || has(self.external)" => !has("healthCheck") || has("external"),
+        "!(has(self.baseURL) && has(self.serviceRef))" => !(has("baseURL") && has("serviceRef")),
+        "!(self.provider in ['AzureOpenAI', 'Bedrock', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)" => {
+            !provider_is_in(&["AzureOpenAI", "Bedrock", "LMStudio", "OpenAICompatible"]) || has("baseURL") || has("serviceRef")
+        }
+        "self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0" => {
+            provider_is_in(&["LMStudio", "OpenAICompatible", "Bedrock", "VertexAI"]) || length("apiKeys") > 0
+        }
+        "!self.matches('^https?://[^/?#]*@')" => !has_credentials(itself),
+        "has(self.value) != has(self.secretKeyRef)" => has("value") != has("secretKeyRef"),
+        "!has(self.memory) || !has(self.products) || size(self.products) <= 1" => !has("memory") || length("products") <= 1,
+        "[has(self.persistentVolumeClaim), has(self.ephemeral), has(self.nodeLocal)].filter(x, x).size() == 1" => {
+            one_of(&["persistentVolumeClaim", "ephemeral", "nodeLocal"])
+        }
+        rule => match rule.strip_prefix("!(self.lowerAscii() in [").and_then(|rest| rest.strip_suffix("])")) {
+            Some(names) => !names.split(", ").any(|name| name.trim_matches('\'') == itself.to_ascii_lowercase()),
+            None => return None,
+        },
+    })
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn is_label(name: &str) -> bool {
+    let is_alphanumeric = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
+    name.starts_with(is_alphanumeric)
+        && name.ends_with(is_alphanumeric)
+        && name.chars().all(|character| is_alphanumeric(character) || character == '-')
+}
+
+fn has_credentials(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.and_then(|rest| rest.split(['/', '?', '#']).next()).is_some_and(|authority| authority.contains('@'))
+}
+
+#[cfg(test)]
+#[path = "creation_rules_tests.rs"]
+mod tests;

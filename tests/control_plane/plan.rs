@@ -1,0 +1,65 @@
+//! `quartermaster plan` prints what the operator applies.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Team, small_model};
+use crate::probes::is_part_of;
+
+/// The plan for backends, with the nodes of the control plane.
+fn plan(team: &Team, backends: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
+        .args(["plan", "--current-context", "--output", "json", "-"])
+        .env("KUBECONFIG", team.connection.kubeconfig())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(backends.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_what_the_operator_applies() {
+    let team = Team::new("plan").await;
+    let stored = team.apply("small", json!({ "vllm": small_model(json!({})), "replicas": 2 })).await;
+    let printed = plan(&team, &serde_json::to_string(&stored).unwrap());
+    let (code, said) = team.kubectl_with_input(&["apply", "--dry-run=server", "-f", "-"], &printed);
+    assert_eq!(code, 0, "{said}");
+
+    let operator = team.operator().await;
+    team.until_ready("small", "True", "Available").await;
+    let applied = team.kubectl(&["get", "serviceaccounts,secrets,services,deployments,poddisruptionbudgets", "-o", "json"]);
+    let applied: Value = serde_json::from_str(&applied).unwrap();
+    let uid = json!(stored.metadata.uid);
+    let ours = |object: &&Value| object.pointer("/metadata/ownerReferences/0/uid") == Some(&uid);
+    let applied: Vec<&Value> = applied["items"].as_array().unwrap().iter().filter(ours).collect();
+
+    let planned: Value = serde_json::from_str(&printed).unwrap();
+    let planned = planned["items"].as_array().unwrap();
+    assert_eq!(planned.len(), 5);
+    assert_eq!(applied.len(), planned.len());
+    for object in planned {
+        let same = |other: &&&Value| other["kind"] == object["kind"] && other["metadata"]["name"] == object["metadata"]["name"];
+        let applied = applied.iter().find(same).unwrap_or_else(|| panic!("{object:#} was not applied"));
+        let mut object = object.clone();
+        if object["kind"] == "Secret" {
+            // The key is drawn by the operator, and nobody's to see.
+            let keys = object.as_object_mut().unwrap().remove("stringData").unwrap();
+            assert_eq!(
+                keys.as_object().unwrap().keys().collect::<Vec<_>>(),
+                applied["data"].as_object().unwrap().keys().collect::<Vec<_>>()
+            );
+        }
+        assert!(is_part_of(&object, applied), "{object:#}\n{applied:#}");
+    }
+    // What was decided from is recorded with the time of the decision, which `replay` takes.
+    let recorded = operator.get(&format!("debug/observations/InferenceBackend/{}/small", team.namespace)).await.unwrap();
+    let recorded: Value = serde_json::from_str(&recorded).unwrap();
+    let at: jiff::Timestamp = serde_json::from_value(recorded["observedAt"].clone()).unwrap();
+    assert!(at <= jiff::Timestamp::now(), "{at}");
+}
