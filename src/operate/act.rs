@@ -58,14 +58,22 @@ struct Presence(Option<Acted>);
 
 impl Actor {
     /// Brings the children into being in their order, and deletes those that the owner has beyond them. What cannot be done
-    /// is remembered as a refusal; the others go on.
+    /// is remembered as a refusal, and the others go on, save where a name is taken: those after it would use somebody
+    /// else's ServiceAccount, Secret or Service in place of ours.
     pub async fn act(&self, owner: &Owner<'_>, children: &[Child], memory: &mut Memory) -> Acted {
         let mut presence = Presence::default();
-        for child in children {
+        let mut untried = children.iter();
+        for child in untried.by_ref() {
             self.apply(owner, child, memory, &mut presence).await;
             if presence.0 == Some(Acted::OwnerIsGone) {
                 return Acted::OwnerIsGone;
             }
+            if memory.refused.get(&child.identity).is_some_and(|refused| refused.refusal.cause == RefusalCause::NameInUse) {
+                break;
+            }
+        }
+        for child in untried {
+            memory.refused.remove(&child.identity);
         }
         let wanted: BTreeSet<&ChildIdentity> = children.iter().map(|child| &child.identity).collect();
         memory.applied.retain(|identity, _| wanted.contains(identity));
