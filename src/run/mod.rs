@@ -114,9 +114,10 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         let (api, name) = (Api::namespaced(clients.lease.clone(), &namespace), configuration.leader_election.lease_name.clone());
         let candidate = Candidate::new(&namespace, &name, &identity, timing);
         let (leadership, metrics, standing) = (leadership.clone(), metrics.clone(), standing.clone());
+        let gate = elected.then(|| readiness.gate("lease"));
         async move {
-            if elected {
-                return leadership::stand(leadership, api, &name, candidate, metrics, standing).await;
+            if let Some(gate) = gate {
+                return leadership::stand(leadership, api, &name, candidate, gate, metrics, standing).await;
             }
             standing.cancelled().await;
             Ok(())

@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use quartermaster_dev::fault_proxy::{Action, Match, Verb};
 use serde_json::{Value, json};
 
-use crate::faulty::{ALONE, Faulty, small_model};
+use crate::faulty::{ALONE, Faulty, page, small_model};
 use crate::harness::{condition, resource};
 
 /// A call to the API server ends within this time (design: every call has a deadline), and a second for the machine.
@@ -84,6 +84,33 @@ async fn a_leader_whose_api_server_falls_silent_ends_before_another_may_lead() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(!ended.success(), "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_api_server_falls_silent_lives_on_and_is_not_ready_until_it_speaks() {
+    let faulty = Faulty::new("silent-standby").await;
+    let leader = faulty.operator().await;
+    let mut standby = faulty.start_with("");
+    standby.synced().await;
+    let until_readyz = async |ready: bool, words: &str| {
+        let started = Instant::now();
+        loop {
+            let text = page(standby.port, "readyz").await.unwrap();
+            if text.contains(&format!("\"ready\":{ready}")) && text.contains(words) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{text}\n{}", standby.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until_readyz(true, "").await;
+    let silence = faulty.proxy.add(Match::all(), Action::Hang);
+    until_readyz(false, "\"gate\":\"lease\",\"reason\":\"no answer in time\"").await;
+    assert_eq!(page(standby.port, "healthz").await.unwrap(), "ok\n");
+    faulty.proxy.remove(silence);
+    until_readyz(true, "").await;
+    assert!(leader.leads().await);
+    assert!(standby.child.try_wait().unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
