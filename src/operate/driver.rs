@@ -274,6 +274,8 @@ impl<C: Control> Driver<C> {
         reason: &'static str,
         message: &str,
     ) -> Outcome {
+        // Nothing is tried, so that there is nothing to try again.
+        memory.refused.clear();
         let generation = stored.meta.generation;
         let status = stalled::status(&stored.status, C::CONDITIONS, generation, reason, message, Timestamp::now());
         match self.write_status(key, stored, status, memory).await {
