@@ -148,7 +148,9 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     }
     working.cancel();
     if tokio::time::timeout(DRAIN, driving).await.is_err() {
-        warn!("reconciles that were running did not end in time");
+        // What they have sent may still arrive: whoever leads next has to wait until the lease expires.
+        warn!("reconciles that were running did not end in time: the lease is not given back");
+        return Ok(());
     }
     standing.cancel();
     let _ = election.await;

@@ -7,7 +7,7 @@ use quartermaster_dev::fault_proxy::{Action, Match, Verb};
 use serde_json::{Value, json};
 
 use crate::faulty::{ALONE, Faulty, page, small_model};
-use crate::harness::{condition, resource};
+use crate::harness::{DEADLINE, condition, resource};
 
 /// A call to the API server ends within this time (design: every call has a deadline), and a second for the machine.
 const CALL_DEADLINE: Duration = Duration::from_secs(16);
@@ -84,6 +84,28 @@ async fn a_leader_whose_api_server_falls_silent_ends_before_another_may_lead() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(!ended.success(), "{ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_asked_to_end_in_the_middle_of_a_call_keeps_its_lease_until_it_expires() {
+    let faulty = Faulty::new("undrained").await;
+    // Nobody can wait for this lease to expire.
+    let mut operator = faulty.start_with("leaderElection: {leaseDuration: 1h, renewDeadline: 30m, retryPeriod: 2s}");
+    operator.ready().await;
+    let which = Match::all().resource("deployments").verb(Verb::Apply);
+    faulty.proxy.add(which, Action::Hang);
+    faulty.apply("one", backend(1)).await;
+    let started = Instant::now();
+    while !faulty.proxy.requests().iter().any(|asked| asked.fault == Some(Action::Hang)) {
+        assert!(started.elapsed() < DEADLINE, "{}", operator.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    operator.signal("TERM");
+    let status = operator.ended().await;
+    assert!(status.success(), "{status}\n{}", operator.log());
+    let leases = faulty.api(&resource("coordination.k8s.io", "v1", "Lease", "leases"));
+    let lease = leases.get("quartermaster").await.unwrap();
+    assert_ne!(lease.data["spec"]["holderIdentity"], "", "the call may still arrive\n{}", operator.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
