@@ -40,10 +40,13 @@ const PASS_DEADLINE: Duration = Duration::from_secs(60);
 const AFTER_DEFECT: Duration = Duration::from_secs(300);
 /// Time until a pass that found the caches behind this process's own writes looks again; the watch usually wakes it before.
 const AFTER_STALE: Duration = Duration::from_secs(1);
-/// Least time until a refused child is tried again.
+/// Least time until something that did not succeed is tried again.
 const LEAST_RETRY: Duration = Duration::from_millis(250);
-/// Reconciles at the same time. They wait for the network, not for the processor.
-const WORKERS: usize = 32;
+/// Longest time until a status is written again that met a conflict although nothing newer was there.
+const AFTER_CONFLICT: Duration = Duration::from_secs(2);
+/// Reconciles at the same time, of which one namespace gets [`super::queue::AT_ONCE`]. They wait for the network, not for the
+/// processor.
+const WORKERS: usize = 64;
 
 /// Drives the objects of one kind.
 pub struct Driver<C: Control> {

@@ -220,3 +220,16 @@ async fn nothing_is_said_and_nothing_is_tried_again_in_a_namespace_that_is_being
     assert_eq!(world.status("parent"), json!({}));
     assert_eq!((world.asked("PATCH services"), world.asked("events"), world.passes()), (1, 0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_objects_all_hang_leaves_workers_to_the_others() {
+    let world = World::new();
+    for number in 0..2 * WORKERS {
+        world.put(&format!("hangs-{number}"), 1, spec(1));
+    }
+    // Each that finds a worker has one before the other comes.
+    seconds(1).await;
+    world.put_in("other", "fine", 1, spec(3));
+    seconds(1).await;
+    assert_eq!(world.status("fine")["replicas"], 3);
+}
