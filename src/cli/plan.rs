@@ -20,6 +20,7 @@ use super::{CommandError, runtime};
 use crate::configuration;
 use crate::controllers::cut;
 use crate::operate::clients::Clients;
+use crate::operate::metrics::Metrics;
 
 /// Where the facts about the cluster come from.
 #[derive(Debug, clap::Args)]
@@ -72,7 +73,9 @@ fn nodes_of_cluster(context: &str) -> Result<Vec<Node>, CommandError> {
     crate::sources::connect::install_cryptography();
     let failed = |error: String| CommandError::Failed(error);
     runtime()?.block_on(async {
-        let clients = Clients::from_environment(Some(context.to_owned())).await.map_err(|error| failed(error.to_string()))?;
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| failed(error.to_string()))?;
+        let clients = Clients::from_environment(Some(context.to_owned()), &Arc::new(metrics)).await;
+        let clients = clients.map_err(|error| failed(error.to_string()))?;
         let nodes = Api::<Node>::all(clients.calls).list(&ListParams::default()).await;
         nodes.map(|nodes| nodes.items).map_err(|error| failed(format!("failed to list nodes: {error}")))
     })

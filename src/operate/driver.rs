@@ -110,9 +110,7 @@ impl<C: Control> Driver<C> {
                     watchdog.work_waits();
                     driver.pass(&key).await;
                     driver.queue.done(&key);
-                    let left = driver.queue.ready();
-                    driver.metrics.set_queue_depth(C::KIND.kind, left);
-                    watchdog.progressed(left);
+                    watchdog.progressed(driver.queue.ready());
                 }
             })
         });
@@ -260,12 +258,13 @@ impl<C: Control> Driver<C> {
     ) -> Result<bool, CallError> {
         served_schema::prune(&mut status, &self.outdated_schema.borrow());
         let Some(patch) = merge_patch::difference(&stored.status, &status) else {
-            self.metrics.skipped_status_write(C::KIND.kind);
+            self.metrics.decided_status(C::KIND.kind, false);
             return Ok(false);
         };
         let version = stored.meta.resource_version.as_deref().unwrap_or_default();
         let written = self.calls.patch_status(C::KIND, key, C::MANAGER, &patch, version).await?;
         memory.wrote(C::KIND.kind, written);
+        self.metrics.decided_status(C::KIND.kind, true);
         Ok(true)
     }
 

@@ -230,7 +230,7 @@ impl World {
         let answers = server.clone();
         let client = Client::new(tower::service_fn(move |request| answers.clone().answer(request)), "team");
         let metrics = Arc::new(Metrics::new("test").unwrap());
-        let calls = Calls::new(client.clone(), metrics.clone(), Arc::new(Leadership::alone()));
+        let calls = Calls::new(client.clone(), Arc::new(Leadership::alone()));
         let caches = ChildCaches::from([("Service", (SERVICE, server.services.clone()))]);
         let (lacks, outdated_schema) = watch::channel(Arc::default());
         std::mem::forget(lacks);

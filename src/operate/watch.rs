@@ -59,6 +59,7 @@ where
     /// Runs until cancelled. The gate opens with the first complete list.
     pub async fn run(self, gate: Gate, synced: oneshot::Sender<()>, metrics: Arc<Metrics>, cancelled: CancellationToken) {
         let mut synced = Some(synced);
+        let progress = metrics.watch(self.kind);
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         config.label_selector = self.selection.labels.clone();
         config.field_selector = self.selection.fields.clone();
@@ -69,6 +70,9 @@ where
                 () = cancelled.cancelled() => return,
                 event = events.next() => event,
             };
+            if let Some(Ok(_)) = &event {
+                progress.delivered();
+            }
             match event {
                 None => return,
                 Some(Err(error)) => {
@@ -90,6 +94,7 @@ where
                         (self.tell)(&key, &change);
                     }
                     listed.clear();
+                    progress.synced();
                     if let Some(synced) = synced.take() {
                         // Nobody waits any more where the process is ending.
                         let _ = synced.send(());

@@ -77,8 +77,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let stop = shutdown::listen().map_err(RunError::Signals)?;
     let timing = Timing::from_configuration(&configuration.leader_election)?;
     let listener = admin::listen(&configuration.admin.listen).await?;
-    let clients = Clients::from_environment(start.context).await?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+    let clients = Clients::from_environment(start.context, &metrics).await?;
     let identity = identity();
     let (health, readiness) = (Health::default(), Readiness::default());
     let observations = configuration.admin.observations.then(Observations::default);
@@ -102,6 +102,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let lacks = watch::Sender::default();
     let (wake, woken) = mpsc::unbounded_channel();
     let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, wake).await);
+    metrics.show_queue(Backends::KIND.kind, driver.queue.clone());
     let synced = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
     tokio::spawn(pass_on(woken, driver.queue.clone()));
     tokio::spawn(wake_all(lacks.subscribe(), driver.clone()));
@@ -174,7 +175,7 @@ async fn build(
     let rules = rules(&configuration.destinations, &clients.server_host).await;
     let connector = Arc::new(Connector::new(rules, configuration.egress_proxy.clone()));
     let caches = Backends::CHILDREN.iter().map(|kind| (kind.kind, (*kind, Arc::new(Cache::default())))).collect();
-    let calls = Calls::new(clients.calls.clone(), metrics.clone(), leadership.clone());
+    let calls = Calls::new(clients.calls.clone(), leadership.clone());
     let actor = Actor { calls: calls.clone(), caches, manager: Backends::MANAGER, metrics: metrics.clone() };
     let cache_of = |kind: &str| actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
     let settings = Settings { accelerator_profiles: configuration.accelerator_profiles.clone(), vllm: configuration.vllm.clone() };
