@@ -198,6 +198,21 @@ async fn a_name_that_somebody_else_uses_is_taken_as_soon_as_it_is_free() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_that_meets_a_conflict_is_decided_on_what_is_stored_though_no_watch_tells_of_it() {
+    let world = World::new();
+    world.server.silent.store(true, Ordering::Relaxed);
+    world.put("fine", 1, spec(1));
+    world.put_unseen("team", "fine", 2, spec(2));
+    seconds(1).await;
+    assert_eq!(world.status("fine"), json!({ "replicas": 2 }));
+    assert_eq!((world.asked("GET inferencebackends fine"), world.asked("PATCH inferencebackends fine")), (1, 2));
+    // What the watch owes is no news by then.
+    world.server.speak();
+    seconds(600).await;
+    assert_eq!((world.asked("GET inferencebackends fine"), world.asked("PATCH inferencebackends fine")), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_object_that_becomes_undecodable_while_a_child_is_refused_rests() {
     let world = World::new();
     world.server.forbids.store(true, Ordering::Relaxed);
