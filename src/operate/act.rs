@@ -93,6 +93,10 @@ impl Actor {
             memory.refused.remove(&child.identity);
             return;
         }
+        if let Some(unlisted) = cache.unlisted(&owner.key.namespace) {
+            // What there is of this kind is not known. Without a hash, the child is tried as soon as it is.
+            return refuse(memory, child, String::new(), unlisted.cause, unlisted.message);
+        }
         let intent_hash = intent_hash(child);
         let key = ObjectKey::new(owner.key.namespace.clone(), child.identity.name.clone());
         let known = cache.get(&key);

@@ -103,7 +103,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let (wake, woken) = mpsc::unbounded_channel();
     let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, wake).await);
     metrics.show_queue(Backends::KIND.kind, driver.queue.clone());
-    let synced = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
+    let first_lists = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
     tokio::spawn(pass_on(woken, driver.queue.clone()));
     tokio::spawn(wake_all(lacks.subscribe(), driver.clone()));
     let schema_gate = readiness.gate("served schema");
@@ -124,14 +124,13 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
             Ok(())
         }
     });
-    // Decisions made before every watch is complete would be made on a part of the world.
     let mut driving = tokio::spawn({
         let (driver, leads, watchdog, working) =
             (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
         async move {
             tokio::select! {
                 () = working.cancelled() => return,
-                _ = futures::future::join_all(synced) => {}
+                () = first_lists.complete(&driver) => {}
             }
             driver.run(leads, watchdog, working).await;
         }
