@@ -151,8 +151,12 @@ impl Metrics {
     }
 
     fn sum(&self, name: &str, part: &str) -> f64 {
+        self.sum_of(name, |series| series.contains(part))
+    }
+
+    fn sum_of(&self, name: &str, counts: impl Fn(&str) -> bool) -> f64 {
         let is_of = |series: &str| series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
-        self.0.iter().filter(|(series, _)| is_of(series) && series.contains(part)).map(|(_, value)| value).sum()
+        self.0.iter().filter(|(series, _)| is_of(series) && counts(series)).map(|(_, value)| value).sum()
     }
 
     /// Reconciles that succeeded.
@@ -165,9 +169,10 @@ impl Metrics {
         self.sum("quartermaster_reconciles_total", "") - self.reconciles()
     }
 
-    /// Calls to the API server by reconciles.
+    /// Requests to the API server but for lists, watches and the lease, which go on whatever happens.
     pub fn calls(&self) -> f64 {
-        self.sum("quartermaster_api_calls_total", "")
+        let goes_on = ["verb=\"list\"", "verb=\"watch\"", "resource=\"leases\""];
+        self.sum_of("quartermaster_api_calls_total", |series| !goes_on.iter().any(|part| series.contains(part)))
     }
 
     /// Time of the processor, in seconds.

@@ -1,6 +1,7 @@
 //! What `plan` and `size` know of a cluster: nodes from a file or an API server, and the operator's configuration.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
@@ -14,6 +15,7 @@ use super::{CommandError, runtime};
 use crate::configuration;
 use crate::controllers::cut;
 use crate::operate::clients::Clients;
+use crate::operate::metrics::Metrics;
 
 /// Where the facts about the cluster come from.
 #[derive(Debug, clap::Args)]
@@ -73,7 +75,8 @@ fn nodes_of_cluster(context: Option<String>) -> Result<Vec<Node>, CommandError> 
     crate::sources::connect::install_cryptography();
     let failed = |error: String| CommandError::Failed(error);
     runtime()?.block_on(async {
-        let clients = Clients::from_environment(context).await.map_err(|error| failed(error.to_string()))?;
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| failed(error.to_string()))?;
+        let clients = Clients::from_environment(context, &Arc::new(metrics)).await.map_err(|error| failed(error.to_string()))?;
         let nodes = Api::<Node>::all(clients.calls).list(&ListParams::default()).await;
         nodes.map(|nodes| nodes.items).map_err(|error| failed(format!("failed to list nodes: {error}")))
     })

@@ -109,7 +109,7 @@ impl Control for Backends {
 
     fn forget(&self, key: &ObjectKey) {
         self.health.forget(&reference(key));
-        self.referrers.forget(key);
+        self.refer(key, HashSet::new());
     }
 }
 
@@ -133,7 +133,7 @@ impl Backends {
         let vllm = object.spec.vllm.iter().flat_map(references::of_vllm);
         let external = object.spec.external.iter().flat_map(references::of_external);
         let names: BTreeSet<String> = vllm.chain(external).map(|reference| reference.target.name.clone()).collect();
-        self.referrers.set(key, names.iter().map(|name| ObjectKey::new(key.namespace.clone(), name.clone())).collect());
+        self.refer(key, names.iter().map(|name| ObjectKey::new(key.namespace.clone(), name.clone())).collect());
         let (mut facts, mut values) = (BTreeMap::new(), BTreeMap::new());
         for name in names {
             let secret = ObjectKey::new(key.namespace.clone(), name.clone());
@@ -150,6 +150,11 @@ impl Backends {
             }
         }
         (facts, values)
+    }
+
+    /// The backend refers to these Secrets from now on. The values of those that nobody refers to any more are dropped.
+    fn refer(&self, key: &ObjectKey, secrets: HashSet<ObjectKey>) {
+        self.referrers.set(key, secrets).iter().for_each(|left| self.secrets.forget(left));
     }
 
     fn ask_hub(&self, key: &ObjectKey, spec: &VllmSpec, values: &BTreeMap<String, Arc<Values>>) -> HubFacts {
@@ -260,20 +265,20 @@ impl Referrers {
         self.lock().secrets.get(secret).into_iter().flatten().cloned().collect()
     }
 
-    fn set(&self, backend: &ObjectKey, secrets: HashSet<ObjectKey>) {
+    /// The backend refers to these Secrets. Returns those that it was the last one to refer to and no longer does.
+    fn set(&self, backend: &ObjectKey, secrets: HashSet<ObjectKey>) -> Vec<ObjectKey> {
         let mut maps = self.lock();
         if maps.backends.get(backend).map_or(secrets.is_empty(), |known| *known == secrets) {
-            return;
+            return Vec::new();
         }
-        maps.remove(backend);
+        let before = maps.remove(backend);
         for secret in &secrets {
             maps.secrets.entry(secret.clone()).or_default().insert(backend.clone());
         }
-        maps.backends.insert(backend.clone(), secrets);
-    }
-
-    fn forget(&self, backend: &ObjectKey) {
-        self.lock().remove(backend);
+        if !secrets.is_empty() {
+            maps.backends.insert(backend.clone(), secrets);
+        }
+        before.into_iter().filter(|secret| !maps.secrets.contains_key(secret)).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {
@@ -282,14 +287,87 @@ impl Referrers {
 }
 
 impl Maps {
-    fn remove(&mut self, backend: &ObjectKey) {
-        for secret in self.backends.remove(backend).into_iter().flatten() {
-            if let Some(backends) = self.secrets.get_mut(&secret) {
+    /// Forgets what the backend refers to, and returns it.
+    fn remove(&mut self, backend: &ObjectKey) -> HashSet<ObjectKey> {
+        let before = self.backends.remove(backend).unwrap_or_default();
+        for secret in &before {
+            if let Some(backends) = self.secrets.get_mut(secret) {
                 backends.remove(backend);
                 if backends.is_empty() {
-                    self.secrets.remove(&secret);
+                    self.secrets.remove(secret);
                 }
             }
         }
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::sources::connect::Connector;
+
+    #[tokio::test]
+    async fn the_values_of_a_secret_are_dropped_with_the_last_backend_that_refers_to_it() {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let answers = {
+            let reads = reads.clone();
+            tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                reads.fetch_add(1, Ordering::Relaxed);
+                let secret = json!({ "metadata": { "name": "hub" }, "data": { "token": "aGZfeA==" } }).to_string();
+                async { Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::from(secret.into_bytes()))) }
+            })
+        };
+        let connector = Arc::new(Connector::new(backend::destination::Rules::default(), None));
+        let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+        let (_lacks, outdated_schema) = watch::channel(Arc::default());
+        let backends = Backends {
+            nodes: Arc::default(),
+            node_snapshot: Mutex::default(),
+            deployments: Arc::default(),
+            pods: Arc::default(),
+            secret_metadata: Arc::default(),
+            secrets: Secrets::new(kube::Client::new(answers, "team")),
+            referrers: Referrers::default(),
+            hub: Hub::new(connector.clone(), wake.clone()),
+            health: Health::new(connector, wake),
+            settings: Arc::default(),
+            outdated_schema,
+        };
+        let metadata = ChildFacts::of(&kube::api::ObjectMeta::default(), None);
+        backends.secret_metadata.set(ObjectKey::new("team", "hub"), Some(metadata), None);
+        let observe = async |name: &str| {
+            let token = json!({ "tokenSecretKeyRef": { "name": "hub", "key": "token" } });
+            let backend = json!({
+                "metadata": { "name": name, "namespace": "team" },
+                "spec": { "vllm": { "model": "Qwen/Qwen3-0.6B", "huggingFace": token } },
+            });
+            backends.observe(Arc::new(serde_json::from_value(backend).unwrap()), Vec::new()).await;
+            reads.load(Ordering::Relaxed)
+        };
+        assert_eq!((observe("a").await, observe("b").await), (1, 1));
+        backends.forget(&ObjectKey::new("team", "a"));
+        assert_eq!(observe("b").await, 1, "b still refers to it");
+        backends.forget(&ObjectKey::new("team", "b"));
+        assert_eq!(observe("a").await, 2, "it was dropped, and is read again");
+    }
+
+    #[test]
+    fn a_secret_is_left_when_the_last_backend_that_refers_to_it_no_longer_does() {
+        let referrers = Referrers::default();
+        let key = |name: &str| ObjectKey::new("team", name);
+        let set = |backend: &str, secrets: &[&str]| referrers.set(&key(backend), secrets.iter().copied().map(key).collect());
+        assert_eq!(set("a", &["shared", "own"]), []);
+        assert_eq!(set("b", &["shared"]), []);
+        assert_eq!(set("a", &["shared", "own"]), []);
+        assert_eq!(set("a", &["other"]), [key("own")], "its spec names another one now");
+        assert_eq!(set("a", &[]), [key("other")], "it is deleted");
+        assert_eq!(referrers.of(&key("shared")), [key("b")]);
+        assert_eq!(set("b", &[]), [key("shared")]);
+        assert_eq!(referrers.of(&key("shared")), []);
     }
 }

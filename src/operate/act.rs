@@ -6,7 +6,6 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Refusal, RefusalCause};
 use quartermaster_core::decide::short_hash;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::cache::Cache;
@@ -14,7 +13,7 @@ use super::calls::Calls;
 use super::children::{ChildFacts, ChildKind};
 use super::error::{CallError, named};
 use super::key::ObjectKey;
-use super::memory::{Applied, Memory};
+use super::memory::{Applied, Holder, Memory, Refused};
 use super::metrics::Metrics;
 use super::watch::resource_version;
 
@@ -58,14 +57,24 @@ struct Presence(Option<Acted>);
 
 impl Actor {
     /// Brings the children into being in their order, and deletes those that the owner has beyond them. What cannot be done
-    /// is remembered as a refusal; the others go on.
+    /// is remembered as a refusal, and the others go on, save where a name is taken: those after it would use somebody
+    /// else's ServiceAccount, Secret or Service in place of ours.
     pub async fn act(&self, owner: &Owner<'_>, children: &[Child], memory: &mut Memory) -> Acted {
         let mut presence = Presence::default();
-        for child in children {
+        let mut untried = children.iter();
+        for child in untried.by_ref() {
             self.apply(owner, child, memory, &mut presence).await;
             if presence.0 == Some(Acted::OwnerIsGone) {
+                // There is nothing to try again.
+                memory.refused.clear();
                 return Acted::OwnerIsGone;
             }
+            if memory.refused.get(&child.identity).is_some_and(Refused::is_of_the_name) {
+                break;
+            }
+        }
+        for child in untried {
+            memory.refused.remove(&child.identity);
         }
         let wanted: BTreeSet<&ChildIdentity> = children.iter().map(|child| &child.identity).collect();
         memory.applied.retain(|identity, _| wanted.contains(identity));
@@ -84,29 +93,29 @@ impl Actor {
             memory.refused.remove(&child.identity);
             return;
         }
+        if let Some(unlisted) = cache.unlisted(&owner.key.namespace) {
+            // What there is of this kind is not known. Without a hash, the child is tried as soon as it is.
+            return refuse(memory, child, String::new(), unlisted.cause, unlisted.message);
+        }
         let intent_hash = intent_hash(child);
         let key = ObjectKey::new(owner.key.namespace.clone(), child.identity.name.clone());
         let known = cache.get(&key);
         let is_foreign = |facts: &ChildFacts| facts.owner_uid.as_deref() != Some(owner.uid);
-        if let Some(known) = &known {
+        if let Some(known) = known.as_ref().filter(|known| !is_foreign(known)) {
             let same = memory
                 .applied
                 .get(&child.identity)
                 .is_some_and(|applied| applied.intent_hash == intent_hash && applied.fingerprint == known.fingerprint);
-            let made = child.mode == ApplyMode::CreateOnce;
-            if known.terminating || (!is_foreign(known) && (same || made)) {
+            if known.terminating || same || child.mode == ApplyMode::CreateOnce {
                 self.metrics.skipped_apply(kind.kind);
                 memory.refused.remove(&child.identity);
                 return;
             }
         }
-        let waits = memory
-            .refused
-            .get(&child.identity)
-            .is_some_and(|refused| refused.refusal.intent_hash == intent_hash && refused.retry_at > Instant::now());
-        if waits {
+        if memory.refused.get(&child.identity).is_some_and(|refused| refused.holds(&intent_hash, known.as_deref())) {
             return;
         }
+        let holder = known.as_deref().map(Holder::of);
         // A name that is not in the cache may still be taken by an object without our label.
         let existing = match known {
             Some(known) => Some(ChildFacts::clone(&known)),
@@ -117,13 +126,12 @@ impl Actor {
         };
         if let Some(existing) = &existing {
             if is_foreign(existing) {
-                let message = format!(
-                    "{} exists and does not belong to this object: rename one of the two, or delete it",
-                    named(&child.identity)
-                );
-                return refuse(memory, child, intent_hash, RefusalCause::NameInUse, message);
+                let (cause, message) = taken(owner, &child.identity, existing);
+                let refusal = Refusal { child: child.identity.clone(), intent_hash, cause, message };
+                return memory.refuse(refusal, holder, fastrand::f64());
             }
             if existing.terminating || child.mode == ApplyMode::CreateOnce {
+                memory.refused.remove(&child.identity);
                 return;
             }
         } else if presence.0.is_none() {
@@ -147,6 +155,8 @@ impl Actor {
                 let fingerprint = ChildFacts::of(&object.metadata, spec).fingerprint;
                 memory.applied.insert(child.identity.clone(), Applied { intent_hash, fingerprint });
             }
+            // The owner goes with its namespace, and its watch will tell.
+            Err(error) if error.namespace_is_going() => presence.0 = Some(Acted::OwnerIsGone),
             Err(error) => self.refuse_call(memory, child, intent_hash, &error),
         }
     }
@@ -168,7 +178,7 @@ impl Actor {
                             cause: error.cause(),
                             message: error.to_string(),
                         };
-                        memory.refuse(refusal, fastrand::f64());
+                        memory.refuse(refusal, None, fastrand::f64());
                     }
                 }
             }
@@ -181,6 +191,18 @@ impl Actor {
     }
 }
 
+/// Why a child is refused whose name another's object has. What is left from an earlier owner of the same name, the garbage
+/// collector removes; it and what is being deleted are only waited for.
+fn taken(owner: &Owner<'_>, child: &ChildIdentity, existing: &ChildFacts) -> (RefusalCause, String) {
+    let is_left = existing.owner.as_ref().is_some_and(|(kind, name)| kind == owner.kind.kind && *name == owner.key.name);
+    let child = named(child);
+    if is_left || existing.terminating {
+        (RefusalCause::Leftover, format!("the {child} of an earlier object is about to be deleted, and is made anew then"))
+    } else {
+        (RefusalCause::NameInUse, format!("{child} exists and does not belong to this object: rename one of the two, or delete it"))
+    }
+}
+
 fn presence_of(owner: &Owner<'_>, found: Option<&ObjectMeta>) -> Acted {
     let same = |found: &ObjectMeta| found.uid.as_deref() == Some(owner.uid) && found.deletion_timestamp.is_none();
     if found.is_some_and(same) { Acted::ForOwner } else { Acted::OwnerIsGone }
@@ -188,7 +210,7 @@ fn presence_of(owner: &Owner<'_>, found: Option<&ObjectMeta>) -> Acted {
 
 fn refuse(memory: &mut Memory, child: &Child, intent_hash: String, cause: RefusalCause, message: String) {
     let refusal = Refusal { child: child.identity.clone(), intent_hash, cause, message };
-    memory.refuse(refusal, fastrand::f64());
+    memory.refuse(refusal, None, fastrand::f64());
 }
 
 /// Hash of what is to be applied. Objects are maps with sorted keys, so that equal intents have equal text.

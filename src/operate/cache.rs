@@ -1,8 +1,9 @@
 //! What the watches have seen: one value an object, cut to what observe reads, found by name and by owner.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use quartermaster_core::decide::decision::RefusalCause;
 
 use super::key::ObjectKey;
 
@@ -18,19 +19,37 @@ pub trait Cached: Clone + PartialEq + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Cache<T> {
     state: RwLock<State<T>>,
-    /// The largest resourceVersion that a watch has delivered.
-    seen: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State<T> {
     objects: HashMap<ObjectKey, Arc<T>>,
     by_owner: HashMap<String, BTreeSet<ObjectKey>>,
+    /// The largest resourceVersion that a watch has delivered of a namespace's objects. Each namespace may have a watch of its
+    /// own, and what one watch has delivered says nothing of another.
+    seen: HashMap<String, u64>,
+    /// The watches that have yet to complete their first list, by their namespaces, and why.
+    unlisted: HashMap<Option<String>, Unlisted>,
+}
+
+/// Why the first list of a watch is not complete yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlisted {
+    /// How it lasts: until somebody grants a right, or not for long.
+    pub cause: RefusalCause,
+    /// What the API server says.
+    pub message: String,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self { objects: HashMap::new(), by_owner: HashMap::new(), seen: HashMap::new(), unlisted: HashMap::new() }
+    }
 }
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Self { state: RwLock::new(State { objects: HashMap::new(), by_owner: HashMap::new() }), seen: AtomicU64::new(0) }
+        Self { state: RwLock::new(State::default()) }
     }
 }
 
@@ -66,16 +85,50 @@ impl<T: Cached> Cache<T> {
         self.read().objects.values().cloned().collect()
     }
 
-    /// Whether the watch has delivered this resourceVersion or a later one.
-    pub fn has_seen(&self, resource_version: u64) -> bool {
-        self.seen.load(Ordering::Acquire) >= resource_version
+    /// Whether a watch has delivered this resourceVersion of an object of this namespace, or a later one.
+    pub fn has_seen(&self, namespace: &str, resource_version: u64) -> bool {
+        self.read().seen.get(namespace).is_some_and(|seen| *seen >= resource_version)
+    }
+
+    /// Why a watch that looks after this namespace has yet to complete its first list; none: all have.
+    pub fn unlisted(&self, namespace: &str) -> Option<Unlisted> {
+        let unlisted = &self.read().unlisted;
+        let of = |(scope, _): &(&Option<String>, &Unlisted)| scope.as_deref().is_none_or(|scope| scope == namespace);
+        unlisted.iter().find(of).map(|(_, unlisted)| unlisted.clone())
+    }
+
+    /// A watch, limited to this namespace or not, has yet to complete its first list; none: it has.
+    pub fn set_unlisted(&self, scope: Option<String>, unlisted: Option<Unlisted>) {
+        let mut state = self.write();
+        match unlisted {
+            Some(unlisted) => state.unlisted.insert(scope, unlisted),
+            None => state.unlisted.remove(&scope),
+        };
     }
 
     /// Takes in an object that a watch delivered; `None`: it is gone. Returns the change if what is kept differs.
     pub fn set(&self, key: ObjectKey, value: Option<T>, resource_version: Option<u64>) -> Option<Change<T>> {
-        let change = self.write().set(key, value);
-        self.seen.fetch_max(resource_version.unwrap_or(0), Ordering::AcqRel);
-        change
+        let mut state = self.write();
+        if let Some(version) = resource_version {
+            match state.seen.get_mut(&key.namespace) {
+                Some(seen) => *seen = version.max(*seen),
+                None => {
+                    state.seen.insert(key.namespace.clone(), version);
+                }
+            }
+        }
+        state.set(key, value)
+    }
+
+    /// Takes in an object that was read, not delivered, if the one that is there is older; returns whether it was. One that is
+    /// not there stays away: its watch may have told of its end in the meantime.
+    pub fn renew(&self, key: &ObjectKey, value: T, is_older: impl FnOnce(&T) -> bool) -> bool {
+        let mut state = self.write();
+        let renews = state.objects.get(key).is_some_and(|known| is_older(known));
+        if renews {
+            state.set(key.clone(), Some(value));
+        }
+        renews
     }
 
     /// Ends a list: removes the objects within the scope that it did not have.
@@ -149,7 +202,29 @@ mod tests {
         let cache = Cache::default();
         assert!(cache.set(key("a"), Some(Child { owner: "1", text: "x" }), Some(5)).is_some());
         assert!(cache.set(key("a"), Some(Child { owner: "1", text: "x" }), Some(6)).is_none());
-        assert!(cache.has_seen(6) && !cache.has_seen(7));
+        assert!(cache.has_seen("team", 6) && !cache.has_seen("team", 7));
+    }
+
+    #[test]
+    fn what_the_watch_of_one_namespace_has_delivered_says_nothing_of_another() {
+        let cache = Cache::default();
+        cache.set(ObjectKey::new("one", "a"), Some(Child { owner: "1", text: "x" }), Some(900));
+        assert!(cache.has_seen("one", 900) && !cache.has_seen("other", 1));
+        cache.set(ObjectKey::new("other", "a"), None, Some(7));
+        assert!(cache.has_seen("other", 7) && !cache.has_seen("other", 8));
+    }
+
+    #[test]
+    fn what_was_read_replaces_only_what_is_there_and_older() {
+        let cache = Cache::default();
+        let read = || Child { owner: "1", text: "read" };
+        assert!(!cache.renew(&key("a"), read(), |_| true), "its end may have been told");
+        cache.set(key("a"), Some(Child { owner: "1", text: "x" }), Some(5));
+        assert!(!cache.renew(&key("a"), read(), |_| false));
+        assert_eq!(cache.get(&key("a")).unwrap().text, "x");
+        assert!(cache.renew(&key("a"), read(), |_| true));
+        assert_eq!(cache.get(&key("a")).unwrap().text, "read");
+        assert!(!cache.has_seen("team", 6), "a watch has delivered nothing");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Calls to the API server: each with a deadline, counted, and with an error that says what was being done to what.
+//! Calls to the API server: each with a deadline, and with an error that says what was being done to what.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use super::children::ChildKind;
 use super::error::CallError;
 use super::key::ObjectKey;
 use super::leadership::Leadership;
-use super::metrics::{ApiVerb, Metrics};
 
 /// Longest time that one call may take. The API server itself ends requests after 60 s; a call that has no answer by now has
 /// no good one.
@@ -23,21 +22,26 @@ const CALL_DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Calls {
     client: Client,
-    metrics: Arc<Metrics>,
     leadership: Arc<Leadership>,
 }
 
 impl Calls {
-    /// Calls over this client, counted by these metrics, made only while this process leads.
-    pub fn new(client: Client, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
-        Self { client, metrics, leadership }
+    /// Calls over this client, made only while this process leads.
+    pub fn new(client: Client, leadership: Arc<Leadership>) -> Self {
+        Self { client, leadership }
+    }
+
+    /// An object as it is stored, or `None` when there is none.
+    pub async fn read(&self, kind: ChildKind, key: &ObjectKey) -> Result<Option<DynamicObject>, CallError> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        self.call("read", kind.kind, &key.name, api.get_opt(&key.name)).await
     }
 
     /// The metadata of a child, or `None` when there is none.
     pub async fn metadata(&self, kind: ChildKind, key: &ObjectKey) -> Result<Option<PartialObjectMeta<DynamicObject>>, CallError> {
         let api: Api<PartialObjectMeta<DynamicObject>> =
             Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
-        self.call(ApiVerb::Get, "read", kind.kind, &key.name, api.get_opt(&key.name)).await
+        self.call("read", kind.kind, &key.name, api.get_opt(&key.name)).await
     }
 
     /// Applies a child, forced, under the field manager. With a uid, nothing is applied to another object of that name.
@@ -55,7 +59,7 @@ impl Calls {
         }
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
         let parameters = PatchParams::apply(manager).force();
-        self.call(ApiVerb::Apply, "apply", kind.kind, &key.name, api.patch(&key.name, &parameters, &Patch::Apply(&body))).await
+        self.call("apply", kind.kind, &key.name, api.patch(&key.name, &parameters, &Patch::Apply(&body))).await
     }
 
     /// Deletes a child, if it is still the one with that uid. One that is gone counts as deleted.
@@ -65,7 +69,7 @@ impl Calls {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::background()
         };
-        match self.call(ApiVerb::Delete, "delete", kind.kind, &key.name, api.delete(&key.name, &parameters)).await {
+        match self.call("delete", kind.kind, &key.name, api.delete(&key.name, &parameters)).await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some(404) => Ok(()),
             Err(error) => Err(error),
@@ -86,13 +90,12 @@ impl Calls {
         let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(&body);
         let call = api.patch_status(&key.name, &parameters, &patch);
-        let written = self.call(ApiVerb::Patch, "write the status of", kind.kind, &key.name, call).await?;
+        let written = self.call("write the status of", kind.kind, &key.name, call).await?;
         Ok(written.resource_version().and_then(|version| version.parse().ok()))
     }
 
     async fn call<T>(
         &self,
-        verb: ApiVerb,
         doing: &'static str,
         kind: &'static str,
         name: &str,
@@ -103,12 +106,10 @@ impl Calls {
         if !self.leadership.leads() {
             return Err(CallError::NotLeader { verb: doing, what: what() });
         }
-        let result = match tokio::time::timeout(CALL_DEADLINE, call).await {
+        match tokio::time::timeout(CALL_DEADLINE, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(CallError::Call { verb: doing, what: what(), source: Box::new(source) }),
             Err(_) => Err(CallError::Timeout { verb: doing, what: what(), after: CALL_DEADLINE }),
-        };
-        self.metrics.called_api(verb, kind, result.as_ref().map_or_else(CallError::outcome, |_| "ok"));
-        result
+        }
     }
 }

@@ -1,11 +1,15 @@
 //! Clients of the API server: one for calls, one for watches, one for the lease, each with the time-outs that fit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use tower::timeout::TimeoutLayer;
+
+use super::count::CountLayer;
+use super::metrics::Metrics;
 
 /// The calls of the driver have deadlines of their own, which are shorter and say more; this one is for what has none.
 const CALL_SILENCE: Duration = Duration::from_secs(20);
@@ -48,8 +52,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// From the environment: KUBECONFIG, else the pod's service account.
-    pub async fn from_environment(context: Option<String>) -> Result<Self, ClientError> {
+    /// From the environment: KUBECONFIG, else the pod's service account. These metrics count every request.
+    pub async fn from_environment(context: Option<String>, metrics: &Arc<Metrics>) -> Result<Self, ClientError> {
         let config = match context {
             Some(context) => Config::from_kubeconfig(&KubeConfigOptions { context: Some(context), ..KubeConfigOptions::default() })
                 .await
@@ -65,10 +69,11 @@ impl Clients {
             config.default_retry = false;
             ClientBuilder::try_from(config).map_err(|source| ClientError::Build { source: Box::new(source) })
         };
+        let count = CountLayer::new(metrics.clone());
         Ok(Self {
-            calls: builder(CALL_SILENCE)?.build(),
-            watches: builder(WATCH_SILENCE)?.with_layer(&TimeoutLayer::new(WATCH_BEGINS_WITHIN)).build(),
-            lease: builder(CALL_SILENCE)?.build(),
+            calls: builder(CALL_SILENCE)?.with_layer(&count).build(),
+            watches: builder(WATCH_SILENCE)?.with_layer(&TimeoutLayer::new(WATCH_BEGINS_WITHIN)).with_layer(&count).build(),
+            lease: builder(CALL_SILENCE)?.with_layer(&count).build(),
             namespace: config.default_namespace.clone(),
             server_host: config.cluster_url.host().unwrap_or_default().to_owned(),
         })

@@ -40,10 +40,13 @@ const PASS_DEADLINE: Duration = Duration::from_secs(60);
 const AFTER_DEFECT: Duration = Duration::from_secs(300);
 /// Time until a pass that found the caches behind this process's own writes looks again; the watch usually wakes it before.
 const AFTER_STALE: Duration = Duration::from_secs(1);
-/// Least time until a refused child is tried again.
+/// Least time until something that did not succeed is tried again.
 const LEAST_RETRY: Duration = Duration::from_millis(250);
-/// Reconciles at the same time. They wait for the network, not for the processor.
-const WORKERS: usize = 32;
+/// Longest time until a status is written again that met a conflict although nothing newer was there.
+const AFTER_CONFLICT: Duration = Duration::from_secs(2);
+/// Reconciles at the same time, of which one namespace gets [`super::queue::AT_ONCE`]. They wait for the network, not for the
+/// processor.
+const WORKERS: usize = 64;
 
 /// Drives the objects of one kind.
 pub struct Driver<C: Control> {
@@ -80,6 +83,8 @@ enum Outcome {
     Done(Option<Duration>),
     /// A call failed in a way that may pass.
     Failed(CallError),
+    /// Somebody else has written the object since the version that the pass was about; whether that is in the cache now.
+    Conflict { is_news: bool },
     /// The caches have not seen this process's own last writes.
     Stale,
     /// A defect of this program.
@@ -107,9 +112,7 @@ impl<C: Control> Driver<C> {
                     watchdog.work_waits();
                     driver.pass(&key).await;
                     driver.queue.done(&key);
-                    let left = driver.queue.ready();
-                    driver.metrics.set_queue_depth(C::KIND.kind, left);
-                    watchdog.progressed(left);
+                    watchdog.progressed(driver.queue.ready());
                 }
             })
         });
@@ -145,13 +148,15 @@ impl<C: Control> Driver<C> {
             }
             Ok(Ok(Outcome::Stale)) => ("stale", Some(AFTER_STALE)),
             Ok(Ok(Outcome::Failed(error))) => {
-                let level_is_low = error.code() == Some(409);
-                if level_is_low {
-                    debug!(%key, %error, "trying again")
-                } else {
-                    warn!(%key, %error, "trying again")
-                }
+                warn!(%key, %error, "trying again");
                 (error.outcome(), Some(memory.back_off(fastrand::f64())))
+            }
+            Ok(Ok(Outcome::Conflict { is_news })) => {
+                debug!(%key, is_news, "the object was written since; trying again");
+                let delay = if is_news { LEAST_RETRY } else { memory.back_off(fastrand::f64()).min(AFTER_CONFLICT) };
+                // What wakes it meanwhile, its children above all, would only make more of them.
+                memory.hold(stored.meta.generation, delay);
+                ("conflict", Some(delay))
             }
             Ok(Ok(Outcome::Defect(message))) => {
                 error!(%key, message, "a defect of this program");
@@ -188,8 +193,9 @@ impl<C: Control> Driver<C> {
 
     async fn reconcile(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory) -> Outcome {
         let seen = |kind: &'static str, version| match self.actor.caches.get(kind) {
-            Some((_, cache)) => cache.has_seen(version),
-            None => self.objects.has_seen(version),
+            Some((_, cache)) => cache.has_seen(&key.namespace, version),
+            // What was read after a conflict counts as well as what the watch delivered.
+            None => self.objects.has_seen(&key.namespace, version) || stored.version() >= Some(version),
         };
         if !memory.has_seen_own_writes(seen) {
             return Outcome::Stale;
@@ -228,7 +234,7 @@ impl<C: Control> Driver<C> {
         match self.write_status(key, stored, decision.status, memory).await {
             Ok(true) => self.tell(object.object_ref(&()), decision.events),
             Ok(false) => {}
-            Err(error) => return Outcome::Failed(error),
+            Err(error) => return self.not_written(key, error).await,
         }
         Outcome::Done(decision.next)
     }
@@ -262,12 +268,13 @@ impl<C: Control> Driver<C> {
     ) -> Result<bool, CallError> {
         served_schema::prune(&mut status, &self.outdated_schema.borrow());
         let Some(patch) = merge_patch::difference(&stored.status, &status) else {
-            self.metrics.skipped_status_write(C::KIND.kind);
+            self.metrics.decided_status(C::KIND.kind, false);
             return Ok(false);
         };
         let version = stored.meta.resource_version.as_deref().unwrap_or_default();
         let written = self.calls.patch_status(C::KIND, key, C::MANAGER, &patch, version).await?;
         memory.wrote(C::KIND.kind, written);
+        self.metrics.decided_status(C::KIND.kind, true);
         Ok(true)
     }
 
@@ -279,6 +286,8 @@ impl<C: Control> Driver<C> {
         reason: &'static str,
         message: &str,
     ) -> Outcome {
+        // Nothing is tried, so that there is nothing to try again.
+        memory.refused.clear();
         let generation = stored.meta.generation;
         let status = stalled::status(&stored.status, C::CONDITIONS, generation, reason, message, Timestamp::now());
         match self.write_status(key, stored, status, memory).await {
@@ -297,6 +306,24 @@ impl<C: Control> Driver<C> {
                 }
                 Outcome::Done(None)
             }
+            Err(error) => self.not_written(key, error).await,
+        }
+    }
+
+    /// What follows from a status that could not be written. After a conflict the object is read, once: the cache can be behind
+    /// for as long as its watch is silent.
+    async fn not_written(&self, key: &ObjectKey, error: CallError) -> Outcome {
+        if error.code() != Some(409) {
+            return Outcome::Failed(error);
+        }
+        match self.calls.read(C::KIND, key).await {
+            Ok(Some(object)) => {
+                let read = Stored::of(object);
+                let version = read.version();
+                Outcome::Conflict { is_news: self.objects.renew(key, read, |known| known.version() < version) }
+            }
+            // Its watch will tell.
+            Ok(None) => Outcome::Conflict { is_news: false },
             Err(error) => Outcome::Failed(error),
         }
     }

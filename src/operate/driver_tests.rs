@@ -167,3 +167,84 @@ async fn a_child_that_is_only_kept_is_neither_made_nor_deleted() {
     assert_eq!(world.status("parent-keeps")["replicas"], 1);
     assert_eq!(world.asked("services"), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_object_of_the_same_name_has_left_is_waited_for_and_no_longer_than_it_is_there() {
+    let world = World::new();
+    world.put_service("parent", "parent", "an earlier uid");
+    world.put("parent", 1, spec(1));
+    seconds(60).await;
+    let said = world.status("parent")["endpoint"].as_str().unwrap_or_default().to_owned();
+    assert!(said.contains("of an earlier object is about to be deleted"), "{said}");
+    assert_eq!((world.asked("PATCH services"), world.asked("GET services")), (0, 0), "the cache knows");
+    world.remove_service("parent");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.status("parent"), json!({ "replicas": 1 }));
+    assert_eq!(world.asked("PATCH services"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_somebody_else_uses_is_taken_as_soon_as_it_is_free() {
+    let world = World::new();
+    world.put_service("parent", "somebody", "another uid");
+    world.put("parent", 1, spec(1));
+    seconds(1).await;
+    let said = world.status("parent")["endpoint"].as_str().unwrap_or_default().to_owned();
+    assert!(said.contains("exists and does not belong to this object"), "{said}");
+    world.remove_service("parent");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.status("parent"), json!({ "replicas": 1 }));
+    assert_eq!(world.asked("PATCH services"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_meets_a_conflict_is_decided_on_what_is_stored_though_no_watch_tells_of_it() {
+    let world = World::new();
+    world.server.silent.store(true, Ordering::Relaxed);
+    world.put("fine", 1, spec(1));
+    world.put_unseen("team", "fine", 2, spec(2));
+    seconds(1).await;
+    assert_eq!(world.status("fine"), json!({ "replicas": 2 }));
+    assert_eq!((world.asked("GET inferencebackends fine"), world.asked("PATCH inferencebackends fine")), (1, 2));
+    // What the watch owes is no news by then.
+    world.server.speak();
+    seconds(600).await;
+    assert_eq!((world.asked("GET inferencebackends fine"), world.asked("PATCH inferencebackends fine")), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_becomes_undecodable_while_a_child_is_refused_rests() {
+    let world = World::new();
+    world.server.forbids.store(true, Ordering::Relaxed);
+    world.put("parent", 1, spec(1));
+    seconds(1).await;
+    world.put("parent", 2, json!({ "vllm": { "model": 7 } }));
+    seconds(1).await;
+    assert_eq!(world.condition("parent", "Stalled"), Some(("True".into(), "InvalidObject".into())));
+    let before = world.passes();
+    seconds(600).await;
+    assert_eq!(world.passes(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_and_nothing_is_tried_again_in_a_namespace_that_is_being_deleted() {
+    let world = World::new();
+    world.server.is_going.store(true, Ordering::Relaxed);
+    world.put("parent", 1, spec(1));
+    seconds(600).await;
+    assert_eq!(world.status("parent"), json!({}));
+    assert_eq!((world.asked("PATCH services"), world.asked("events"), world.passes()), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_objects_all_hang_leaves_workers_to_the_others() {
+    let world = World::new();
+    for number in 0..2 * WORKERS {
+        world.put(&format!("hangs-{number}"), 1, spec(1));
+    }
+    // Each that finds a worker has one before the other comes.
+    seconds(1).await;
+    world.put_in("other", "fine", 1, spec(3));
+    seconds(1).await;
+    assert_eq!(world.status("fine")["replicas"], 3);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quartermaster_core::decide::decision::{ChildIdentity, RefusalCause};
+use quartermaster_core::decide::decision::{ChildIdentity, NAMESPACE_IS_GOING, RefusalCause};
 
 /// A call to the API server that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,11 @@ impl CallError {
             Some(_) => "error",
             None => "unreachable",
         }
+    }
+
+    /// Whether the namespace is being deleted, and everything in it is about to go.
+    pub fn namespace_is_going(&self) -> bool {
+        self.code() == Some(403) && self.answer().contains(NAMESPACE_IS_GOING)
     }
 
     /// Whether and how the refusal of a child lasts.

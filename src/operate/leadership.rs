@@ -12,7 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::health::Gate;
 use super::metrics::Metrics;
+
+/// What is said of a request whose time is over.
+const NO_ANSWER: &str = "no answer in time";
 
 /// Whether this process leads, and until when it may believe so.
 #[derive(Debug)]
@@ -63,6 +67,9 @@ fn milliseconds(duration: Duration) -> u64 {
 
 /// Stands for election until cancelled, then gives the lease back. Whatever needs leadership must have ended by then.
 ///
+/// The gate is open while the API server answers for the lease: it is asked every few seconds, and so tells of a server that
+/// hangs long before a silent watch does.
+///
 /// # Errors
 ///
 /// Leadership was lost: the process must end at once.
@@ -71,6 +78,7 @@ pub async fn stand(
     api: Api<Lease>,
     lease_name: &str,
     mut candidate: Candidate,
+    gate: Gate,
     metrics: Arc<Metrics>,
     cancelled: CancellationToken,
 ) -> Result<(), Loss> {
@@ -85,37 +93,46 @@ pub async fn stand(
         if until.is_some() && !led {
             info!(lease = lease_name, "this process leads");
         }
-        observation = tokio::select! {
+        let answer = tokio::select! {
             () = cancelled.cancelled() => break,
-            observation = carry_out(&api, lease_name, action, &leadership, &metrics) => observation?,
+            answer = carry_out(&api, lease_name, action, &leadership) => answer?,
         };
+        observation = answer.unwrap_or_else(|error| {
+            metrics.failed_lease_request();
+            warn!(lease = lease_name, error, "failed to reach the lease");
+            gate.close(error);
+            Observation::Failed
+        });
+        if !matches!(observation, Observation::Time | Observation::Failed) {
+            gate.open();
+        }
     }
     leadership.set(None);
     release(&api, lease_name, &candidate, leadership.now()).await;
     Ok(())
 }
 
+/// What came of an action; or why nothing is known of that.
 async fn carry_out(
     api: &Api<Lease>,
     name: &str,
     action: Action,
     leadership: &Leadership,
-    metrics: &Metrics,
-) -> Result<Observation, Loss> {
+) -> Result<Result<Observation, String>, Loss> {
     let sent = leadership.now().monotonic;
     let parameters = PostParams::default();
     let (within, call) = match action {
         Action::Wait(time) => {
             tokio::time::sleep(time).await;
-            return Ok(Observation::Time);
+            return Ok(Ok(Observation::Time));
         }
         Action::Exit(loss) => return Err(loss),
         Action::Read { within } => {
             return Ok(match tokio::time::timeout(within, api.get_opt(name)).await {
-                Ok(Ok(Some(lease))) => Observation::Found(Box::new(lease)),
-                Ok(Ok(None)) => Observation::Missing,
-                Ok(Err(error)) => failed(metrics, &error.to_string()),
-                Err(_) => failed(metrics, "no answer in time"),
+                Ok(Ok(Some(lease))) => Ok(Observation::Found(Box::new(lease))),
+                Ok(Ok(None)) => Ok(Observation::Missing),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(NO_ANSWER.to_owned()),
             });
         }
         Action::Create { lease, within } => {
@@ -126,17 +143,11 @@ async fn carry_out(
         }
     };
     Ok(match tokio::time::timeout(within, call).await {
-        Ok(Ok(lease)) => Observation::Written { lease: Box::new(lease), sent },
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Observation::Conflict,
-        Ok(Err(error)) => failed(metrics, &error.to_string()),
-        Err(_) => failed(metrics, "no answer in time"),
+        Ok(Ok(lease)) => Ok(Observation::Written { lease: Box::new(lease), sent }),
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(Observation::Conflict),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     })
-}
-
-fn failed(metrics: &Metrics, error: &str) -> Observation {
-    metrics.failed_lease_request();
-    warn!(error, "failed to reach the lease");
-    Observation::Failed
 }
 
 /// Gives the lease back, so that another process can lead at once. That it fails costs the others the lease's duration.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use quartermaster_core::decide::decision::{ChildIdentity, Refusal, RefusalCause};
 use tokio::time::Instant;
 
+use super::children::ChildFacts;
+
 /// Longest time that a pass waits for a watch to deliver this process's own last write.
 const AWAIT_WRITE: Duration = Duration::from_secs(5);
 
@@ -25,7 +27,7 @@ pub struct Memory {
     awaited: Vec<Awaited>,
     /// Passes in a row that failed in a way that may pass.
     failures: u32,
-    /// Set after a pass that ended in a defect.
+    /// Set after a pass that ended in a defect or a conflict.
     held: Option<Held>,
 }
 
@@ -52,6 +54,36 @@ pub struct Refused {
     pub refusal: Refusal,
     /// When to try the same again.
     pub retry_at: Instant,
+    /// Who had the child's name, where that is why and where the cache knew.
+    pub holder: Option<Holder>,
+}
+
+/// Somebody else's object that has a child's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    uid: String,
+    owner_uid: Option<String>,
+}
+
+impl Holder {
+    /// This object.
+    pub fn of(facts: &ChildFacts) -> Self {
+        Self { uid: facts.uid.clone(), owner_uid: facts.owner_uid.clone() }
+    }
+}
+
+impl Refused {
+    /// Whether the child's name is taken.
+    pub fn is_of_the_name(&self) -> bool {
+        matches!(self.refusal.cause, RefusalCause::NameInUse | RefusalCause::Leftover)
+    }
+
+    /// Whether the same intent is not to be tried yet, with what the cache knows now of the child's name. Who has it is known
+    /// without asking, and the cache tells at once when that changes.
+    pub fn holds(&self, intent_hash: &str, known: Option<&ChildFacts>) -> bool {
+        let same = !self.is_of_the_name() || self.holder == known.map(Holder::of);
+        same && self.refusal.intent_hash == intent_hash && self.retry_at > Instant::now()
+    }
 }
 
 #[derive(Debug)]
@@ -81,15 +113,15 @@ impl Memory {
         self.awaited.is_empty()
     }
 
-    /// Remembers a child that could not be applied.
-    pub fn refuse(&mut self, refusal: Refusal, jitter: f64) {
+    /// Remembers a child that could not be applied, and who has its name where that is why.
+    pub fn refuse(&mut self, refusal: Refusal, holder: Option<Holder>, jitter: f64) {
         let delay = match refusal.cause {
             RefusalCause::Invalid | RefusalCause::Immutable => Duration::from_secs(300),
             RefusalCause::NameInUse => Duration::from_secs(60),
             RefusalCause::Forbidden | RefusalCause::QuotaExceeded => Duration::from_secs(20),
-            RefusalCause::Transient => self.back_off(jitter),
+            RefusalCause::Transient | RefusalCause::Leftover => self.back_off(jitter),
         };
-        self.refused.insert(refusal.child.clone(), Refused { refusal, retry_at: Instant::now() + delay });
+        self.refused.insert(refusal.child.clone(), Refused { refusal, retry_at: Instant::now() + delay, holder });
     }
 
     /// The delay after one more failure: exponential, between half and the whole of it by chance. `jitter` is from 0 to 1.
@@ -99,7 +131,7 @@ impl Memory {
         delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Leaves this generation of the object alone for a while, whoever wakes it: the same facts would meet the same defect.
+    /// Leaves this generation of the object alone for a while, whoever wakes it: the next pass would most likely meet the same.
     pub fn hold(&mut self, generation: Option<i64>, time: Duration) {
         self.held = Some(Held { generation, until: Instant::now() + time });
     }

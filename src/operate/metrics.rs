@@ -1,11 +1,17 @@
 //! The operator's own metrics. Labels are kinds, verbs and outcomes, never names of objects.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+use tokio::time::Instant;
+
+use super::queue::Queue;
 
 /// Metrics that cannot be set up or shown.
 #[derive(Debug, thiserror::Error)]
@@ -23,40 +29,33 @@ pub enum MetricsError {
     Encode(#[source] prometheus::Error),
 }
 
-/// What kind of call to the API server was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiVerb {
-    /// Read one object.
-    Get,
-    /// Read a list.
-    List,
-    /// Open a watch.
-    Watch,
-    /// Create an object.
-    Create,
-    /// Replace an object.
-    Replace,
-    /// Server-side apply.
-    Apply,
-    /// Any other patch.
-    Patch,
-    /// Delete an object.
-    Delete,
+/// How far one watch is. A clone is of the same.
+#[derive(Clone, Debug, Default)]
+pub struct WatchProgress(Arc<Mutex<Progress>>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    synced: bool,
+    last_event: Option<Instant>,
 }
 
-impl ApiVerb {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::List => "list",
-            Self::Watch => "watch",
-            Self::Create => "create",
-            Self::Replace => "replace",
-            Self::Apply => "apply",
-            Self::Patch => "patch",
-            Self::Delete => "delete",
-        }
+impl WatchProgress {
+    /// It delivered something.
+    pub fn delivered(&self) {
+        lock(&self.0).last_event = Some(Instant::now());
     }
+
+    /// Its first list is complete.
+    pub fn synced(&self) {
+        lock(&self.0).synced = true;
+    }
+}
+
+/// What is looked at when somebody asks, since it changes with the time alone.
+#[derive(Debug, Default)]
+struct Looked {
+    queues: Vec<(&'static str, Arc<Queue>)>,
+    watches: Vec<(&'static str, WatchProgress)>,
 }
 
 /// Buckets of the duration of a reconcile, in seconds: one without calls takes well under a millisecond, the deadline is
@@ -73,10 +72,14 @@ pub struct Metrics {
     panics: IntCounterVec,
     timeouts: IntCounterVec,
     queue_depth: IntGaugeVec,
+    oldest_item_age: GaugeVec,
     api_calls: IntCounterVec,
     applies_skipped: IntCounterVec,
-    status_writes_skipped: IntCounterVec,
+    status_writes: IntCounterVec,
     watch_restarts: IntCounterVec,
+    store_synced: IntGaugeVec,
+    watch_last_event_age: GaugeVec,
+    looked: Arc<Mutex<Looked>>,
     invalid_objects: IntGaugeVec,
     schema_outdated: IntGauge,
     leader: IntGauge,
@@ -107,22 +110,40 @@ impl Metrics {
             panics: new.counters("quartermaster_reconcile_panics_total", "Reconciles that ended in a panic.", &["kind"])?,
             timeouts: new.counters("quartermaster_reconcile_timeouts_total", "Reconciles stopped at their deadline.", &["kind"])?,
             queue_depth: new.gauges("quartermaster_queue_depth", "Objects that wait to be reconciled.", &["kind"])?,
-            api_calls: new.counters("quartermaster_api_calls_total", "Calls to the API server.", &["verb", "kind", "outcome"])?,
+            oldest_item_age: new.ages(
+                "quartermaster_oldest_item_age_seconds",
+                "How long the object waits to be reconciled that has waited longest; 0 while none waits.",
+            )?,
+            api_calls: new.counters(
+                "quartermaster_api_calls_total",
+                "Requests to the API server, lists, watches, the lease and events among them. The code is none where no answer came.",
+                &["verb", "resource", "code"],
+            )?,
             applies_skipped: new.counters(
                 "quartermaster_applies_skipped_total",
                 "Children not applied because neither the intent nor the object had changed.",
                 &["kind"],
             )?,
-            status_writes_skipped: new.counters(
-                "quartermaster_status_writes_skipped_total",
-                "Statuses not written because they would have said the same.",
-                &["kind"],
+            status_writes: new.counters(
+                "quartermaster_status_writes_total",
+                "Statuses decided on: written where that changes something, else not.",
+                &["kind", "changed"],
             )?,
             watch_restarts: new.counters(
                 "quartermaster_watch_restarts_total",
                 "Watches that failed and began again.",
                 &["kind"],
             )?,
+            store_synced: new.gauges(
+                "quartermaster_store_synced",
+                "1 once every watch of the kind has had its first complete list.",
+                &["kind"],
+            )?,
+            watch_last_event_age: new.ages(
+                "quartermaster_watch_last_event_age_seconds",
+                "Time since a watch of the kind last delivered something; of several watches the longest. Missing until the first.",
+            )?,
+            looked: Arc::default(),
             invalid_objects: new.gauges("quartermaster_invalid_objects", "Objects that this operator cannot decode.", &["kind"])?,
             schema_outdated: new.gauge(
                 "quartermaster_schema_outdated",
@@ -159,14 +180,22 @@ impl Metrics {
         self.timeouts.with_label_values(&[kind]).inc();
     }
 
-    /// So many objects wait.
-    pub fn set_queue_depth(&self, kind: &str, depth: usize) {
-        self.queue_depth.with_label_values(&[kind]).set(saturating(depth));
+    /// Shows a queue from now on.
+    pub fn show_queue(&self, kind: &'static str, queue: Arc<Queue>) {
+        lock(&self.looked).queues.push((kind, queue));
     }
 
-    /// A call to the API server was answered, or failed. `outcome` is static: `success`, `conflict`, `timeout`, ...
-    pub fn called_api(&self, verb: ApiVerb, kind: &str, outcome: &'static str) {
-        self.api_calls.with_label_values(&[verb.label(), kind, outcome]).inc();
+    /// Shows a watch from now on. A kind may have several, in several namespaces.
+    pub fn watch(&self, kind: &'static str) -> WatchProgress {
+        let progress = WatchProgress::default();
+        lock(&self.looked).watches.push((kind, progress.clone()));
+        progress
+    }
+
+    /// A request to the API server was answered with this code, or not at all.
+    pub fn called_api(&self, verb: &'static str, resource: &str, code: Option<u16>) {
+        let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
+        self.api_calls.with_label_values(&[verb, resource, code.as_str()]).inc();
     }
 
     /// An apply of a child of this kind was not needed.
@@ -174,9 +203,9 @@ impl Metrics {
         self.applies_skipped.with_label_values(&[kind]).inc();
     }
 
-    /// A write of a status of this kind was not needed.
-    pub fn skipped_status_write(&self, kind: &str) {
-        self.status_writes_skipped.with_label_values(&[kind]).inc();
+    /// A status of this kind was written, or was not since it says the same.
+    pub fn decided_status(&self, kind: &str, changed: bool) {
+        self.status_writes.with_label_values(&[kind, if changed { "true" } else { "false" }]).inc();
     }
 
     /// A watch failed and began again.
@@ -210,10 +239,37 @@ impl Metrics {
     ///
     /// When a collector yields what the format does not allow.
     pub fn text(&self) -> Result<Vec<u8>, MetricsError> {
+        self.look();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).map_err(MetricsError::Encode)?;
         Ok(text)
     }
+
+    fn look(&self) {
+        let looked = lock(&self.looked);
+        for (kind, queue) in &looked.queues {
+            self.queue_depth.with_label_values(&[*kind]).set(saturating(queue.ready()));
+            self.oldest_item_age.with_label_values(&[*kind]).set(queue.longest_wait().as_secs_f64());
+        }
+        let mut kinds: BTreeMap<&str, (bool, Option<Duration>)> = BTreeMap::new();
+        for (kind, progress) in &looked.watches {
+            let progress = lock(&progress.0);
+            let (synced, age) = kinds.entry(*kind).or_insert((true, None));
+            *synced &= progress.synced;
+            *age = (*age).max(progress.last_event.map(|at| at.elapsed()));
+        }
+        for (kind, (synced, age)) in kinds {
+            self.store_synced.with_label_values(&[kind]).set(synced.into());
+            if let Some(age) = age {
+                self.watch_last_event_age.with_label_values(&[kind]).set(age.as_secs_f64());
+            }
+        }
+    }
+}
+
+/// A list of plain values is whole after every statement, so that a panic elsewhere leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn saturating(count: usize) -> i64 {
@@ -251,6 +307,10 @@ impl Definitions<'_> {
         self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
+    fn ages(&self, name: &'static str, help: &str) -> Result<GaugeVec, MetricsError> {
+        self.add(name, GaugeVec::new(Opts::new(name, help), &["kind"]))
+    }
+
     fn histograms(&self, name: &'static str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, MetricsError> {
         self.add(name, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
     }
@@ -259,6 +319,44 @@ impl Definitions<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operate::key::ObjectKey;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_with_the_time_is_looked_at_when_somebody_asks() {
+        let metrics = Metrics::new("1.2.3").unwrap();
+        let queue = Arc::new(Queue::default());
+        metrics.show_queue("InferenceBackend", queue.clone());
+        let (one, other, nodes) = (metrics.watch("pods"), metrics.watch("pods"), metrics.watch("nodes"));
+        queue.add(ObjectKey::new("team", "a"));
+        for watch in [&one, &nodes] {
+            watch.synced();
+            watch.delivered();
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        nodes.delivered();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for line in [
+            r#"quartermaster_queue_depth{kind="InferenceBackend"} 1"#,
+            r#"quartermaster_oldest_item_age_seconds{kind="InferenceBackend"} 7"#,
+            r#"quartermaster_store_synced{kind="pods"} 0"#,
+            r#"quartermaster_store_synced{kind="nodes"} 1"#,
+            r#"quartermaster_watch_last_event_age_seconds{kind="pods"} 7"#,
+            r#"quartermaster_watch_last_event_age_seconds{kind="nodes"} 2"#,
+        ] {
+            assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
+        }
+        other.synced();
+        queue.next().await;
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for line in [
+            r#"quartermaster_queue_depth{kind="InferenceBackend"} 0"#,
+            r#"quartermaster_oldest_item_age_seconds{kind="InferenceBackend"} 0"#,
+            r#"quartermaster_store_synced{kind="pods"} 1"#,
+        ] {
+            assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
+        }
+    }
 
     #[test]
     fn what_happened_is_what_prometheus_reads() {
@@ -267,10 +365,11 @@ mod tests {
         metrics.clone().reconciled("InferenceBackend", "ApplyRefused", Duration::from_secs(2));
         metrics.panicked("InferenceBackend");
         metrics.timed_out("InferenceBackend");
-        metrics.set_queue_depth("InferenceBackend", 7);
-        metrics.called_api(ApiVerb::Apply, "Deployment", "conflict");
+        metrics.called_api("apply", "deployments", Some(409));
+        metrics.called_api("get", "leases", None);
         metrics.skipped_apply("Deployment");
-        metrics.skipped_status_write("InferenceBackend");
+        metrics.decided_status("InferenceBackend", true);
+        metrics.decided_status("InferenceBackend", false);
         metrics.restarted_watch("Node");
         metrics.set_invalid_objects("InferenceBackend", 2);
         metrics.set_schema_outdated(true);
@@ -285,10 +384,11 @@ mod tests {
             r#"quartermaster_reconcile_duration_seconds_bucket{kind="InferenceBackend",le="0.005"} 1"#,
             r#"quartermaster_reconcile_panics_total{kind="InferenceBackend"} 1"#,
             r#"quartermaster_reconcile_timeouts_total{kind="InferenceBackend"} 1"#,
-            r#"quartermaster_queue_depth{kind="InferenceBackend"} 7"#,
-            r#"quartermaster_api_calls_total{kind="Deployment",outcome="conflict",verb="apply"} 1"#,
+            r#"quartermaster_api_calls_total{code="409",resource="deployments",verb="apply"} 1"#,
+            r#"quartermaster_api_calls_total{code="none",resource="leases",verb="get"} 1"#,
             r#"quartermaster_applies_skipped_total{kind="Deployment"} 1"#,
-            r#"quartermaster_status_writes_skipped_total{kind="InferenceBackend"} 1"#,
+            r#"quartermaster_status_writes_total{changed="true",kind="InferenceBackend"} 1"#,
+            r#"quartermaster_status_writes_total{changed="false",kind="InferenceBackend"} 1"#,
             r#"quartermaster_watch_restarts_total{kind="Node"} 1"#,
             r#"quartermaster_invalid_objects{kind="InferenceBackend"} 2"#,
             "quartermaster_schema_outdated 1",

@@ -11,6 +11,7 @@ pub mod calls;
 pub mod children;
 pub mod clients;
 pub mod control;
+pub mod count;
 pub mod driver;
 pub mod error;
 pub mod health;

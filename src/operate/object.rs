@@ -33,6 +33,13 @@ impl<T: DeserializeOwned> Stored<T> {
     }
 }
 
+impl<T> Stored<T> {
+    /// The resourceVersion as a number.
+    pub fn version(&self) -> Option<u64> {
+        self.meta.resource_version.as_ref()?.parse().ok()
+    }
+}
+
 impl<T> PartialEq for Stored<T> {
     /// Every write of an object gives it another resourceVersion.
     fn eq(&self, other: &Self) -> bool {

@@ -1,7 +1,8 @@
 //! The work queue: which objects want a reconcile, and when.
 //!
 //! An object is in the queue at most once, however often it is added, and is never worked on twice at the same time: what is
-//! added while it is being worked on comes after. Objects wait for each other only where there are more than workers.
+//! added while it is being worked on comes after. Namespaces take turns, and no one of them gets all the workers: a team whose
+//! objects hang, or come by the thousand, holds up itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,9 @@ use tokio::time::Instant;
 
 use super::key::ObjectKey;
 
+/// Objects of one namespace that are worked on at the same time.
+pub const AT_ONCE: usize = 32;
+
 /// Objects that want a reconcile, now or later.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -21,9 +25,14 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    ready: VecDeque<ObjectKey>,
+    /// What is ready in each namespace that has something ready, with the time since when.
+    ready: HashMap<String, VecDeque<(ObjectKey, Instant)>>,
+    /// The same namespaces, in the order of their turns.
+    turns: VecDeque<String>,
     queued: HashSet<ObjectKey>,
     running: HashSet<ObjectKey>,
+    /// How many of each namespace are running, where any are.
+    at_work: HashMap<String, usize>,
     /// Added while running: they become ready when the current pass ends.
     again: HashSet<ObjectKey>,
     delayed: BTreeMap<(Instant, u64), ObjectKey>,
@@ -56,7 +65,7 @@ impl Queue {
                 let mut state = self.lock();
                 state.release_due(Instant::now());
                 if let Some(key) = state.take() {
-                    if !state.ready.is_empty() {
+                    if !state.queued.is_empty() {
                         self.changed.notify_one();
                     }
                     return key;
@@ -86,7 +95,14 @@ impl Queue {
 
     /// Objects that are ready to be worked on.
     pub fn ready(&self) -> usize {
-        self.lock().ready.len()
+        self.lock().queued.len()
+    }
+
+    /// How long the one of them waits that has waited longest; zero when there is none.
+    pub fn longest_wait(&self) -> Duration {
+        let state = self.lock();
+        let oldest = state.ready.values().filter_map(|ready| ready.front()).map(|(_, since)| *since).min();
+        oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,7 +119,11 @@ impl State {
         if self.running.contains(&key) {
             self.again.insert(key);
         } else if self.queued.insert(key.clone()) {
-            self.ready.push_back(key);
+            let ready = self.ready.entry(key.namespace.clone()).or_default();
+            if ready.is_empty() {
+                self.turns.push_back(key.namespace.clone());
+            }
+            ready.push_back((key, Instant::now()));
         }
     }
 
@@ -131,15 +151,33 @@ impl State {
         }
     }
 
+    /// The next object of the first namespace in turn that may have one more worked on.
     fn take(&mut self) -> Option<ObjectKey> {
-        let key = self.ready.pop_front()?;
+        let may = |namespace: &String| self.at_work.get(namespace).is_none_or(|at_work| *at_work < AT_ONCE);
+        let turn = self.turns.iter().position(may)?;
+        let namespace = self.turns.remove(turn)?;
+        let ready = self.ready.get_mut(&namespace)?;
+        let (key, _) = ready.pop_front()?;
+        if ready.is_empty() {
+            self.ready.remove(&namespace);
+        } else {
+            self.turns.push_back(namespace.clone());
+        }
         self.queued.remove(&key);
         self.running.insert(key.clone());
+        *self.at_work.entry(namespace).or_default() += 1;
         Some(key)
     }
 
     fn done(&mut self, key: &ObjectKey) {
-        self.running.remove(key);
+        if self.running.remove(key)
+            && let Some(at_work) = self.at_work.get_mut(&key.namespace)
+        {
+            *at_work -= 1;
+            if *at_work == 0 {
+                self.at_work.remove(&key.namespace);
+            }
+        }
         if self.again.remove(key) {
             self.add(key.clone());
         }
@@ -204,6 +242,45 @@ mod tests {
         let start = Instant::now();
         queue.next().await;
         assert!(start.elapsed() <= Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_take_turns_and_none_gets_more_than_its_part_of_the_workers() {
+        let queue = Queue::default();
+        for number in 0..2 * AT_ONCE {
+            queue.add(key(&format!("{number}")));
+        }
+        queue.add(ObjectKey::new("other", "a"));
+        queue.add(ObjectKey::new("other", "b"));
+        assert_eq!(queue.next().await, key("0"));
+        assert_eq!(queue.next().await, ObjectKey::new("other", "a"));
+        for number in 1..AT_ONCE {
+            if number == 2 {
+                assert_eq!(queue.next().await, ObjectKey::new("other", "b"));
+            }
+            assert_eq!(queue.next().await, key(&format!("{number}")));
+        }
+        assert!(nothing_comes(&queue).await);
+        assert_eq!(queue.ready(), AT_ONCE);
+        queue.add(ObjectKey::new("third", "a"));
+        assert_eq!(queue.next().await, ObjectKey::new("third", "a"));
+        queue.done(&key("7"));
+        assert_eq!(queue.next().await, key(&format!("{AT_ONCE}")));
+        assert!(nothing_comes(&queue).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_wait_is_that_of_what_is_ready_and_not_of_what_is_planned() {
+        let queue = Queue::default();
+        queue.add_after(key("later"), Duration::from_secs(3600));
+        assert_eq!(queue.longest_wait(), Duration::ZERO);
+        queue.add(key("a"));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        queue.add(key("a"));
+        queue.add(ObjectKey::new("other", "b"));
+        assert_eq!((queue.ready(), queue.longest_wait()), (2, Duration::from_secs(3)));
+        queue.next().await;
+        assert_eq!(queue.longest_wait(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

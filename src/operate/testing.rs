@@ -58,7 +58,7 @@ impl Control for Scripted {
     async fn observe(&self, object: Arc<InferenceBackend>, refusals: Vec<Refusal>) -> Observation {
         let name = object.metadata.name.clone().unwrap();
         self.observed.lock().unwrap().push((name.clone(), Instant::now()));
-        if name == "hangs" {
+        if name.starts_with("hangs") {
             std::future::pending::<()>().await;
         }
         Observation { backend: InferenceBackend::clone(&object), refusals }
@@ -100,6 +100,8 @@ pub struct Server {
     pub silent: AtomicBool,
     /// Answers every apply of a child with 403.
     pub forbids: AtomicBool,
+    /// Answers every apply of a child as in a namespace that is being deleted.
+    pub is_going: AtomicBool,
     objects: Arc<Cache<Stored<InferenceBackend>>>,
     services: Arc<Cache<ChildFacts>>,
     queue: Arc<Queue>,
@@ -124,11 +126,18 @@ impl Server {
             (Method::PATCH, "services") if self.forbids.load(Ordering::Relaxed) => {
                 (403, json!({ "message": "services is forbidden: User \"x\" cannot patch resource \"services\"" }))
             }
+            (Method::PATCH, "services") if self.is_going.load(Ordering::Relaxed) => {
+                let message =
+                    "services \"x\" is forbidden: unable to create new content in namespace team because it is being terminated";
+                (403, json!({ "message": message }))
+            }
             (Method::PATCH, "inferencebackends" | "services") => self.patch(plural, &name, body),
-            (Method::GET, "inferencebackends") => match self.state.lock().unwrap().stored.get(&format!("{plural}/{name}")) {
-                Some(stored) => (200, stored.clone()),
-                None => (404, json!({ "message": "not found" })),
-            },
+            (Method::GET, "inferencebackends" | "services") => {
+                match self.state.lock().unwrap().stored.get(&format!("{plural}/{name}")) {
+                    Some(stored) => (200, stored.clone()),
+                    None => (404, json!({ "message": "not found" })),
+                }
+            }
             (Method::POST | Method::PATCH, _) => (201, body),
             _ => (404, json!({ "message": "not found" })),
         };
@@ -148,9 +157,9 @@ impl Server {
             merge(&mut stored["status"], body["status"].take());
         } else {
             stored["metadata"]["uid"] = json!(format!("uid of the service {name}"));
+            stored["metadata"]["namespace"] = json!("team");
         }
         stored["metadata"]["resourceVersion"] = version;
-        stored["metadata"]["namespace"] = json!("team");
         let answer = stored.clone();
         drop(state);
         if !self.silent.load(Ordering::Relaxed) {
@@ -221,7 +230,7 @@ impl World {
         let answers = server.clone();
         let client = Client::new(tower::service_fn(move |request| answers.clone().answer(request)), "team");
         let metrics = Arc::new(Metrics::new("test").unwrap());
-        let calls = Calls::new(client.clone(), metrics.clone(), Arc::new(Leadership::alone()));
+        let calls = Calls::new(client.clone(), Arc::new(Leadership::alone()));
         let caches = ChildCaches::from([("Service", (SERVICE, server.services.clone()))]);
         let (lacks, outdated_schema) = watch::channel(Arc::default());
         std::mem::forget(lacks);
@@ -247,20 +256,59 @@ impl World {
 
     /// A user's write.
     pub fn put(&self, name: &str, generation: i64, spec: Value) {
+        self.put_in("team", name, generation, spec);
+    }
+
+    /// The same in another namespace.
+    pub fn put_in(&self, namespace: &str, name: &str, generation: i64, spec: Value) {
+        let object = self.put_unseen(namespace, name, generation, spec);
+        self.server.deliver("inferencebackends", &object);
+    }
+
+    /// A user's write that the watch does not deliver.
+    pub fn put_unseen(&self, namespace: &str, name: &str, generation: i64, spec: Value) -> Value {
         let path = format!("inferencebackends/{name}");
+        let mut state = self.server.state.lock().unwrap();
+        state.version += 1;
+        let version = state.version.to_string();
+        let status = state.stored.get(&path).map(|stored| stored["status"].clone()).unwrap_or(json!({}));
+        let object = json!({
+            "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "spec": spec, "status": status,
+            "metadata": { "name": name, "namespace": namespace, "uid": name, "generation": generation, "resourceVersion": version },
+        });
+        state.stored.insert(path, object.clone());
+        object
+    }
+
+    /// A Service that another object owns.
+    pub fn put_service(&self, name: &str, owner: &str, owner_uid: &str) {
         let object = {
             let mut state = self.server.state.lock().unwrap();
             state.version += 1;
             let version = state.version.to_string();
-            let status = state.stored.get(&path).map(|stored| stored["status"].clone()).unwrap_or(json!({}));
-            let object = json!({
-                "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "spec": spec, "status": status,
-                "metadata": { "name": name, "namespace": "team", "uid": name, "generation": generation, "resourceVersion": version },
+            let owner = json!({
+                "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "name": owner, "uid": owner_uid, "controller": true,
             });
-            state.stored.insert(path, object.clone());
+            let metadata = json!({
+                "name": name, "namespace": "team", "uid": "theirs", "resourceVersion": version, "ownerReferences": [owner],
+            });
+            let object = json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata });
+            state.stored.insert(format!("services/{name}"), object.clone());
             object
         };
-        self.server.deliver("inferencebackends", &object);
+        self.server.deliver("services", &object);
+    }
+
+    /// Somebody deletes a Service, and its watch tells.
+    pub fn remove_service(&self, name: &str) {
+        let version = {
+            let mut state = self.server.state.lock().unwrap();
+            state.stored.remove(&format!("services/{name}"));
+            state.version += 1;
+            state.version
+        };
+        self.server.services.set(ObjectKey::new("team", name), None, Some(version));
+        self.wake(name);
     }
 
     pub fn wake(&self, name: &str) {
@@ -288,6 +336,13 @@ impl World {
     /// Requests about a kind, and about one object of it.
     pub fn asked(&self, what: &str) -> usize {
         self.server.state.lock().unwrap().asked.iter().filter(|asked| asked.contains(what)).count()
+    }
+
+    /// Passes so far, however they ended.
+    pub fn passes(&self) -> usize {
+        let text = String::from_utf8(self.driver.metrics.text().unwrap()).unwrap();
+        let counts = text.lines().filter(|line| line.starts_with("quartermaster_reconciles_total"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
     }
 
     pub fn shows(&self, line: &str) -> bool {

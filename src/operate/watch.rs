@@ -9,12 +9,13 @@ use futures::StreamExt as _;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
+use quartermaster_core::decide::decision::RefusalCause;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::cache::{Cache, Cached, Change};
+use super::cache::{Cache, Cached, Change, Unlisted};
 use super::health::Gate;
 use super::key::ObjectKey;
 use super::metrics::Metrics;
@@ -59,6 +60,9 @@ where
     /// Runs until cancelled. The gate opens with the first complete list.
     pub async fn run(self, gate: Gate, synced: oneshot::Sender<()>, metrics: Arc<Metrics>, cancelled: CancellationToken) {
         let mut synced = Some(synced);
+        let progress = metrics.watch(self.kind);
+        let unlisted = |cause, message: String| self.cache.set_unlisted(self.namespace.clone(), Some(Unlisted { cause, message }));
+        unlisted(RefusalCause::Transient, format!("the first list of {} is not complete yet", self.kind));
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         config.label_selector = self.selection.labels.clone();
         config.field_selector = self.selection.fields.clone();
@@ -69,6 +73,9 @@ where
                 () = cancelled.cancelled() => return,
                 event = events.next() => event,
             };
+            if let Some(Ok(_)) = &event {
+                progress.delivered();
+            }
             match event {
                 None => return,
                 Some(Err(error)) => {
@@ -76,6 +83,12 @@ where
                     warn!(kind = self.kind, namespace = self.namespace, %error, "failed to watch; trying again");
                     if synced.is_some() {
                         gate.close(error.to_string());
+                        match &error {
+                            watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => {
+                                unlisted(RefusalCause::Forbidden, status.message.clone());
+                            }
+                            other => unlisted(RefusalCause::Transient, other.to_string()),
+                        }
                     }
                 }
                 Some(Ok(Event::Init)) => listed.clear(),
@@ -90,6 +103,8 @@ where
                         (self.tell)(&key, &change);
                     }
                     listed.clear();
+                    progress.synced();
+                    self.cache.set_unlisted(self.namespace.clone(), None);
                     if let Some(synced) = synced.take() {
                         // Nobody waits any more where the process is ending.
                         let _ = synced.send(());

@@ -77,8 +77,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let stop = shutdown::listen().map_err(RunError::Signals)?;
     let timing = Timing::from_configuration(&configuration.leader_election)?;
     let listener = admin::listen(&configuration.admin.listen).await?;
-    let clients = Clients::from_environment(start.context).await?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+    let clients = Clients::from_environment(start.context, &metrics).await?;
     let identity = identity();
     let (health, readiness) = (Health::default(), Readiness::default());
     let observations = configuration.admin.observations.then(Observations::default);
@@ -102,7 +102,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let lacks = watch::Sender::default();
     let (wake, woken) = mpsc::unbounded_channel();
     let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, wake).await);
-    let synced = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
+    metrics.show_queue(Backends::KIND.kind, driver.queue.clone());
+    let first_lists = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
     tokio::spawn(pass_on(woken, driver.queue.clone()));
     tokio::spawn(wake_all(lacks.subscribe(), driver.clone()));
     let schema_gate = readiness.gate("served schema");
@@ -114,22 +115,22 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         let (api, name) = (Api::namespaced(clients.lease.clone(), &namespace), configuration.leader_election.lease_name.clone());
         let candidate = Candidate::new(&namespace, &name, &identity, timing);
         let (leadership, metrics, standing) = (leadership.clone(), metrics.clone(), standing.clone());
+        let gate = elected.then(|| readiness.gate("lease"));
         async move {
-            if elected {
-                return leadership::stand(leadership, api, &name, candidate, metrics, standing).await;
+            if let Some(gate) = gate {
+                return leadership::stand(leadership, api, &name, candidate, gate, metrics, standing).await;
             }
             standing.cancelled().await;
             Ok(())
         }
     });
-    // Decisions made before every watch is complete would be made on a part of the world.
     let mut driving = tokio::spawn({
         let (driver, leads, watchdog, working) =
             (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
         async move {
             tokio::select! {
                 () = working.cancelled() => return,
-                _ = futures::future::join_all(synced) => {}
+                () = first_lists.complete(&driver) => {}
             }
             driver.run(leads, watchdog, working).await;
         }
@@ -147,7 +148,9 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     }
     working.cancel();
     if tokio::time::timeout(DRAIN, driving).await.is_err() {
-        warn!("reconciles that were running did not end in time");
+        // What they have sent may still arrive: whoever leads next has to wait until the lease expires.
+        warn!("reconciles that were running did not end in time: the lease is not given back");
+        return Ok(());
     }
     standing.cancel();
     let _ = election.await;
@@ -171,7 +174,7 @@ async fn build(
     let rules = rules(&configuration.destinations, &clients.server_host).await;
     let connector = Arc::new(Connector::new(rules, configuration.egress_proxy.clone()));
     let caches = Backends::CHILDREN.iter().map(|kind| (kind.kind, (*kind, Arc::new(Cache::default())))).collect();
-    let calls = Calls::new(clients.calls.clone(), metrics.clone(), leadership.clone());
+    let calls = Calls::new(clients.calls.clone(), leadership.clone());
     let actor = Actor { calls: calls.clone(), caches, manager: Backends::MANAGER, metrics: metrics.clone() };
     let cache_of = |kind: &str| actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
     let settings = Settings { accelerator_profiles: configuration.accelerator_profiles.clone(), vllm: configuration.vllm.clone() };

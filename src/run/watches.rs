@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
@@ -13,6 +15,7 @@ use quartermaster_core::decide::backend::children::BACKEND_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::controllers::cut;
 use crate::controllers::inference_backend::Backends;
@@ -30,6 +33,41 @@ use crate::operate::watch::{Selection, Watch};
 /// Secrets of these types are many and nobody refers to them.
 const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=kubernetes.io/dockercfg";
 
+/// Kinds of children of which no decision reads anything. Without their lists only they themselves cannot be made.
+const UNREAD: &[&str] = &["services", "serviceaccounts", "poddisruptionbudgets"];
+
+/// Time that the first lists of these kinds get before the driver begins without them.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The first lists of all watches.
+#[derive(Default)]
+pub struct FirstLists {
+    read: Vec<oneshot::Receiver<()>>,
+    unread: Vec<oneshot::Receiver<()>>,
+}
+
+impl FirstLists {
+    /// Waits until decisions can be made on them. A decision that is made on a part of the nodes, Deployments, pods or Secrets
+    /// would make another choice or another key; but where the operator may not watch one of the kinds that no decision reads,
+    /// the objects that need no child of that kind, and the other children of those that do, can go on.
+    pub async fn complete(self, driver: &Arc<Driver<Backends>>) {
+        let mut unread = join_all(self.unread);
+        let patience = tokio::time::sleep(PATIENCE);
+        join_all(self.read).await;
+        tokio::select! {
+            _ = &mut unread => {}
+            () = patience => {
+                warn!("beginning without kinds that cannot be listed; /readyz says which, and why");
+                let driver = driver.clone();
+                tokio::spawn(async move {
+                    unread.await;
+                    driver.wake_all();
+                });
+            }
+        }
+    }
+}
+
 /// Where watches run: which namespaces, and what they report to.
 struct Watches<'a> {
     client: &'a Client,
@@ -38,10 +76,10 @@ struct Watches<'a> {
     readiness: &'a Readiness,
     metrics: &'a Arc<Metrics>,
     cancelled: &'a CancellationToken,
-    synced: Vec<oneshot::Receiver<()>>,
+    first: FirstLists,
 }
 
-/// Starts every watch. The receivers tell when each has its first complete list.
+/// Starts every watch.
 pub fn start(
     clients: &Clients,
     configuration: &Configuration,
@@ -49,9 +87,9 @@ pub fn start(
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     cancelled: &CancellationToken,
-) -> Vec<oneshot::Receiver<()>> {
+) -> FirstLists {
     let namespaces = &configuration.watch_namespaces;
-    let mut watches = Watches { client: &clients.watches, namespaces, readiness, metrics, cancelled, synced: Vec::new() };
+    let mut watches = Watches { client: &clients.watches, namespaces, readiness, metrics, cancelled, first: FirstLists::default() };
     let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
     let backends = &driver.control;
 
@@ -84,7 +122,7 @@ pub fn start(
     watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
     watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
     watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
-    watches.synced
+    watches.first
 }
 
 /// Wakes the backend that owns, or owned, a child.
@@ -186,7 +224,11 @@ impl Watches<'_> {
         let name = namespace.as_ref().map_or_else(|| format!("watch {kind}"), |namespace| format!("watch {kind} in {namespace}"));
         let gate = self.readiness.gate(&name);
         let (synced, receiver) = oneshot::channel();
-        self.synced.push(receiver);
+        if UNREAD.contains(&kind) {
+            self.first.unread.push(receiver)
+        } else {
+            self.first.read.push(receiver)
+        }
         let watch = Watch { kind, api, namespace, selection, cache: cache.clone(), cut, tell };
         tokio::spawn(watch.run(gate, synced, self.metrics.clone(), self.cancelled.clone()));
     }

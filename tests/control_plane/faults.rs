@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, Patch, PatchParams};
-use quartermaster_dev::fault_proxy::{Action, Match, Verb};
+use quartermaster_dev::fault_proxy::{Action, Match, Recorded, Verb};
 use serde_json::{Value, json};
 
-use crate::faulty::{ALONE, Faulty, small_model};
-use crate::harness::{condition, resource};
+use crate::faulty::{ALONE, Faulty, page, small_model};
+use crate::harness::{DEADLINE, condition, resource};
 
 /// A call to the API server ends within this time (design: every call has a deadline), and a second for the machine.
 const CALL_DEADLINE: Duration = Duration::from_secs(16);
@@ -87,6 +87,55 @@ async fn a_leader_whose_api_server_falls_silent_ends_before_another_may_lead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_asked_to_end_in_the_middle_of_a_call_keeps_its_lease_until_it_expires() {
+    let faulty = Faulty::new("undrained").await;
+    // Nobody can wait for this lease to expire.
+    let mut operator = faulty.start_with("leaderElection: {leaseDuration: 1h, renewDeadline: 30m, retryPeriod: 2s}");
+    operator.ready().await;
+    let which = Match::all().resource("deployments").verb(Verb::Apply);
+    faulty.proxy.add(which, Action::Hang);
+    faulty.apply("one", backend(1)).await;
+    let started = Instant::now();
+    while !faulty.proxy.requests().iter().any(|asked| asked.fault == Some(Action::Hang)) {
+        assert!(started.elapsed() < DEADLINE, "{}", operator.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    operator.signal("TERM");
+    let status = operator.ended().await;
+    assert!(status.success(), "{status}\n{}", operator.log());
+    let leases = faulty.api(&resource("coordination.k8s.io", "v1", "Lease", "leases"));
+    let lease = leases.get("quartermaster").await.unwrap();
+    assert_ne!(lease.data["spec"]["holderIdentity"], "", "the call may still arrive\n{}", operator.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_api_server_falls_silent_lives_on_and_is_not_ready_until_it_speaks() {
+    let faulty = Faulty::new("silent-standby").await;
+    let leader = faulty.operator().await;
+    let mut standby = faulty.start_with("");
+    standby.synced().await;
+    let until_readyz = async |ready: bool, words: &str| {
+        let started = Instant::now();
+        loop {
+            let text = page(standby.port, "readyz").await.unwrap();
+            if text.contains(&format!("\"ready\":{ready}")) && text.contains(words) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{text}\n{}", standby.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until_readyz(true, "").await;
+    let silence = faulty.proxy.add(Match::all(), Action::Hang);
+    until_readyz(false, "\"gate\":\"lease\",\"reason\":\"no answer in time\"").await;
+    assert_eq!(page(standby.port, "healthz").await.unwrap(), "ok\n");
+    faulty.proxy.remove(silence);
+    until_readyz(true, "").await;
+    assert!(leader.leads().await);
+    assert!(standby.child.try_wait().unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_is_never_answered_is_asked_for_again() {
     let faulty = Faulty::new("silent-list").await;
     // These two connections stay silent for ever; later ones work.
@@ -133,7 +182,7 @@ async fn a_kind_that_is_throttled_or_unavailable_holds_up_no_other_and_comes_bac
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_conflicts_ends_in_the_right_status_without_a_hot_loop() {
     let faulty = Faulty::new("conflicts").await;
-    let conflicts = 5;
+    let conflicts = 20;
     let which = Match::all().resource("inferencebackends").subresource("status").times(conflicts);
     faulty.proxy.add(which, Action::Status { code: 409, retry_after: None });
     faulty.start_operator();
@@ -144,13 +193,31 @@ async fn a_storm_of_conflicts_ends_in_the_right_status_without_a_hot_loop() {
     let statuses: Vec<_> = writes.iter().filter(|write| write.request.subresource == "status").collect();
     let refused = statuses.iter().filter(|write| write.fault.is_some()).count();
     assert_eq!(u64::try_from(refused).unwrap(), conflicts);
-    for (index, first) in statuses.iter().enumerate() {
-        let within =
-            statuses[index..].iter().take_while(|write| write.at.duration_since(first.at) < Duration::from_secs(1)).count();
-        assert!(within <= 10, "{within} writes within a second\n{}", faulty.told());
+    // Each attempt after a conflict is made on what the API server has, not on what the cache has.
+    let requests = faulty.proxy.requests();
+    let about_it = |asked: &&Recorded| asked.request.resource == "inferencebackends" && asked.request.name == "one";
+    let asked: Vec<_> = requests.iter().filter(about_it).collect();
+    for pair in asked.windows(2).filter(|pair| pair[0].fault.is_some()) {
+        assert_eq!(pair[1].request.verb, Verb::Get, "{}\n{}", pair[1], faulty.told());
+    }
+    for (index, first) in asked.iter().enumerate() {
+        let within = asked[index..].iter().take_while(|asked| asked.at.duration_since(first.at) < Duration::from_secs(1)).count();
+        assert!(within <= 10, "{within} requests within a second\n{}", faulty.told());
     }
     // A conflict is no reason to do anything else again.
     assert_eq!(writes.iter().filter(|write| write.request.resource == "deployments").count(), 1, "{}", faulty.told());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_made_while_a_watch_is_silent_is_found_by_the_first_status_that_meets_it() {
+    let faulty = with_ready_backend("conflict-silent").await;
+    faulty.until_quiet(&["one"], Duration::from_secs(1)).await;
+    faulty.proxy.add(Match::all().resource("inferencebackends"), Action::FreezeWatches);
+    faulty.apply("one", backend(2)).await;
+    // What becomes of its pods is seen, and is to be told in the status.
+    faulty.kubectl(&["delete", "pods", "-l", "quartermaster.dev/inference-backend=one", "--wait=false"]);
+    until_replicas(&faulty, "one", 2).await;
+    faulty.until_settled(&["one"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,7 +147,8 @@ fn is_settled(backend: &Value) -> bool {
     ready && condition(backend, "Reconciling").is_none_or(|reconciling| reconciling["status"] != "True")
 }
 
-async fn page(port: u16, path: &str) -> Option<String> {
+/// A page of the admin server at this port; none where nobody answers.
+pub async fn page(port: u16, path: &str) -> Option<String> {
     quartermaster::sources::connect::install_cryptography();
     let answer =
         reqwest::Client::new().get(format!("http://127.0.0.1:{port}/{path}")).timeout(Duration::from_secs(5)).send().await.ok()?;

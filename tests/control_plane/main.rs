@@ -17,6 +17,7 @@ mod faulty;
 mod kubectl;
 mod leadership;
 mod memory;
+mod owners;
 mod placement;
 mod plan;
 mod probes;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use quartermaster_dev::account;
 use serde_json::{Value, json};
 
-use crate::harness::{DEADLINE, Team, condition, resource};
+use crate::harness::{DEADLINE, Team, condition, resource, small_model};
 
 fn small() -> Value {
     json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
@@ -133,4 +133,36 @@ async fn without_the_right_on_finalizers_no_child_can_name_its_owner() {
 
     change_rules(&team, |rules| rules.push(taken)).await;
     team.until_ready("model", "True", "ScaledToZero").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_may_not_be_watched_from_the_start_on_holds_up_only_who_needs_a_child_of_it() {
+    let team = Team::new("unwatched").await;
+    let mut taken = Value::Null;
+    change_rules(&team, |rules| {
+        let rule = rules.iter_mut().find(|rule| is_about(rule, "poddisruptionbudgets")).unwrap();
+        taken = rule["verbs"].take();
+        rule["verbs"] = json!(["get", "create", "patch", "delete"]);
+    })
+    .await;
+    let operator = team.start("", &[]);
+    let lacks = "cannot list resource \"poddisruptionbudgets\" in API group \"policy\"";
+    let says = |readiness: &Value| {
+        let waiting = readiness["waitingFor"].as_array().into_iter().flatten();
+        let mut gates = waiting.map(|waiting| (waiting["gate"].as_str().unwrap(), waiting["reason"].as_str().unwrap()));
+        gates.any(|(gate, reason)| gate.starts_with("watch poddisruptionbudgets") && reason.contains(lacks))
+    };
+    operator.until_readiness("it names the kind and the right", says).await;
+    team.apply("single", small()).await;
+    team.apply("double", json!({ "vllm": small_model(json!({})), "replicas": 2 })).await;
+    team.until_ready("single", "True", "ScaledToZero").await;
+    let refused = team.until_ready("double", "False", "Forbidden").await;
+    let message = condition(&refused, "Ready").unwrap()["message"].as_str().unwrap();
+    assert!(message.contains(lacks) && message.contains("deploy/rbac.yaml"), "{message}");
+    assert!(team.deployments().get_opt("double-backend").await.unwrap().is_some(), "the other children are made");
+
+    change_rules(&team, |rules| rules.iter_mut().find(|rule| is_about(rule, "poddisruptionbudgets")).unwrap()["verbs"] = taken)
+        .await;
+    team.until_ready("double", "True", "Available").await;
+    operator.synced().await;
 }

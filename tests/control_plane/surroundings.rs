@@ -86,7 +86,10 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
         "metadata": { "name": "served-backend", "labels": { "quartermaster.dev/inference-backend": "served" } },
         "spec": { "selector": labels, "ports": [{ "port": 80 }] },
     });
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "trusted-backend" } });
     let services = team.api(&resource("", "v1", "Service", "services"));
+    let accounts = team.api(&resource("", "v1", "ServiceAccount", "serviceaccounts"));
+    accounts.create(&PostParams::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
     team.deployments().create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     let deployment = team
@@ -97,7 +100,7 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
     let service = serde_json::to_value(services.get("served-backend").await.unwrap()).unwrap();
 
     team.apply("innocent", vllm(json!({}))).await;
-    for (name, kind) in [("busy", "Deployment"), ("served", "Service")] {
+    for (name, kind) in [("busy", "Deployment"), ("served", "Service"), ("trusted", "ServiceAccount")] {
         team.apply(name, vllm(json!({}))).await;
         let stalled = team.until_ready(name, "False", "NameInUse").await;
         let message = message(&stalled, "Stalled");
@@ -105,6 +108,10 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
         assert!(message.contains("rename one of the two, or delete it"), "{message}");
     }
     team.until_ready("innocent", "True", "Available").await;
+    // No pod runs with somebody else's account, or behind somebody else's Service.
+    for name in ["served-backend", "trusted-backend"] {
+        assert!(team.deployments().get_opt(name).await.unwrap().is_none(), "{name}");
+    }
     // The Deployment's own controller may still write its status.
     let theirs =
         |object: &Value| [&object["spec"], &object["metadata"]["labels"], &object["metadata"]["ownerReferences"]].map(Value::clone);
@@ -121,6 +128,8 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
     team.until_ready("busy", "True", "Available").await;
     let now = serde_json::to_value(services.get("served-backend").await.unwrap()).unwrap();
     assert_eq!((theirs(&now), ours(&now)), (theirs(&service), false));
+    let now = serde_json::to_value(accounts.get("trusted-backend").await.unwrap()).unwrap();
+    assert!(!ours(&now), "{now}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

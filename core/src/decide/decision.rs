@@ -82,6 +82,8 @@ pub struct Refusal {
 pub enum RefusalCause {
     /// An object of the same name is not ours.
     NameInUse,
+    /// An object of the same name is left from an earlier owner, or is being deleted: the name gets free by itself.
+    Leftover,
     /// The API server finds the object invalid, or an admission policy denies it.
     Invalid,
     /// An immutable field would have to change.
@@ -93,6 +95,9 @@ pub enum RefusalCause {
     /// The call failed in a way that may pass.
     Transient,
 }
+
+/// What the API server says of all that would be made in a namespace that is being deleted.
+pub const NAMESPACE_IS_GOING: &str = "because it is being terminated";
 
 /// Something to tell the user, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

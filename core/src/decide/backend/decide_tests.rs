@@ -324,6 +324,7 @@ fn what_keeps_a_pod_from_answering_is_told() {
 fn a_refused_child_is_told_and_named() {
     for (cause, reason, state) in [
         (RefusalCause::NameInUse, "NameInUse", "Stalled"),
+        (RefusalCause::Leftover, "Progressing", "Reconciling"),
         (RefusalCause::Invalid, "InvalidTemplate", "Stalled"),
         (RefusalCause::Immutable, "ImmutableFieldConflict", "Stalled"),
         (RefusalCause::Forbidden, "Forbidden", "Reconciling"),
@@ -340,6 +341,18 @@ fn a_refused_child_is_told_and_named() {
         let message = &decision.status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap().message;
         assert!(message.contains("model-backend"), "{message}");
     }
+}
+
+#[test]
+fn nobody_is_blamed_for_pods_that_cannot_be_made_in_a_namespace_that_is_being_deleted() {
+    let mut observation = carried_out(qwen());
+    let deployment = observation.deployment.as_mut().unwrap();
+    deployment.available_replicas = 0;
+    let said = "pods is forbidden: unable to create new content in namespace team because it is being terminated";
+    deployment.replica_failure = Some(said.into());
+    let decision = decide(&observation, now());
+    assert_eq!(ready(&decision), ("False".into(), "Progressing".into()));
+    assert!(decision.events.iter().all(|event| !event.warning), "{:?}", decision.events);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::facts::{DeploymentFacts, PodFacts};
 use super::verdicts::Readiness;
 use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
-use crate::decide::decision::{Refusal, RefusalCause};
+use crate::decide::decision::{NAMESPACE_IS_GOING, Refusal, RefusalCause};
 
 /// Restarts after which a container that ends again and again counts as one that will not come up by itself.
 const CRASHES_UNTIL_STALLED: u32 = 3;
@@ -58,6 +58,9 @@ impl Serving<'_> {
     /// Why not all replicas answer: the gravest of what admission, the scheduler, the kubelet and the engine say.
     fn obstacle(&self, deployment: &DeploymentFacts) -> Readiness {
         if let Some(message) = &deployment.replica_failure {
+            if message.contains(NAMESPACE_IS_GOING) {
+                return Readiness::progressing(reasons::PROGRESSING, "the namespace is being deleted");
+            }
             let advice = "the API server refuses the pods";
             return if message.contains("violates PodSecurity") {
                 Readiness::stalled(reasons::POD_CREATION_FAILED, format!("{advice}: {message}"))
@@ -136,6 +139,7 @@ fn refused(refusal: &Refusal) -> Option<Readiness> {
     let message = &refusal.message;
     Some(match refusal.cause {
         RefusalCause::NameInUse => Readiness::stalled(reasons::NAME_IN_USE, message.clone()),
+        RefusalCause::Leftover => Readiness::progressing(reasons::PROGRESSING, message.clone()),
         RefusalCause::Invalid if refusal.child.kind == "Deployment" => Readiness::stalled(
             reasons::INVALID_TEMPLATE,
             format!(
