@@ -47,6 +47,8 @@ pub struct Watch<K, T, Cut, Tell> {
     pub cut: Cut,
     /// Called with every change of what is kept.
     pub tell: Tell,
+    /// Whether it counts as complete, with nothing, where the operator's account may not ask.
+    pub dispensable: bool,
 }
 
 impl<K, T, Cut, Tell> Watch<K, T, Cut, Tell>
@@ -73,6 +75,15 @@ where
                 None => return,
                 Some(Err(error)) => {
                     metrics.restarted_watch(self.kind);
+                    if self.dispensable
+                        && is_forbidden(&error)
+                        && let Some(synced) = synced.take()
+                    {
+                        warn!(kind = self.kind, namespace = self.namespace, %error, "going on without");
+                        let _ = synced.send(());
+                        gate.open();
+                        return;
+                    }
                     warn!(kind = self.kind, namespace = self.namespace, %error, "failed to watch; trying again");
                     if synced.is_some() {
                         gate.close(error.to_string());
@@ -114,6 +125,17 @@ where
             (self.tell)(&key, &change);
         }
     }
+}
+
+/// Whether the API server says that the account may not list or watch.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        watcher::Error::WatchError(status) => status,
+        _ => return false,
+    };
+    status.code == 403
 }
 
 /// The resourceVersion as a number. Since Kubernetes 1.35 it may be compared as one (KEP-5504).

@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams};
 use quartermaster_dev::{ControlPlane, Options, nodes};
 use serde_json::{Value, json};
 
+use crate::events::each_is_told_once;
 use crate::harness::{DEFINITION, Team, condition, install};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +28,7 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     for (name, spec) in [("text", json!({ "vllm": "llama" })), ("number", json!({ "vllm": { "model": 5 } }))] {
         team.apply(name, spec).await;
     }
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     team.apply("word", json!({ "vllm": { "model": "a/b" }, "suspend": "yes" })).await;
     team.apply("negative", json!({ "vllm": { "model": "a/b", "contextLength": -1 } })).await;
     team.apply("neither", json!({})).await;
@@ -41,6 +42,7 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     }
     // What decodes, but no schema would let in, is answered as well.
     team.until_ready("neither", "False", "InvalidSpec").await;
+    each_is_told_once(&team, &operator, &["text", "number", "word", "negative", "neither"]).await;
     team.until_ready("innocent", "True", "Available").await;
 
     // A backend that serves keeps its pods when its spec becomes unreadable, and goes on when it is repaired.
