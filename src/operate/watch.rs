@@ -142,3 +142,49 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 pub fn resource_version(object: &impl kube::Resource) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use kube::Client;
+    use kube::client::Body;
+
+    use super::*;
+    use crate::controllers::cut;
+    use crate::operate::health::Readiness;
+
+    const FORBIDDEN: &str = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,
+        "message":"endpointslices.discovery.k8s.io is forbidden"}"#;
+
+    /// Whether a watch that its account has no right to counts as complete, and what is still waited for then.
+    async fn complete_without_the_right(dispensable: bool) -> (bool, Vec<String>) {
+        let answer = |_: Request<Body>| async {
+            Ok::<_, std::io::Error>(Response::builder().status(403).body(Body::from(FORBIDDEN.as_bytes().to_vec())).unwrap())
+        };
+        let watch = Watch {
+            kind: "endpointslices",
+            api: Api::<EndpointSlice>::namespaced(Client::new(tower::service_fn(answer), "team"), "default"),
+            namespace: None,
+            selection: Selection::default(),
+            cache: Arc::default(),
+            cut: cut::endpoints,
+            tell: |_: &ObjectKey, _: &Change<cut::CachedEndpoints>| {},
+            dispensable,
+        };
+        let (readiness, (synced, receiver)) = (Readiness::default(), oneshot::channel());
+        let metrics = Arc::new(Metrics::new("test").unwrap());
+        tokio::spawn(watch.run(readiness.gate("watch"), synced, metrics, CancellationToken::new()));
+        let complete = tokio::time::timeout(Duration::from_secs(120), receiver).await.is_ok_and(|synced| synced.is_ok());
+        (complete, readiness.waiting().into_iter().map(|waiting| waiting.reason).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_without_the_right_to_it_is_waited_for_and_says_so_unless_it_can_be_dispensed_with() {
+        let (complete, waiting) = complete_without_the_right(false).await;
+        assert!(!complete && waiting.len() == 1 && waiting[0].contains("is forbidden"), "{waiting:?}");
+        assert_eq!(complete_without_the_right(true).await, (true, Vec::new()));
+    }
+}

@@ -65,7 +65,10 @@ async fn a_name_of_the_api_server_is_looked_up_until_it_is_found_and_nothing_is_
     api_server.listed();
     let look_up = |names: Arc<Names>| {
         let api_server = &api_server;
-        async move { tokio::time::timeout(LOOK_UP_AGAIN * 3, api_server.look_up(&*names, CancellationToken::new())).await }
+        async move {
+            tokio::time::timeout(LOOK_UP_AGAIN * 3 - LOOK_UP_AFTER_FAILURE, api_server.look_up(&*names, CancellationToken::new()))
+                .await
+        }
     };
     look_up(nowhere.clone()).await.unwrap_err();
     assert!(nowhere.asked().len() > 30, "a failed look-up is repeated sooner");

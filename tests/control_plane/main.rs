@@ -27,3 +27,4 @@ mod schema;
 mod schema_outdated;
 mod surroundings;
 mod undecodable;
+mod user_roles;
