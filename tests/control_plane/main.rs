@@ -4,6 +4,7 @@
 // A test says what is wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod argo_cd;
 mod events;
 mod harness;
 mod operator;
