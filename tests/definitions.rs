@@ -61,6 +61,44 @@ fn no_default_stands_in_the_schema_of_a_spec() {
     assert_eq!(schema.pointer("/properties/status/default"), Some(&serde_json::json!({ "observedGeneration": -1 })));
 }
 
+#[test]
+fn every_list_map_and_text_has_a_maximum_and_every_list_says_how_it_is_merged() {
+    let definition: Value = serde_saphyr::from_str(INFERENCE_BACKENDS).unwrap();
+    let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    let (mut without, mut bounded) = (Vec::new(), 0);
+    for part in ["spec", "status"] {
+        unbounded(&schema["properties"][part], part, &mut bounded, &mut without);
+    }
+    assert!(without.is_empty(), "{without:#?}");
+    assert!(bounded > 100, "{bounded} parts");
+}
+
+/// What a schema and its parts lack. Whoever preserves unknown fields leaves them to others.
+fn unbounded(schema: &Value, path: &str, bounded: &mut usize, without: &mut Vec<String>) {
+    let is = |type_: &str| schema["type"] == type_;
+    let mut demand = |applies: bool, names: &[&str]| {
+        for name in names.iter().filter(|_| applies) {
+            *bounded += 1;
+            if schema.get(name).is_none() {
+                without.push(format!("{path} lacks {name}"));
+            }
+        }
+    };
+    demand(is("array"), &["maxItems", "x-kubernetes-list-type"]);
+    demand(schema["x-kubernetes-list-type"] == "map", &["x-kubernetes-list-map-keys"]);
+    demand(schema.get("additionalProperties").is_some(), &["maxProperties"]);
+    let is_text = is("string") && schema.get("enum").is_none() && schema["format"] != "date-time";
+    demand(is_text || schema["x-kubernetes-int-or-string"] == true, &["maxLength"]);
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        unbounded(property, &format!("{path}.{name}"), bounded, without);
+    }
+    for (part, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+        if let Some(part) = schema.get(part) {
+            unbounded(part, &format!("{path}{suffix}"), bounded, without);
+        }
+    }
+}
+
 /// Every field of a schema, with its path.
 fn collect(schema: &Value, path: &str, fields: &mut Vec<(String, Value)>) {
     for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {

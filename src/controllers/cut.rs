@@ -1,9 +1,11 @@
 //! Cutting objects of the cluster to what decisions read of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
 use quartermaster_core::api::quantity;
 use quartermaster_core::decide::backend::children::{BACKEND_LABEL, CONTAINER};
@@ -40,6 +42,20 @@ pub fn node(node: Node) -> Option<CachedNode> {
 pub struct CachedNode(pub NodeFacts);
 
 impl Cached for CachedNode {}
+
+/// The addresses of an EndpointSlice, whether they are ready or not. One that is no IP address is no endpoint of the API server.
+pub fn endpoints(slice: EndpointSlice) -> Option<CachedEndpoints> {
+    let addresses = slice.endpoints.into_iter().flatten().flat_map(|endpoint| endpoint.addresses);
+    let mut addresses: Vec<IpAddr> = addresses.filter_map(|address| address.parse().ok()).collect();
+    addresses.sort_unstable();
+    Some(CachedEndpoints(addresses))
+}
+
+/// The addresses of an EndpointSlice, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachedEndpoints(pub Vec<IpAddr>);
+
+impl Cached for CachedEndpoints {}
 
 /// A Deployment, as a child and with what is read of it. One that cannot be decoded counts as not there.
 pub fn deployment(object: DynamicObject) -> Option<ChildFacts> {

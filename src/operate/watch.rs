@@ -48,6 +48,8 @@ pub struct Watch<K, T, Cut, Tell> {
     pub cut: Cut,
     /// Called with every change of what is kept.
     pub tell: Tell,
+    /// Whether it counts as complete, with nothing, where the operator's account may not ask.
+    pub dispensable: bool,
 }
 
 impl<K, T, Cut, Tell> Watch<K, T, Cut, Tell>
@@ -80,6 +82,15 @@ where
                 None => return,
                 Some(Err(error)) => {
                     metrics.restarted_watch(self.kind);
+                    if self.dispensable
+                        && is_forbidden(&error)
+                        && let Some(synced) = synced.take()
+                    {
+                        warn!(kind = self.kind, namespace = self.namespace, %error, "going on without");
+                        let _ = synced.send(());
+                        gate.open();
+                        return;
+                    }
                     warn!(kind = self.kind, namespace = self.namespace, %error, "failed to watch; trying again");
                     if synced.is_some() {
                         gate.close(error.to_string());
@@ -131,7 +142,64 @@ where
     }
 }
 
+/// Whether the API server says that the account may not list or watch.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        watcher::Error::WatchError(status) => status,
+        _ => return false,
+    };
+    status.code == 403
+}
+
 /// The resourceVersion as a number. Since Kubernetes 1.35 it may be compared as one (KEP-5504).
 pub fn resource_version(object: &impl kube::Resource) -> Option<u64> {
     object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use kube::Client;
+    use kube::client::Body;
+
+    use super::*;
+    use crate::controllers::cut;
+    use crate::operate::health::Readiness;
+
+    const FORBIDDEN: &str = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,
+        "message":"endpointslices.discovery.k8s.io is forbidden"}"#;
+
+    /// Whether a watch that its account has no right to counts as complete, and what is still waited for then.
+    async fn complete_without_the_right(dispensable: bool) -> (bool, Vec<String>) {
+        let answer = |_: Request<Body>| async {
+            Ok::<_, std::io::Error>(Response::builder().status(403).body(Body::from(FORBIDDEN.as_bytes().to_vec())).unwrap())
+        };
+        let watch = Watch {
+            kind: "endpointslices",
+            api: Api::<EndpointSlice>::namespaced(Client::new(tower::service_fn(answer), "team"), "default"),
+            namespace: None,
+            selection: Selection::default(),
+            cache: Arc::default(),
+            cut: cut::endpoints,
+            tell: |_: &ObjectKey, _: &Change<cut::CachedEndpoints>| {},
+            dispensable,
+        };
+        let (readiness, (synced, receiver)) = (Readiness::default(), oneshot::channel());
+        let metrics = Arc::new(Metrics::new("test").unwrap());
+        tokio::spawn(watch.run(readiness.gate("watch"), synced, metrics, CancellationToken::new()));
+        let complete = tokio::time::timeout(Duration::from_secs(120), receiver).await.is_ok_and(|synced| synced.is_ok());
+        (complete, readiness.waiting().into_iter().map(|waiting| waiting.reason).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_without_the_right_to_it_is_waited_for_and_says_so_unless_it_can_be_dispensed_with() {
+        let (complete, waiting) = complete_without_the_right(false).await;
+        assert!(!complete && waiting.len() == 1 && waiting[0].contains("is forbidden"), "{waiting:?}");
+        assert_eq!(complete_without_the_right(true).await, (true, Vec::new()));
+    }
 }

@@ -1,15 +1,14 @@
 //! Running the operator: everything is made here, started in order, and ended in the reverse order.
 
+mod destinations;
 mod watches;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
-use quartermaster_core::api::configuration::{Configuration, Destinations};
-use quartermaster_core::decide::backend::destination::{self, Rules};
+use quartermaster_core::api::configuration::Configuration;
 use quartermaster_core::decide::backend::facts::Settings;
 use quartermaster_core::decide::configuration::InvalidValue;
 use quartermaster_core::decide::lease::{Candidate, Loss, Timing};
@@ -30,9 +29,10 @@ use crate::operate::leadership::{self, Leadership};
 use crate::operate::metrics::{Metrics, MetricsError};
 use crate::operate::queue::Queue;
 use crate::operate::{served_schema, shutdown};
-use crate::sources::connect::Connector;
+use crate::sources::connect::{Connector, SystemLookup};
 use crate::sources::secrets::Secrets;
 use crate::sources::{BackendRef, hub, provider_health};
+use destinations::{ApiServerAddresses, OwnAddressError};
 
 /// Time that running reconciles get to end when the process is asked to.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -52,6 +52,9 @@ pub enum RunError {
     /// The times of leader election are out of order.
     #[error("failed to set up leader election: {0}")]
     LeaderElection(#[from] InvalidValue),
+    /// The operator's own address cannot be read.
+    #[error("failed to read the environment: {0}")]
+    OwnAddress(#[from] OwnAddressError),
     /// Leadership was lost.
     #[error("stopped at once: {0}")]
     Lost(#[from] Loss),
@@ -76,6 +79,8 @@ pub struct Start {
 pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunError> {
     let stop = shutdown::listen().map_err(RunError::Signals)?;
     let timing = Timing::from_configuration(&configuration.leader_election)?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let rules = destinations::rules(&configuration.destinations, variable("POD_IP").as_deref())?;
     let listener = admin::listen(&configuration.admin.listen).await?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
     let clients = Clients::from_environment(start.context, &metrics).await?;
@@ -101,11 +106,19 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     metrics.set_leader(!elected);
     let lacks = watch::Sender::default();
     let (wake, woken) = mpsc::unbounded_channel();
-    let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, wake).await);
+    let connector = Arc::new(Connector::new(rules.clone(), configuration.egress_proxy.clone()));
+    let service_host = variable("KUBERNETES_SERVICE_HOST");
+    let api_server = Arc::new(ApiServerAddresses::new(connector.clone(), rules, &clients.server_host, service_host.as_deref()));
+    let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, connector, wake));
     metrics.show_queue(Backends::KIND.kind, driver.queue.clone());
-    let first_lists = watches::start(&clients, &configuration, &driver, &readiness, &metrics, &working);
+    let first_lists = watches::start(&clients, &configuration, &driver, &api_server, &readiness, &metrics, &working);
     tokio::spawn(pass_on(woken, driver.queue.clone()));
     tokio::spawn(wake_all(lacks.subscribe(), driver.clone()));
+    tokio::spawn(wake_all(api_server.subscribe(), driver.clone()));
+    tokio::spawn({
+        let cancelled = working.clone();
+        async move { api_server.look_up(&SystemLookup, cancelled).await }
+    });
     let schema_gate = readiness.gate("served schema");
     let compare =
         served_schema::compare(clients.calls.clone(), Backends::KIND.kind, lacks, schema_gate, metrics.clone(), working.clone());
@@ -161,7 +174,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
 }
 
 #[allow(clippy::too_many_arguments)] // Each is made once, by the function above, and nowhere else.
-async fn build(
+fn build(
     clients: &Clients,
     configuration: &Configuration,
     identity: &str,
@@ -169,10 +182,9 @@ async fn build(
     leadership: &Arc<Leadership>,
     observations: Option<Observations>,
     lacks: &watch::Sender<Arc<Vec<String>>>,
+    connector: Arc<Connector>,
     wake: mpsc::UnboundedSender<BackendRef>,
 ) -> Driver<Backends> {
-    let rules = rules(&configuration.destinations, &clients.server_host).await;
-    let connector = Arc::new(Connector::new(rules, configuration.egress_proxy.clone()));
     let caches = Backends::CHILDREN.iter().map(|kind| (kind.kind, (*kind, Arc::new(Cache::default())))).collect();
     let calls = Calls::new(clients.calls.clone(), leadership.clone());
     let actor = Actor { calls: calls.clone(), caches, manager: Backends::MANAGER, metrics: metrics.clone() };
@@ -207,25 +219,6 @@ async fn build(
     }
 }
 
-/// Which addresses user-given URLs may reach. With loopback allowed, an API server on loopback is no reason to refuse it.
-async fn rules(destinations: &Destinations, server_host: &str) -> Rules {
-    let host = server_host.trim_matches(['[', ']']);
-    let mut api_server: Vec<IpAddr> = match host.parse() {
-        Ok(address) => vec![address],
-        Err(_) => match tokio::net::lookup_host((host, 443)).await {
-            Ok(addresses) => addresses.map(|address| address.ip()).collect(),
-            Err(error) => {
-                warn!(%error, host, "failed to look up the API server's addresses");
-                Vec::new()
-            }
-        },
-    };
-    api_server.extend(std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse::<IpAddr>().ok()));
-    api_server.retain(|address| !(destinations.allow_loopback && address.is_loopback()));
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    Rules::new(destinations, destination::cluster_domains(&resolv_conf), api_server)
-}
-
 /// Passes on the wishes of the sources.
 async fn pass_on(mut woken: mpsc::UnboundedReceiver<BackendRef>, queue: Arc<Queue>) {
     while let Some(backend) = woken.recv().await {
@@ -233,9 +226,10 @@ async fn pass_on(mut woken: mpsc::UnboundedReceiver<BackendRef>, queue: Arc<Queu
     }
 }
 
-/// Wakes every backend when the served schema turns out to know more or less than before: the status of each tells of it.
-async fn wake_all(mut lacks: watch::Receiver<Arc<Vec<String>>>, driver: Arc<Driver<Backends>>) {
-    while lacks.changed().await.is_ok() {
+/// Wakes every backend when something changes that all of them depend on: the fields that the served schema lacks, of which the
+/// status of each tells, or where the API server is.
+async fn wake_all<T>(mut shared: watch::Receiver<T>, driver: Arc<Driver<Backends>>) {
+    while shared.changed().await.is_ok() {
         driver.wake_all();
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::destinations::ApiServerAddresses;
 use crate::controllers::cut;
 use crate::controllers::inference_backend::Backends;
 use crate::operate::cache::{Cache, Cached, Change};
@@ -84,6 +86,7 @@ pub fn start(
     clients: &Clients,
     configuration: &Configuration,
     driver: &Arc<Driver<Backends>>,
+    api_server: &Arc<ApiServerAddresses>,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     cancelled: &CancellationToken,
@@ -99,6 +102,7 @@ pub fn start(
     };
     watches.whole(Backends::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake);
     watches.nodes(driver);
+    watches.api_server(api_server);
     watches.whole(DEPLOYMENT, ours(), &backends.deployments, cut::deployment, wake_owner(driver));
     watches.namespaced::<Pod, _>("pods", ours(), &backends.pods, cut::pod, {
         let driver = driver.clone();
@@ -170,6 +174,35 @@ impl Watches<'_> {
         self.spawn("nodes", api, None, Selection::default(), &driver.control.nodes, cut::node, changed);
     }
 
+    /// The endpoints of the API server's own Service. An installation for some namespaces may lack the right to read them; one
+    /// for all namespaces has to have it, so that nothing is reached by oversight.
+    fn api_server(&mut self, addresses: &Arc<ApiServerAddresses>) {
+        let changed = {
+            let addresses = addresses.clone();
+            move |_: &ObjectKey, _: &Change<cut::CachedEndpoints>| addresses.changed()
+        };
+        let complete = self.run(Watch {
+            kind: "endpointslices",
+            api: Api::<EndpointSlice>::namespaced(self.client.clone(), "default"),
+            namespace: Some("default".to_owned()),
+            selection: Selection { labels: Some("kubernetes.io/service-name=kubernetes".to_owned()), fields: None },
+            cache: addresses.endpoints.clone(),
+            cut: cut::endpoints,
+            tell: changed,
+            dispensable: !self.namespaces.is_empty(),
+        });
+        // No decision reads them, but until the rules know of them every destination is refused.
+        let (synced, receiver) = oneshot::channel();
+        self.first.unread.push(receiver);
+        let addresses = addresses.clone();
+        tokio::spawn(async move {
+            if complete.await.is_ok() {
+                addresses.listed();
+                let _ = synced.send(());
+            }
+        });
+    }
+
     fn metadata<K>(
         &mut self,
         kind: &'static str,
@@ -221,16 +254,26 @@ impl Watches<'_> {
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Cached,
     {
-        let name = namespace.as_ref().map_or_else(|| format!("watch {kind}"), |namespace| format!("watch {kind} in {namespace}"));
-        let gate = self.readiness.gate(&name);
+        let watch = Watch { kind, api, namespace, selection, cache: cache.clone(), cut, tell, dispensable: false };
+        let receiver = self.run(watch);
+        let of_reads = if UNREAD.contains(&kind) { &mut self.first.unread } else { &mut self.first.read };
+        of_reads.push(receiver);
+    }
+
+    /// Starts a watch. The receiver tells when its first list is complete.
+    fn run<K, T, Cut, Tell>(&self, watch: Watch<K, T, Cut, Tell>) -> oneshot::Receiver<()>
+    where
+        K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+        T: Cached,
+        Cut: Fn(K) -> Option<T> + Send + 'static,
+        Tell: Fn(&ObjectKey, &Change<T>) + Send + 'static,
+    {
+        let kind = watch.kind;
+        let name =
+            watch.namespace.as_ref().map_or_else(|| format!("watch {kind}"), |namespace| format!("watch {kind} in {namespace}"));
         let (synced, receiver) = oneshot::channel();
-        if UNREAD.contains(&kind) {
-            self.first.unread.push(receiver)
-        } else {
-            self.first.read.push(receiver)
-        }
-        let watch = Watch { kind, api, namespace, selection, cache: cache.clone(), cut, tell };
-        tokio::spawn(watch.run(gate, synced, self.metrics.clone(), self.cancelled.clone()));
+        tokio::spawn(watch.run(self.readiness.gate(&name), synced, self.metrics.clone(), self.cancelled.clone()));
+        receiver
     }
 }
 

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::http::HeaderMap as AxumHeaders;
 use axum::response::Redirect;
 use axum::routing::get;
+use quartermaster_core::decide::backend::destination::ApiServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -53,7 +54,7 @@ async fn an_answer_comes_with_its_status_headers_and_body() {
 async fn addresses_in_every_spelling_are_refused_without_a_connection() {
     let (address, hits) = counting().await;
     let port = address.port();
-    let connector = Connector::new(Rules::default(), None);
+    let connector = Connector::new(strict(), None);
     for host in ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "0177.0.0.1", "[::ffff:127.0.0.1]", "[::1]", "localhost"] {
         let error = connector.call(call(&format!("http://{host}:{port}/"))).await.unwrap_err();
         assert!(matches!(error, CallError::RefuseDestination(_)), "{host}: {error}");
@@ -75,7 +76,7 @@ async fn a_name_that_resolves_to_a_forbidden_address_is_refused_without_a_connec
         ("mapped.example.com.", &["::ffff:127.0.0.1"]),
         ("kubernetes.team.svc", &["10.96.0.1"]),
     ]);
-    let connector = names.connector(Rules { api_server: vec!["10.96.0.1".parse().unwrap()], ..Rules::default() });
+    let connector = names.connector(Rules { api_server: ApiServer::At(vec!["10.96.0.1".parse().unwrap()]), ..strict() });
     for (host, rule) in [
         ("evil.example.com", "refuse `evil.example.com`: 127.0.0.1 is a loopback address"),
         ("mixed.example.com", "127.0.0.1 is a loopback address"),
@@ -103,13 +104,28 @@ async fn a_name_is_looked_up_once_a_connection_and_a_service_by_its_namespace() 
 }
 
 #[tokio::test]
+async fn while_it_is_not_known_where_the_api_server_is_nothing_is_connected_to() {
+    let (address, hits) = counting().await;
+    let names = Names::new(&[("api.example.com.", &["127.0.0.1"])]);
+    let connector = names.connector(Rules { allow_loopback: true, ..Rules::default() });
+    for host in ["127.0.0.1", "api.example.com"] {
+        let url = format!("http://{host}:{}/", address.port());
+        let error = connector.call(call(&url)).await.unwrap_err();
+        assert!(matches!(&error, CallError::RefuseDestination(DestinationError::AwaitApiServer { .. })), "{host}: {error}");
+    }
+    assert_eq!(hits.load(Ordering::SeqCst), 0);
+    connector.set_rules(loopback());
+    connector.call(call(&format!("http://{address}/"))).await.unwrap();
+}
+
+#[tokio::test]
 async fn rules_that_change_hold_for_the_next_connection() {
     let names = Names::new(&[("api.example.com.", &["127.0.0.1"])]);
     let connector = names.connector(loopback());
     let address = serve_bytes(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
     let url = format!("http://api.example.com:{}/", address.port());
     connector.call(call(&url)).await.unwrap();
-    connector.set_rules(Rules::default());
+    connector.set_rules(strict());
     assert!(matches!(connector.call(call(&url)).await, Err(CallError::RefuseDestination(_))));
 }
 

@@ -9,7 +9,7 @@ pub mod provider_health;
 mod resolve;
 pub mod secrets;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use kube::runtime::reflector::ObjectRef;
 use quartermaster_core::api::InferenceBackend;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use quartermaster_core::api::external::Provider;
 use quartermaster_core::decide::backend::check::{CheckAnswer, CheckSettings, advance, judge, matters, request};
+use quartermaster_core::decide::backend::destination::DestinationError;
 use quartermaster_core::decide::backend::facts::{CheckOutcome, HealthFacts, KeyFacts};
 use quartermaster_core::decide::backend::provider::{authentication, required_headers};
 use reqwest::Method;
@@ -199,6 +200,7 @@ impl Checker {
 fn outcome_of(error: &CallError) -> CheckOutcome {
     let message = error.to_string();
     match error {
+        CallError::RefuseDestination(DestinationError::AwaitApiServer { .. }) => CheckOutcome::Unreachable { message },
         CallError::RefuseDestination(_) => CheckOutcome::NotAllowed { message },
         CallError::ReadAuthority(_) | CallError::AgreeOnTls(_) => CheckOutcome::Tls { message },
         CallError::SetUp(_) | CallError::WaitForAnswer(_) | CallError::Reach(_) => CheckOutcome::Unreachable { message },

@@ -137,15 +137,23 @@ async fn forbidden_destinations_are_not_allowed_and_say_why() {
         ("http://169.254.169.254/latest", "169.254.169.254 is a metadata service's address"),
         ("http://127.0.0.1:8080", "127.0.0.1 is a loopback address"),
         ("http://evil.example.com", "refuse `evil.example.com`: 127.0.0.1 is a loopback address"),
-        ("https://kubernetes.default.svc", "Services of namespace `default` may not be named from `team`"),
+        ("https://kubernetes.default.svc", "the name belongs to the API server"),
+        ("https://registry.default.svc", "Services of namespace `default` may not be named from `team`"),
         ("http://user:sk-1@api.example.com", "credentials"),
         ("http://[", "no URL"),
     ] {
-        let (health, mut wakes) = health_under(names.connector(Rules::default()));
+        let (health, mut wakes) = health_under(names.connector(strict()));
         let outcome = first_outcome(&health, &mut wakes, plan(base.into())).await;
         assert!(matches!(&outcome, CheckOutcome::NotAllowed { message } if message.contains(words)), "{base}: {outcome:?}");
         assert!(!format!("{outcome:?}").contains("sk-1"));
     }
+}
+
+#[tokio::test]
+async fn a_check_that_has_to_wait_until_it_is_known_where_the_api_server_is_forbids_nothing() {
+    let (health, mut wakes) = health_under(Connector::new(Rules::default(), None));
+    let outcome = first_outcome(&health, &mut wakes, plan("http://192.0.2.7/v1".into())).await;
+    assert!(matches!(&outcome, CheckOutcome::Unreachable { message } if message.contains("is not called yet")), "{outcome:?}");
 }
 
 #[tokio::test]

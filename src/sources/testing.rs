@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::future::BoxFuture;
-use quartermaster_core::decide::backend::destination::Rules;
+use quartermaster_core::decide::backend::destination::{ApiServer, Rules};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,9 +46,14 @@ pub fn backend(name: &str) -> BackendRef {
     BackendRef::new(name).within("team")
 }
 
+/// Rules as in a cluster whose API server is nowhere near.
+pub fn strict() -> Rules {
+    Rules { api_server: ApiServer::At(Vec::new()), ..Rules::default() }
+}
+
 /// Rules as in development.
 pub fn loopback() -> Rules {
-    Rules { allow_loopback: true, ..Rules::default() }
+    Rules { allow_loopback: true, ..strict() }
 }
 
 /// Serves a router on a port of its own, until the test's runtime ends.

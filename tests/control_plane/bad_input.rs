@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Team, condition, small_model};
+use crate::events::each_is_told_once;
+use crate::harness::{Operator, Team, condition, small_model};
 
 /// A small model on a seventh of an A100, of which the cluster has many.
 fn small() -> Value {
@@ -25,8 +26,9 @@ fn described(more: Value, tensor: u32) -> Value {
 /// A bad spec: a name, `spec.vllm`, the reason of the answer, and words of it.
 type Case = (&'static str, Value, &'static str, Vec<&'static str>);
 
-/// Applies bad specs beside a good one, and checks every answer, that nothing was made, and that the good one went on.
-async fn each_is_answered(team: &Team, cases: Vec<Case>) {
+/// Applies bad specs beside a good one, and checks every answer, that it was told once, that nothing was made, and that the good
+/// one went on.
+async fn each_is_answered(team: &Team, operator: &Operator, cases: Vec<Case>) {
     team.apply("innocent", json!({ "vllm": small() })).await;
     let before = team.until_ready("innocent", "True", "Available").await;
     let deployment = team.deployments().get("innocent-backend").await.unwrap().metadata;
@@ -47,6 +49,7 @@ async fn each_is_answered(team: &Team, cases: Vec<Case>) {
         assert!(made.starts_with("No resources found") || made.is_empty(), "{name} made {made}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    each_is_told_once(team, operator, &cases.iter().map(|case| case.0).collect::<Vec<_>>()).await;
     let after = team.until_ready("innocent", "True", "Available").await;
     assert_eq!(condition(&before, "Ready"), condition(&after, "Ready"));
     assert_eq!(team.deployments().get("innocent-backend").await.unwrap().metadata.generation, deployment.generation);
@@ -55,7 +58,7 @@ async fn each_is_answered(team: &Team, cases: Vec<Case>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
     let team = Team::new("bad-size").await;
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     let fp8 = json!({
         "attentionHeads": 32, "intermediateSize": 9728, "vocabularySize": 151_936,
         "checkpointQuantization": { "method": "fp8", "blockSize": 128 },
@@ -130,7 +133,7 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
         ),
         ("unreadable", unreadable, "InvalidAccelerator", vec!["accelerator.memory: `lots`", "write for example 80Gi"]),
     ];
-    each_is_answered(&team, cases).await;
+    each_is_answered(&team, &operator, cases).await;
     let huge = team.backends().get("huge").await.unwrap();
     let fixes =
         condition(&serde_json::to_value(huge).unwrap(), "Sized").unwrap()["message"].as_str().unwrap().matches("; or ").count();
@@ -140,7 +143,7 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_operator_manages_or_vllm_would_refuse_is_refused_in_every_spelling() {
     let team = Team::new("bad-spec").await;
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     let argument = |argument: &str| small_model(json!({ "extraArgs": [argument] }));
     let set = |field: &'static str| vec!["spec.vllm.extraArgs", "managed by the operator", field];
     let cases: Vec<Case> = vec![
@@ -192,7 +195,7 @@ async fn what_the_operator_manages_or_vllm_would_refuse_is_refused_in_every_spel
             ],
         ),
     ];
-    each_is_answered(&team, cases).await;
+    each_is_answered(&team, &operator, cases).await;
     for name in ["secret", "environment"] {
         let shown = serde_json::to_string(&team.backends().get(name).await.unwrap().data["status"]).unwrap();
         assert!(!shown.contains("sk-secret"), "{shown}");

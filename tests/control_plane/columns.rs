@@ -135,3 +135,22 @@ async fn scale_is_read_and_written_by_kubectl_and_by_an_autoscaler() {
     let (code, said) = team.kubectl_with_input(&["wait", "--for=condition=Ready", "ib/small", "--timeout=5s"], "");
     assert_eq!(code, 0, "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_are_selected_by_their_model_and_by_their_provider() {
+    let team = Team::new("selected").await;
+    team.apply("small", json!({ "vllm": small() })).await;
+    team.apply("other", json!({ "vllm": small_model(json!({ "model": "Qwen/Qwen3-4B" })) })).await;
+    let keys = json!([{ "name": "a", "secretKeyRef": { "name": "key", "key": "key" } }]);
+    for (name, provider) in [("claude", "Anthropic"), ("gpt", "OpenAI")] {
+        team.apply(name, json!({ "external": { "provider": provider, "model": "m", "apiKeys": keys } })).await;
+    }
+    for (selector, found) in [
+        ("spec.vllm.model=Qwen/Qwen3-0.6B", "small"),
+        ("spec.external.provider=Anthropic", "claude"),
+        ("spec.external.provider!=Anthropic,spec.vllm.model=", "gpt"),
+    ] {
+        let said = team.kubectl(&["get", "ib", "-o", "name", "--field-selector", selector]);
+        assert_eq!(said.trim(), format!("inferencebackend.quartermaster.dev/{found}"), "{selector}");
+    }
+}

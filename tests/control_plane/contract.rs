@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use quartermaster_core::api::conditions::reasons;
 use serde_json::{Value, json};
 
+use crate::argo_cd;
 use crate::harness::{Team, condition, small_model};
 
 /// Keeps every version of the backends of a namespace, in their order.
@@ -83,6 +84,15 @@ fn violations(before: Option<&Value>, now: &Value) -> Vec<String> {
             &format!("the message of {type_} ticks: {} after {}", one["message"], earlier["message"]),
         );
     }
+    let expected = match () {
+        () if observed != Some(generation) => "Progressing",
+        () if is("Suspended", "True") => "Suspended",
+        () if is("Stalled", "True") => "Degraded",
+        () if is("Reconciling", "True") => "Progressing",
+        () => "Healthy",
+    };
+    let (health, message) = argo_cd::health(now);
+    demand(health == expected, &format!("Argo CD sees it as {expected}, not as {health}: {message}"));
     if let Some(before) = before {
         let earlier = before.pointer("/status/observedGeneration").and_then(Value::as_i64);
         demand(earlier <= observed, "observedGeneration never goes back");

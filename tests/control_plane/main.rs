@@ -4,6 +4,8 @@
 // A test says what is wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod argo_cd;
+mod events;
 mod harness;
 mod operator;
 mod rules;
@@ -28,3 +30,4 @@ mod schema;
 mod schema_outdated;
 mod surroundings;
 mod undecodable;
+mod user_roles;

@@ -11,6 +11,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::events::each_is_told_once;
 use crate::harness::{Team, condition};
 
 /// A server on loopback: `/ok`, `/none`, `/refuses`, `/hangs`, `/breaks` and `/opens` each answer a list of models in their way.
@@ -90,6 +91,7 @@ async fn a_providers_answer_becomes_a_reason_with_what_to_do() {
         assert_eq!(answered.pointer("/status/health/state"), Some(&json!("Unhealthy")));
         assert!(!answered.to_string().contains("sk-very-secret"));
     }
+    each_is_told_once(&team, &operator, &["none", "refuses", "opens", "breaks", "hangs", "nobody"]).await;
     // The provider changes its mind, and nobody has to touch the object.
     provider.open.store(true, Ordering::SeqCst);
     team.until_ready("opens", "True", "Healthy").await;
@@ -104,8 +106,13 @@ async fn a_providers_answer_becomes_a_reason_with_what_to_do() {
 async fn addresses_that_nobody_may_borrow_the_operator_for_are_never_called() {
     let team = Team::new("destinations").await;
     let provider = Provider::serve().await;
-    let _operator = team.operator().await;
+    let environment = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("POD_IP", "10.1.2.3")];
+    let operator = team.operator_with("", &environment).await;
     let port = provider.port;
+    // Where the API server says that it is: it listens elsewhere as well, and under neither address is it called here.
+    let endpoint =
+        team.kubectl(&["get", "-n", "default", "endpointslice", "kubernetes", "-o", "jsonpath={.endpoints[0].addresses[0]}"]);
+    assert!(endpoint.parse::<std::net::IpAddr>().is_ok(), "{endpoint}");
     let addresses = [
         ("metadata", "http://169.254.169.254/latest".to_owned(), "a link-local address"),
         ("loopback", format!("http://127.0.0.1:{port}/ok/v1"), "a loopback address"),
@@ -115,6 +122,11 @@ async fn addresses_that_nobody_may_borrow_the_operator_for_are_never_called() {
         ("octal", format!("http://0x7f.1:{port}/ok/v1"), "a loopback address"),
         ("metadata-name", "http://metadata.google.internal/v1".to_owned(), "a metadata service"),
         ("elsewhere", "http://vault.security.svc:8200/v1".to_owned(), "may not be named from"),
+        ("api-server", format!("https://{endpoint}:6443/v1"), "the API server's address"),
+        ("api-server-mapped", format!("https://[::ffff:{endpoint}]:6443/v1"), "the API server's address"),
+        ("api-server-service", "https://10.96.0.1/v1".to_owned(), "the API server's address"),
+        ("api-server-name", "https://kubernetes.default.svc/v1".to_owned(), "the API server"),
+        ("operator", "http://10.1.2.3:8080/v1".to_owned(), "the operator's own address"),
     ];
     for (name, url, _) in &addresses {
         let spec = json!({ "external": { "provider": "OpenAICompatible", "model": "m", "baseURL": url } });
@@ -127,5 +139,24 @@ async fn addresses_that_nobody_may_borrow_the_operator_for_are_never_called() {
         assert!(message.contains("spec.external.baseURL") && message.contains("serviceRef"), "{name}: {message}");
     }
     tokio::time::timeout(Duration::from_secs(5), team.until_ready("loopback", "False", "EndpointNotAllowed")).await.unwrap();
+    each_is_told_once(&team, &operator, &addresses.each_ref().map(|(name, _, _)| *name)).await;
     assert_eq!(provider.calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_api_servers_endpoints_may_not_be_read_the_operator_goes_on_with_what_it_knows() {
+    let team = Team::new("no-endpoints").await;
+    let provider = Provider::serve().await;
+    let role = format!("quartermaster-api-server-{}", team.namespace);
+    team.kubectl(&["delete", "-n", "default", "role", &role]);
+    let environment = [("KUBERNETES_SERVICE_HOST", "10.96.0.1")];
+    let operator = team.operator_with("destinations: {allowLoopback: true}", &environment).await;
+    assert!(operator.log().contains("endpointslices.discovery.k8s.io is forbidden"), "{}", operator.log());
+    team.kubectl(&["create", "secret", "generic", "provider", "--from-literal=api-key=x"]);
+    team.apply("ok", provider.backend("ok")).await;
+    team.until_ready("ok", "True", "Healthy").await;
+    let mut service = provider.backend("ok");
+    service["external"]["baseURL"] = json!("https://10.96.0.1/v1");
+    team.apply("service", service).await;
+    team.until_ready("service", "False", "EndpointNotAllowed").await;
 }

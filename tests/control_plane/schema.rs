@@ -1,5 +1,7 @@
 //! What the API server itself refuses: every message names the field and what to do.
 
+use std::collections::BTreeMap;
+
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -96,6 +98,27 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
             &["spec.external.serviceRef: Invalid value", "external.baseURL and external.serviceRef exclude each other: keep one"],
         ),
         (
+            external(json!({
+                "provider": "OpenAICompatible", "serviceRef": { "name": "a", "port": 80 },
+                "tls": { "caSecretKeyRef": { "name": "ca", "key": "ca.crt" } },
+            })),
+            &[
+                "spec.external.tls: Invalid value",
+                "external.serviceRef is called over http, where external.tls.caSecretKeyRef has no effect",
+                "remove it, or name the server by external.baseURL with https",
+            ],
+        ),
+        (
+            vllm(json!({ "model": "pvc://models/llama", "revision": "v2" })),
+            &[
+                "spec.vllm.revision: Invalid value",
+                "vllm.revision names a revision of a Hugging Face repository, which vllm.model is not",
+                "remove revision, and name the version in model",
+            ],
+        ),
+        (vllm(json!({ "model": "s3://bucket/llama", "revision": "v2" })), &["spec.vllm.revision: Invalid value"]),
+        (vllm(json!({ "model": "oci://registry/llama:1", "revision": "v2" })), &["spec.vllm.revision: Invalid value"]),
+        (
             external(json!({ "provider": "Anthropic", "apiKeys": null })),
             &["spec.external.apiKeys: Invalid value", "external.apiKeys is required", "apiKeys[].secretKeyRef"],
         ),
@@ -143,6 +166,7 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_no_field_can_have_is_refused_with_the_field_and_its_bounds() {
     let team = Team::new("values").await;
+    let labels: BTreeMap<String, &str> = (0..33).map(|number| (format!("label-{number}"), "a")).collect();
     let cases: Vec<(Value, &[&str])> = vec![
         (vllm(json!({ "dtype": "bfloat16" })), &["spec.vllm.dtype: Unsupported value: \"bfloat16\"", "\"BFloat16\""]),
         (vllm(json!({ "kvCacheDtype": "fp8" })), &["spec.vllm.kvCacheDtype: Unsupported value", "\"FP8\""]),
@@ -170,6 +194,23 @@ async fn a_value_that_no_field_can_have_is_refused_with_the_field_and_its_bounds
         (vllm(json!({ "accelerator": { "resourceName": "nvidia.com/" } })), &["accelerator.resourceName", "should match"]),
         (vllm(json!({ "env": [{ "value": "a" }] })), &["spec.vllm.env[0].name: Required value"]),
         (vllm(json!({ "env": [{ "name": "A" }, { "name": "A" }] })), &["spec.vllm.env[1]: Duplicate value"]),
+        (vllm(json!({ "env": [{ "name": "A", "value": "a".repeat(4097) }] })), &["spec.vllm.env[0].value", "more than 4096"]),
+        (
+            vllm(json!({ "accelerator": { "nodeSelector": { "pool": "p".repeat(64) } } })),
+            &["spec.vllm.accelerator.nodeSelector.pool", "may not be more than 63"],
+        ),
+        (
+            vllm(json!({ "accelerator": { "nodeSelector": labels } })),
+            &["spec.vllm.accelerator.nodeSelector", "must have at most 32 items"],
+        ),
+        (
+            vllm(json!({ "resources": { "requests": { "memory": "1".repeat(65) } } })),
+            &["spec.vllm.resources.requests.memory", "may not be more than 64"],
+        ),
+        (
+            vllm(json!({ "resources": { "claims": [{ "name": "a" }, { "name": "a" }] } })),
+            &["spec.vllm.resources.claims[1]: Duplicate value"],
+        ),
         (vllm(json!({ "extraArgs": vec!["--seed=1"; 65] })), &["spec.vllm.extraArgs", "at most 64 items"]),
         (vllm(json!({ "extraArgs": ["a".repeat(4097)] })), &["spec.vllm.extraArgs[0]", "may not be more than 4096"]),
         (vllm(json!({ "loraAdapters": [{ "name": "sql", "source": "org/sql" }] })), &["loraAdapters[0].source", "should match"]),

@@ -4,6 +4,7 @@
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use crate::events::{each_is_told_once, until_told};
 use crate::harness::{Team, condition, resource, small_model};
 
 fn vllm(more: Value) -> Value {
@@ -17,7 +18,7 @@ fn message<'a>(backend: &'a Value, type_: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_secret_is_told_step_by_step_until_it_can_be_used() {
     let team = Team::new("secrets").await;
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     let token = json!({ "huggingFace": { "tokenSecretKeyRef": { "name": "hub", "key": "token" } } });
     team.apply("self-hosted", vllm(token)).await;
     let hosted = json!({
@@ -55,6 +56,10 @@ async fn a_missing_secret_is_told_step_by_step_until_it_can_be_used() {
             let backend = team.until_ready(name, "False", reason).await;
             let message = message(&backend, progress);
             assert!(message.contains(field) && message.contains(words), "{message}");
+            until_told(&team, name).await;
+        }
+        if first {
+            each_is_told_once(&team, &operator, &fields.map(|(name, _)| name)).await;
         }
         assert!(!first || team.kubectl(&["get", "pods", "-o", "name"]).is_empty());
     }
@@ -71,7 +76,7 @@ async fn a_missing_secret_is_told_step_by_step_until_it_can_be_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
     let team = Team::new("name-in-use").await;
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     let labels = json!({ "app": "theirs" });
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "busy-backend" },
@@ -107,6 +112,7 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
         assert!(message.contains(&format!("{kind} {name}-backend exists and does not belong to this object")), "{message}");
         assert!(message.contains("rename one of the two, or delete it"), "{message}");
     }
+    each_is_told_once(&team, &operator, &["busy", "served"]).await;
     team.until_ready("innocent", "True", "Available").await;
     // No pod runs with somebody else's account, or behind somebody else's Service.
     for name in ["served-backend", "trusted-backend"] {
@@ -135,7 +141,7 @@ async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_template_that_the_api_server_refuses_leaves_the_last_good_one_in_force() {
     let team = Team::new("bad-template").await;
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     team.apply("small", vllm(json!({}))).await;
     team.until_ready("small", "True", "Available").await;
     let good = team.deployments().get("small-backend").await.unwrap();
@@ -157,6 +163,9 @@ async fn a_pod_template_that_the_api_server_refuses_leaves_the_last_good_one_in_
             assert!(message.contains(word), "{word}: {message}");
         }
         assert_eq!(condition(&refused, "Available").unwrap()["status"], "True");
+        if words == "containerPort" {
+            each_is_told_once(&team, &operator, &["small"]).await;
+        }
         let now = team.deployments().get("small-backend").await.unwrap();
         assert_eq!(now.metadata.generation, good.metadata.generation);
         assert_eq!(now.data["spec"], good.data["spec"]);

@@ -7,6 +7,7 @@ use kube::api::{Patch, PatchParams};
 use quartermaster_dev::{ControlPlane, Options, nodes};
 use serde_json::{Value, json};
 
+use crate::events::each_is_told_once;
 use crate::harness::{DEFINITION, Team, condition, install};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,6 +15,8 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     let control_plane = ControlPlane::start(Options::default()).await.unwrap();
     let connection = control_plane.connection().clone();
     let mut definition: Value = serde_saphyr::from_str(DEFINITION).unwrap();
+    // It declares no field of a spec, so that none can be selected by.
+    definition.pointer_mut("/spec/versions/0").unwrap().as_object_mut().unwrap().remove("selectableFields");
     let schema = definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").unwrap();
     schema.as_object_mut().unwrap().remove("x-kubernetes-validations");
     schema["properties"]["spec"] = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
@@ -27,7 +30,7 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     for (name, spec) in [("text", json!({ "vllm": "llama" })), ("number", json!({ "vllm": { "model": 5 } }))] {
         team.apply(name, spec).await;
     }
-    let _operator = team.operator().await;
+    let operator = team.operator().await;
     team.apply("word", json!({ "vllm": { "model": "a/b" }, "suspend": "yes" })).await;
     team.apply("negative", json!({ "vllm": { "model": "a/b", "contextLength": -1 } })).await;
     team.apply("neither", json!({})).await;
@@ -41,6 +44,7 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     }
     // What decodes, but no schema would let in, is answered as well.
     team.until_ready("neither", "False", "InvalidSpec").await;
+    each_is_told_once(&team, &operator, &["text", "number", "word", "negative", "neither"]).await;
     team.until_ready("innocent", "True", "Available").await;
 
     // A backend that serves keeps its pods when its spec becomes unreadable, and goes on when it is repaired.

@@ -25,6 +25,7 @@ pub struct AcceleratorSpec {
     /// NVIDIA-H100-80GB-HBM3. Default: every product that the cluster has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub products: Vec<String>,
     /// Memory of one accelerator, for a product that neither a node nor the built-in table knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +36,7 @@ pub struct AcceleratorSpec {
     pub gpus_per_node: Option<u32>,
     /// Labels that a node must carry, in addition to what the choice of product demands.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(schema_with = "super::schema::labels")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate, in addition to the taint of the accelerator resource.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

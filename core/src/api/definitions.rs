@@ -37,6 +37,8 @@ fn finish<Spec: JsonSchema, Status: JsonSchema>(
     for version in value.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(open_api) = version.pointer_mut("/schema/openAPIV3Schema") {
             schema::normalise(open_api);
+            open_api.pointer_mut("/properties/spec").into_iter().for_each(|spec| schema::bound(spec, schema::SPEC_TEXT));
+            open_api.pointer_mut("/properties/status").into_iter().for_each(|status| schema::bound(status, schema::STATUS_TEXT));
             open_api.pointer_mut("/properties/spec").into_iter().for_each(schema::describe::<Spec>);
             open_api.pointer_mut("/properties/status").into_iter().for_each(schema::describe::<Status>);
             if let Some(Value::Object(status)) = open_api.pointer_mut("/properties/status") {

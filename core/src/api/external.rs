@@ -11,6 +11,7 @@ use super::references::{SecretKeyReference, ServiceReference};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.baseURL) && has(self.serviceRef))").message("external.baseURL and external.serviceRef exclude each other: keep one").field_path(".serviceRef"))]
+#[x_kube(validation = Rule::new("!(has(self.serviceRef) && has(self.tls) && has(self.tls.caSecretKeyRef))").message("external.serviceRef is called over http, where external.tls.caSecretKeyRef has no effect: remove it, or name the server by external.baseURL with https").field_path(".tls"))]
 #[x_kube(validation = Rule::new("!(self.provider in ['AzureOpenAI', 'Bedrock', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)").message("external.baseURL is required for the providers AzureOpenAI, Bedrock, LMStudio and OpenAICompatible: they have no address of their own; an in-cluster server can be named by external.serviceRef").field_path(".baseURL"))]
 #[x_kube(validation = Rule::new("self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0").message("external.apiKeys is required for this provider: name a Secret's key in apiKeys[].secretKeyRef").field_path(".apiKeys"))]
 pub struct ExternalSpec {

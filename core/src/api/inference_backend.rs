@@ -23,6 +23,8 @@ pub const NAME_MAX_LENGTH: usize = 52;
     shortname = "ib",
     category = "quartermaster",
     doc = "Where tokens are made: a model served by vLLM on this cluster's accelerators, or a hosted provider.",
+    selectable = ".spec.vllm.model",
+    selectable = ".spec.external.provider",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",

@@ -9,6 +9,57 @@ pub fn preserved_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
+/// The schema of labels that are selected by: their values are at most 63 characters long, as everywhere.
+pub fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 32, "additionalProperties": { "type": "string", "maxLength": 63 },
+    })
+}
+
+/// The most characters of a text of a spec, where its field has no bound of its own: as for an item of `extraArgs`.
+pub const SPEC_TEXT: u32 = 4096;
+/// The most characters of a text of a status: what `metav1.Condition` allows a message.
+pub const STATUS_TEXT: u32 = 32_768;
+/// The most items of a list, and members of a map, where its field has no bound of its own.
+const ITEMS: u32 = 64;
+/// The most characters of a quantity that is written as a text. No number that it can stand for needs as many.
+const QUANTITY_TEXT: u32 = 64;
+const LIST_TYPE: &str = "x-kubernetes-list-type";
+
+/// Gives every list, map and text a maximum, and every list its type, where the field itself says nothing: the types of
+/// Kubernetes' own carry neither. Lists of what has a `name` are merged by it. `longest_text` is in characters.
+pub fn bound(schema: &mut Value, longest_text: u32) {
+    let Value::Object(object) = schema else { return };
+    let holds = |name: &str, value: Value| object.get(name) == Some(&value);
+    let mut missing = Vec::new();
+    if holds("type", json!("array")) {
+        missing.push(("maxItems", json!(ITEMS)));
+        let required = object.get("items").and_then(|items| items.get("required")).and_then(Value::as_array);
+        if required.is_some_and(|required| required.contains(&json!("name"))) && !object.contains_key(LIST_TYPE) {
+            missing.push((LIST_TYPE, json!("map")));
+            missing.push(("x-kubernetes-list-map-keys", json!(["name"])));
+        }
+        missing.push((LIST_TYPE, json!("atomic")));
+    }
+    if object.contains_key("additionalProperties") {
+        missing.push(("maxProperties", json!(ITEMS)));
+    }
+    if holds("x-kubernetes-int-or-string", json!(true)) {
+        missing.push(("maxLength", json!(QUANTITY_TEXT)));
+    }
+    if holds("type", json!("string")) && !object.contains_key("enum") && !object.contains_key("format") {
+        missing.push(("maxLength", json!(longest_text)));
+    }
+    for (name, value) in missing {
+        object.entry(name).or_insert(value);
+    }
+    for part in ["items", "additionalProperties"] {
+        object.get_mut(part).into_iter().for_each(|part| bound(part, longest_text));
+    }
+    let properties = object.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flat_map(Map::values_mut).for_each(|property| bound(property, longest_text));
+}
+
 /// Rewrites a generated schema in place into the form that the API server stores without a warning.
 ///
 /// * `nullable` goes: the API server prunes nulls of fields that are not nullable, as CustomResourceDefinitions made in Go do.

@@ -16,6 +16,7 @@ use super::references::SecretKeyReference;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.servedModelName) && !has(self.servedModelName) || has(oldSelf.servedModelName) && has(self.servedModelName) && self.servedModelName == oldSelf.servedModelName").message("vllm.servedModelName is immutable: clients call the model by it; create another InferenceBackend instead").field_path(".servedModelName"))]
+#[x_kube(validation = Rule::new("!has(self.revision) || !self.model.matches('^(pvc|s3|oci)://')").message("vllm.revision names a revision of a Hugging Face repository, which vllm.model is not: remove revision, and name the version in model, by its path or by the image's tag").field_path(".revision"))]
 pub struct VllmSpec {
     /// The model: a Hugging Face id such as meta-llama/Llama-3.3-70B-Instruct, pvc://claim/path (a directory of a
     /// PersistentVolumeClaim of this namespace), s3://bucket/path or oci://image (a volume of the image's content).

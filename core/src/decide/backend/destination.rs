@@ -1,6 +1,7 @@
 //! Which hosts and addresses a user-given URL may reach. Whoever may create an object here must not borrow the
 //! operator's place in the network: cloud credentials, the API server and the operator's own pod stay out of reach.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::api::configuration::Destinations;
@@ -14,9 +15,46 @@ pub struct Rules {
     pub service_namespaces: Vec<String>,
     /// Domains of the cluster's DNS besides `cluster.local`, for example `corp.internal`.
     pub cluster_domains: Vec<String>,
-    /// Addresses of the API server: its Service's and its own. A loopback address among them falls under the rule for
-    /// loopback.
-    pub api_server: Vec<IpAddr>,
+    /// Where the API server is. A loopback address of it falls under the rule for loopback.
+    pub api_server: ApiServer,
+    /// Addresses of the operator's own pod.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+/// What is known of where the API server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiServer {
+    /// Not enough: any address could be its, so that none is reached.
+    Unknown {
+        /// What is not known yet, in words.
+        awaited: String,
+    },
+    /// At these addresses: its Service's, and its own.
+    At(Vec<IpAddr>),
+}
+
+impl Default for ApiServer {
+    fn default() -> Self {
+        Self::of(&BTreeMap::new(), None)
+    }
+}
+
+impl ApiServer {
+    /// What is known by now. `called`: the hosts that the API server is called by, each with its addresses once it was looked
+    /// up. `endpoints`: the addresses behind its Service, once they were listed.
+    pub fn of(called: &BTreeMap<String, Option<Vec<IpAddr>>>, endpoints: Option<&[IpAddr]>) -> Self {
+        let Some(endpoints) = endpoints else {
+            return Self::Unknown { awaited: "the EndpointSlices of the Service kubernetes have not been read".to_owned() };
+        };
+        let mut addresses: BTreeSet<IpAddr> = endpoints.iter().copied().collect();
+        for (host, found) in called {
+            match found {
+                Some(found) => addresses.extend(found),
+                None => return Self::Unknown { awaited: format!("its name {host} could not be looked up") },
+            }
+        }
+        Self::At(addresses.into_iter().collect())
+    }
 }
 
 /// Why an address is refused.
@@ -43,6 +81,9 @@ pub enum AddressRule {
     /// The API server of this cluster.
     #[error("the API server's address")]
     ApiServer,
+    /// The pod that would make the call.
+    #[error("the operator's own address")]
+    Own,
 }
 
 /// A destination that may not be reached.
@@ -63,6 +104,14 @@ pub enum DestinationError {
         address: IpAddr,
         /// The rule that it falls under.
         rule: AddressRule,
+    },
+    /// It may be the API server's address: that is not known yet. It will pass.
+    #[error("`{host}` is not called yet: where the API server is, and so what must not be reached, is not known: {awaited}")]
+    AwaitApiServer {
+        /// The host as given.
+        host: String,
+        /// What is not known yet.
+        awaited: String,
     },
     /// The host's name alone says that it may not be reached.
     #[error("refuse `{host}`: the name belongs to {what}")]
@@ -134,21 +183,28 @@ const METADATA_V6: [Ipv6Addr; 4] = [
 ];
 
 impl Rules {
-    /// The rules of a configuration, in a cluster with these DNS domains and addresses of the API server.
-    pub fn new(destinations: &Destinations, cluster_domains: Vec<String>, api_server: Vec<IpAddr>) -> Self {
+    /// The rules of a configuration, in a cluster with these DNS domains and for an operator at these addresses, as long as
+    /// nothing is known of the API server.
+    pub fn new(destinations: &Destinations, cluster_domains: Vec<String>, own_addresses: Vec<IpAddr>) -> Self {
         Self {
             allow_loopback: destinations.allow_loopback,
             service_namespaces: destinations.service_namespaces.clone(),
             cluster_domains,
-            api_server,
+            api_server: ApiServer::default(),
+            own_addresses,
         }
     }
 
-    /// Whether an address may be reached. IPv6 forms that carry an IPv4 address are judged by that one too.
-    pub fn check_address(&self, address: IpAddr) -> Result<(), AddressRule> {
-        let same = |other: &IpAddr| canonical(*other) == canonical(address);
-        if !canonical(address).is_loopback() && self.api_server.iter().any(same) {
-            return Err(AddressRule::ApiServer);
+    /// Whether an address may be reached, by what is known. IPv6 forms that carry an IPv4 address are judged by that one too.
+    fn check_address(&self, address: IpAddr) -> Result<(), AddressRule> {
+        let is_among = |others: &[IpAddr]| others.iter().any(|&other| canonical(other) == canonical(address));
+        if !canonical(address).is_loopback() {
+            if matches!(&self.api_server, ApiServer::At(addresses) if is_among(addresses)) {
+                return Err(AddressRule::ApiServer);
+            }
+            if is_among(&self.own_addresses) {
+                return Err(AddressRule::Own);
+            }
         }
         let rule = match address {
             IpAddr::V4(address) => rule_of_v4(address),
@@ -161,11 +217,18 @@ impl Rules {
         }
     }
 
-    /// The same for all addresses of a host: one that may not be reached spoils the rest.
+    /// Whether a host with these addresses may be reached: one that may not spoils the rest. None may while it is not known
+    /// where the API server is.
     pub fn check_addresses(&self, host: &str, addresses: &[IpAddr]) -> Result<(), DestinationError> {
         addresses.iter().try_for_each(|&address| {
             self.check_address(address).map_err(|rule| DestinationError::RefuseAddress { host: host.to_owned(), address, rule })
-        })
+        })?;
+        match &self.api_server {
+            ApiServer::At(_) => Ok(()),
+            ApiServer::Unknown { awaited } => {
+                Err(DestinationError::AwaitApiServer { host: host.to_owned(), awaited: awaited.clone() })
+            }
+        }
     }
 
     /// What a host's name means in a URL of an object of `namespace`. A name without a dot is a Service of that namespace.
@@ -181,9 +244,7 @@ impl Rules {
         if METADATA_NAMES.contains(&name.as_str()) {
             return refuse("a metadata service");
         }
-        if !name.contains('.') {
-            return Ok(Host::Service(format!("{name}.{namespace}.svc")));
-        }
+        let name = if name.contains('.') { name } else { format!("{name}.{namespace}.svc") };
         let within = match self.within_cluster(&name) {
             Some(within) => within,
             None if name.ends_with(".svc") => name.as_str(),
@@ -191,6 +252,7 @@ impl Rules {
         };
         let labels: Vec<&str> = within.rsplit('.').collect();
         match labels.as_slice() {
+            ["svc", "default", "kubernetes"] => refuse("the API server"),
             ["svc", owner, _, ..] if *owner == namespace || self.service_namespaces.iter().any(|allowed| allowed == owner) => {
                 Ok(Host::Service(name.clone()))
             }
@@ -307,17 +369,22 @@ fn canonical(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
     fn rules() -> Rules {
         Rules {
             service_namespaces: vec!["shared".into()],
             cluster_domains: vec!["corp.internal".into()],
-            api_server: vec!["10.96.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            api_server: ApiServer::At(addresses(&["10.96.0.1", "2001:db8::1"])),
+            own_addresses: addresses(&["10.1.2.3", "2001:db8::3"]),
             ..Rules::default()
         }
     }
 
     #[test]
-    fn addresses_of_the_machine_the_link_the_cloud_and_the_api_server_are_refused() {
+    fn addresses_of_the_machine_the_link_the_cloud_the_api_server_and_the_operator_are_refused() {
         use AddressRule::*;
         let table = [
             ("127.0.0.1", Loopback),
@@ -356,6 +423,9 @@ mod tests {
             ("10.96.0.1", ApiServer),
             ("::ffff:10.96.0.1", ApiServer),
             ("2001:db8::1", ApiServer),
+            ("10.1.2.3", Own),
+            ("::ffff:10.1.2.3", Own),
+            ("2001:db8::3", Own),
         ];
         for (address, rule) in table {
             assert_eq!(rules().check_address(address.parse().unwrap()), Err(rule), "{address}");
@@ -373,7 +443,12 @@ mod tests {
 
     #[test]
     fn the_development_flag_lifts_loopback_and_nothing_else() {
-        let rules = Rules { allow_loopback: true, api_server: vec!["127.0.0.1".parse().unwrap()], ..rules() };
+        let rules = Rules {
+            allow_loopback: true,
+            api_server: ApiServer::At(addresses(&["127.0.0.1"])),
+            own_addresses: addresses(&["127.0.0.1"]),
+            ..rules()
+        };
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(rules.check_address(address.parse().unwrap()), Ok(()), "{address}");
         }
@@ -381,6 +456,47 @@ mod tests {
             assert!(rules.check_address(address.parse().unwrap()).is_err(), "{address}");
         }
         assert_eq!(rules.check_name("localhost", "team"), Ok(Host::Loopback("localhost".into())));
+    }
+
+    #[test]
+    fn while_it_is_not_known_where_the_api_server_is_nothing_is_reached_and_the_error_says_what_is_awaited() {
+        let rules = Rules { allow_loopback: true, ..Rules::default() };
+        for address in ["1.1.1.1", "10.0.0.1", "2606:4700::1111", "127.0.0.1"] {
+            let error = rules.check_addresses("api.example.com", &addresses(&[address])).unwrap_err();
+            assert!(matches!(error, DestinationError::AwaitApiServer { .. }), "{address}: {error}");
+            let message = error.to_string();
+            for words in ["`api.example.com` is not called yet", "API server", "EndpointSlices of the Service kubernetes"] {
+                assert!(message.contains(words), "{message}");
+            }
+        }
+        let error = rules.check_addresses("cloud.example.com", &addresses(&["169.254.169.254"])).unwrap_err();
+        assert!(matches!(error, DestinationError::RefuseAddress { .. }), "what is forbidden anyway stays so: {error}");
+    }
+
+    #[test]
+    fn the_api_server_is_where_its_names_its_service_and_its_endpoints_are_once_all_are_known() {
+        let endpoints = addresses(&["10.0.0.7", "10.0.0.8"]);
+        let mut called =
+            BTreeMap::from([("10.96.0.1".to_owned(), Some(addresses(&["10.96.0.1"]))), ("api.cluster.example".to_owned(), None)]);
+        let awaited = |known: ApiServer| match known {
+            ApiServer::Unknown { awaited } => awaited,
+            ApiServer::At(addresses) => panic!("{addresses:?}"),
+        };
+        assert!(awaited(ApiServer::of(&called, None)).contains("EndpointSlices"));
+        assert_eq!(awaited(ApiServer::of(&called, Some(&endpoints))), "its name api.cluster.example could not be looked up");
+        called.insert("api.cluster.example".to_owned(), Some(addresses(&["198.51.100.4", "10.0.0.7"])));
+        let all = addresses(&["10.0.0.7", "10.0.0.8", "10.96.0.1", "198.51.100.4"]);
+        assert_eq!(ApiServer::of(&called, Some(&endpoints)), ApiServer::At(all));
+    }
+
+    #[test]
+    fn the_api_servers_own_service_is_refused_by_name_from_its_own_namespace_too() {
+        for name in ["kubernetes", "kubernetes.default.svc", "Kubernetes.default.svc.", "kubernetes.default.svc.corp.internal"] {
+            let error = rules().check_name(name, "default").unwrap_err().to_string();
+            assert!(error.contains("the name belongs to the API server"), "{name}: {error}");
+        }
+        assert_eq!(rules().check_name("ollama", "default"), Ok(Host::Service("ollama.default.svc".into())));
+        assert_eq!(rules().check_name("kubernetes", "team"), Ok(Host::Service("kubernetes.team.svc".into())));
     }
 
     #[test]
@@ -417,7 +533,7 @@ mod tests {
             ("ollama.payments.svc", "Services of namespace `payments` may not be named from `team`"),
             ("ollama.payments.svc.", "Services of namespace `payments` may not be named from `team`"),
             ("OLLAMA.PAYMENTS.SVC.cluster.local", "Services of namespace `payments` may not be named from `team`"),
-            ("kubernetes.default.svc", "Services of namespace `default` may not be named from `team`"),
+            ("kubernetes.default.svc", "the name belongs to the API server"),
             ("a.b.payments.svc.corp.internal", "Services of namespace `payments` may not be named from `team`"),
             ("10-0-0-1.payments.pod.cluster.local", "the name belongs to the cluster, but to no Service"),
             ("payments.svc", "the name belongs to the cluster, but to no Service"),

@@ -1,0 +1,59 @@
+//! What people may do with backends under deploy/user-roles.yaml, by the roles that every cluster has.
+
+use std::time::{Duration, Instant};
+
+use quartermaster_dev::account;
+use serde_json::json;
+
+use crate::harness::{DEADLINE, Team, small_model};
+
+/// Verbs, the subresource they are about, and the roles that may do it.
+const RIGHTS: [(&[&str], &str, &[&str]); 5] = [
+    (&["get", "list", "watch"], "", &["view", "edit", "admin"]),
+    (&["create", "update", "patch", "delete", "deletecollection"], "", &["edit", "admin"]),
+    (&["get"], "status", &["view", "edit", "admin"]),
+    (&["update", "patch"], "status", &[]),
+    (&["update", "patch"], "scale", &["edit", "admin"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_edits_a_namespace_writes_backends_but_not_their_status_and_who_views_it_reads_them() {
+    let team = Team::new("user-roles").await;
+    account::apply(&team.connection, include_str!("../../deploy/user-roles.yaml")).await.unwrap();
+    let user = |role: &str| format!("--as={role}-of-{}", team.namespace);
+    for role in ["view", "edit", "admin"] {
+        let user = format!("--user={role}-of-{}", team.namespace);
+        team.kubectl(&["create", "rolebinding", role, &format!("--clusterrole={role}"), &user]);
+    }
+    let may = |role: &str, verb: &str, subresource: &str| {
+        let subresource = format!("--subresource={subresource}");
+        team.kubectl(&["auth", "can-i", verb, "inferencebackends.quartermaster.dev", &subresource, &user(role)]).trim() == "yes"
+    };
+    // The roles are put together by a controller.
+    let started = Instant::now();
+    while !(may("view", "get", "") && may("edit", "create", "") && may("admin", "create", "")) {
+        assert!(started.elapsed() < DEADLINE, "the roles never get the rules");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for (verbs, subresource, roles) in RIGHTS {
+        for verb in verbs {
+            let allowed: Vec<_> = ["view", "edit", "admin"].into_iter().filter(|role| may(role, verb, subresource)).collect();
+            assert_eq!(allowed, roles, "{verb} {subresource}");
+        }
+    }
+
+    let backend = json!({
+        "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "metadata": { "name": "small" },
+        "spec": { "vllm": small_model(json!({})) },
+    });
+    let create = |role: &str| team.kubectl_with_input(&["create", &user(role), "-f", "-"], &backend.to_string());
+    let (code, said) = create("view");
+    assert!(code != 0 && said.contains("cannot create resource"), "{said}");
+    assert_eq!(create("edit").0, 0);
+    let status = json!({ "status": { "endpoint": "http://elsewhere" } }).to_string();
+    let said = team.kubectl(&["patch", "ib", "small", "--subresource=status", "--type=merge", "-p", &status, &user("edit")]);
+    assert!(said.contains("cannot patch resource \"inferencebackends/status\""), "{said}");
+    let said = team.kubectl(&["scale", "ib/small", "--replicas=2", &user("edit")]);
+    assert!(said.contains("scaled"), "{said}");
+    assert!(team.kubectl(&["get", "ib", "-o", "name", &user("view")]).contains("small"));
+}
