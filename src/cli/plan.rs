@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 use quartermaster_core::api::InferenceBackend;
 use quartermaster_core::api::conditions::types;
 use quartermaster_core::decide::backend;
-use quartermaster_core::decide::backend::facts::{NodeFacts, Observation, SecretFacts, Settings};
+use quartermaster_core::decide::backend::facts::{NodeFacts, Observation, SecretFacts, SecretValue, Settings};
 use quartermaster_core::decide::backend::secrets as references;
 use quartermaster_core::decide::decision::Children;
 use serde_json::{Value, json};
@@ -169,7 +169,7 @@ pub fn observation(mut backend: InferenceBackend, nodes: Arc<Vec<NodeFacts>>, se
             .entry(reference.target.name.clone())
             .or_insert_with(|| SecretFacts::Present { keys: Default::default(), version: String::new() });
         if let SecretFacts::Present { keys, .. } = entry {
-            keys.insert(reference.target.key.clone(), true);
+            keys.insert(reference.target.key.clone(), SecretValue::Line);
         }
     }
     Observation {
