@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use quartermaster_core::api::InferenceBackend;
 use quartermaster_core::api::conditions::types;
 use quartermaster_core::decide::backend;
-use quartermaster_core::decide::backend::facts::{NodeFacts, Observation, SecretFacts, Settings};
+use quartermaster_core::decide::backend::facts::{NodeFacts, Observation, SecretFacts, SecretValue, Settings};
 use quartermaster_core::decide::backend::secrets as references;
 use quartermaster_core::decide::decision::{Child, Children};
 use serde::Serialize;
@@ -98,7 +98,7 @@ fn observation(mut backend: InferenceBackend, nodes: Arc<Vec<NodeFacts>>, settin
             .entry(reference.target.name.clone())
             .or_insert_with(|| SecretFacts::Present { keys: Default::default(), version: String::new() });
         if let SecretFacts::Present { keys, .. } = entry {
-            keys.insert(reference.target.key.clone(), true);
+            keys.insert(reference.target.key.clone(), SecretValue::Line);
         }
     }
     Observation {

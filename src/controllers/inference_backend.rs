@@ -10,7 +10,8 @@ use quartermaster_core::api::references::SecretKeyReference;
 use quartermaster_core::api::vllm::VllmSpec;
 use quartermaster_core::decide::backend::check::CheckSettings;
 use quartermaster_core::decide::backend::facts::{HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings};
-use quartermaster_core::decide::backend::{self, children, model, provider, secrets as references};
+use quartermaster_core::decide::backend::secrets::{self as references, Reference};
+use quartermaster_core::decide::backend::{self, children, model, provider};
 use quartermaster_core::decide::decision::{Decision, Refusal};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -76,8 +77,8 @@ impl Control for Backends {
         let child = ObjectKey::new(key.namespace.clone(), children::child_name(&key.name));
         let ours = |facts: &Arc<ChildFacts>| facts.owner_uid.as_deref() == Some(uid.as_str());
         let (secrets, values) = self.read_secrets(&key, &object).await;
-        let hub = object.spec.vllm.as_ref().map(|spec| self.ask_hub(&key, spec, &values)).unwrap_or_default();
-        let health = object.spec.external.as_ref().and_then(|spec| self.check(&key, &object, spec, &values));
+        let hub = object.spec.vllm.as_ref().map(|spec| self.ask_hub(&key, spec, &secrets, &values)).unwrap_or_default();
+        let health = object.spec.external.as_ref().and_then(|spec| self.check(&key, &object, spec, &secrets, &values));
         let pods = self.pods.owned_by(&key.to_string());
         let api_key_exists = self.secret_metadata.get(&child).filter(ours).is_some();
         Observation {
@@ -157,19 +158,22 @@ impl Backends {
         self.referrers.set(key, secrets).iter().for_each(|left| self.secrets.forget(left));
     }
 
-    fn ask_hub(&self, key: &ObjectKey, spec: &VllmSpec, values: &BTreeMap<String, Arc<Values>>) -> HubFacts {
+    fn ask_hub(
+        &self,
+        key: &ObjectKey,
+        spec: &VllmSpec,
+        secrets: &BTreeMap<String, SecretFacts>,
+        values: &BTreeMap<String, Arc<Values>>,
+    ) -> HubFacts {
         if !model::resolve::needs_hub(spec) {
             return HubFacts::NotAsked;
         }
+        // A token that is asked for and cannot be used is reported; asking without it would only be refused.
+        if references::problem(&references::of_vllm(spec), secrets).is_some() {
+            return HubFacts::Pending;
+        }
         let hub = spec.hugging_face.as_ref();
-        let token = match hub.and_then(|hub| hub.token_secret_key_ref.as_ref()) {
-            // A token that is asked for and missing is reported; asking without it would only be refused.
-            Some(reference) => match value(values, reference) {
-                Some(token) => Some(token),
-                None => return HubFacts::Pending,
-            },
-            None => None,
-        };
+        let token = hub.and_then(|hub| hub.token_secret_key_ref.as_ref()).and_then(|reference| value(values, reference));
         let question = ModelQuestion {
             endpoint: hub.and_then(|hub| hub.endpoint.clone()).unwrap_or_else(|| DEFAULT_HUB.to_owned()),
             namespace: key.namespace.clone(),
@@ -179,34 +183,48 @@ impl Backends {
         self.hub.facts(&reference(key), &question, token)
     }
 
-    /// Keeps the checks going, and tells what they found. None without what they need: a key that is missing is reported.
+    /// Keeps the checks going, and tells what they found. None without what they need: what is missing is reported.
     fn check(
         &self,
         key: &ObjectKey,
         object: &InferenceBackend,
         spec: &ExternalSpec,
+        secrets: &BTreeMap<String, SecretFacts>,
         values: &BTreeMap<String, Arc<Values>>,
     ) -> Option<HealthFacts> {
-        let plan = check_plan(&key.namespace, object, spec, values);
-        match plan {
-            Some(plan) => self.health.ensure(&reference(key), plan),
-            None => self.health.forget(&reference(key)),
+        let backend = reference(key);
+        let unread = || secrets.values().any(|facts| matches!(facts, SecretFacts::Unreadable { .. }));
+        match check_plan(&key.namespace, object, spec, secrets, values) {
+            _ if object.spec.suspend == Some(true) => self.health.pause(&backend),
+            Some(plan) => self.health.ensure(&backend, plan),
+            // A Secret that cannot be read for a moment is most likely what it was: the checks go on with that.
+            None if unread() => {}
+            None => self.health.forget(&backend),
         }
-        self.health.facts(&reference(key))
+        self.health.facts(&backend)
     }
 }
 
+/// How a backend is checked: with every key that can be used. None where none can, or where no call can be made at all.
 fn check_plan(
     namespace: &str,
     object: &InferenceBackend,
     spec: &ExternalSpec,
+    secrets: &BTreeMap<String, SecretFacts>,
     values: &BTreeMap<String, Arc<Values>>,
 ) -> Option<CheckPlan> {
     let settings = CheckSettings::of(object.spec.health_check.as_ref(), spec.provider, &spec.model).ok()?;
-    let keys = spec
-        .api_keys
-        .iter()
-        .map(|key| Some(KeyToCheck { name: key.name.clone(), value: value(values, &key.secret_key_ref)?.clone() }));
+    if references::problem(&references::of_every_call(spec), secrets).is_some() {
+        return None;
+    }
+    let usable = |reference: &Reference<'_>| references::problem_of(reference, secrets).is_none();
+    let keys = spec.api_keys.iter().zip(references::of_keys(spec)).filter(|(_, reference)| usable(reference));
+    let keys: Vec<KeyToCheck> = keys
+        .filter_map(|(key, _)| Some(KeyToCheck { name: key.name.clone(), value: value(values, &key.secret_key_ref)?.clone() }))
+        .collect();
+    if keys.is_empty() && !spec.api_keys.is_empty() {
+        return None;
+    }
     let headers = spec.headers.iter().map(|header| {
         let content = match &header.secret_key_ref {
             Some(reference) => value(values, reference)?.clone(),
@@ -223,7 +241,7 @@ fn check_plan(
         provider: spec.provider,
         model: spec.model.clone(),
         base_url: provider::endpoint(spec, namespace)?,
-        keys: keys.collect::<Option<_>>()?,
+        keys,
         headers: headers.collect::<Option<_>>()?,
         authority,
         settings,
@@ -231,7 +249,7 @@ fn check_plan(
 }
 
 fn value<'a>(values: &'a BTreeMap<String, Arc<Values>>, reference: &SecretKeyReference) -> Option<&'a SecretString> {
-    values.get(&reference.name)?.get(&reference.key).filter(|value| !value.expose_secret().trim().is_empty())
+    values.get(&reference.name)?.get(&reference.key)
 }
 
 fn reference(key: &ObjectKey) -> BackendRef {

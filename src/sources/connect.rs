@@ -13,11 +13,13 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 pub use super::connect_error::CallError;
-use super::resolve::{CheckedResolver, ProxyResolver, SharedRules, current};
+use super::resolve::{CheckedResolver, ProxyResolver, SharedRules, complete, current};
 pub use super::resolve::{Lookup, SystemLookup};
 
 /// Time to look up a name, to connect and to agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to look up a name that a proxy will look up again. Behind a proxy, names of the outside often have no answer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections without a call are closed after this time, so that a name is looked up and checked again.
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 /// Clients that are kept, one for each private authority; the least recently used gives way.
@@ -129,6 +131,9 @@ impl Connector {
     /// Makes one call. An answer with an error's status is an answer.
     pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
         let (url, proxied) = self.place(&call.url, &call.namespace)?;
+        if proxied {
+            self.check_before_proxy(&url).await?;
+        }
         let client = self.client(call.authority.as_deref(), proxied)?;
         let mut request = client.request(call.method, url).headers(call.headers).timeout(call.timeout);
         if let Some(body) = call.body {
@@ -144,6 +149,16 @@ impl Connector {
             body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         }
         Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
+    }
+
+    /// Looks up what the proxy will connect to, as far as this process can know, and refuses what the rules forbid. The proxy may
+    /// find another answer; a name that has none here is left to it.
+    async fn check_before_proxy(&self, url: &Url) -> Result<(), DestinationError> {
+        let Some(url::Host::Domain(name)) = url.host() else { return Ok(()) };
+        match tokio::time::timeout(LOOKUP_TIMEOUT, self.lookup.lookup(complete(name))).await {
+            Ok(Ok(addresses)) => current(&self.rules).check_addresses(name, &addresses),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
     }
 
     fn client(&self, authority: Option<&[u8]>, proxied: bool) -> Result<Client, CallError> {

@@ -285,19 +285,24 @@ async fn what_is_outside_goes_through_the_proxy_and_the_rules_still_hold() {
     })
     .await;
     let (inside, hits) = counting().await;
-    let names = Names::new(&[("ollama.team.svc", &["127.0.0.1"]), ("api.corp.com.", &["127.0.0.1"])]);
+    let names = Names::new(&[
+        ("ollama.team.svc", &["127.0.0.1"]),
+        ("api.corp.com.", &["127.0.0.1"]),
+        ("metadata.example.com.", &["192.0.2.1", "169.254.169.254"]),
+    ]);
     let egress = EgressProxy { url: format!("http://{proxy}"), no_proxy: vec!["corp.com".into()] };
     let connector = Connector::with_lookup(loopback(), Some(egress), Arc::clone(&names) as Arc<dyn Lookup>);
     connector.call(call("http://api.example.com/v1/models")).await.unwrap();
     connector.call(call(&format!("http://ollama:{}/", inside.port()))).await.unwrap();
     connector.call(call(&format!("http://api.corp.com:{}/", inside.port()))).await.unwrap();
-    for host in ["169.254.169.254", "metadata.google.internal", "redis.payments.svc"] {
+    // A name that this process can look up is refused for its address; one that it cannot is the proxy's to look up.
+    for host in ["169.254.169.254", "metadata.google.internal", "redis.payments.svc", "metadata.example.com"] {
         let error = connector.call(call(&format!("http://{host}/"))).await.unwrap_err();
         assert!(matches!(error, CallError::RefuseDestination(_)), "{host}: {error:?}");
     }
     assert_eq!(*seen.lock().unwrap(), ["GET http://api.example.com/v1/models HTTP/1.1"]);
     assert_eq!(hits.load(Ordering::SeqCst), 2);
-    assert!(!names.asked().iter().any(|name| name.starts_with("api.example.com")));
+    assert!(names.asked().contains(&"api.example.com.".to_owned()));
 }
 
 #[tokio::test]

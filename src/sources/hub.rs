@@ -16,9 +16,10 @@ use super::hub_fetch::fetch;
 use super::limits::Limits;
 use super::{BackendRef, Wake};
 
-/// Fetches that run at once, and those to one hub.
+/// Fetches that run at once, those to one hub, and those of one namespace.
 const FETCHES: usize = 16;
 const FETCHES_PER_HUB: usize = 4;
+const FETCHES_PER_NAMESPACE: usize = 8;
 /// Answers that are kept, and their size as text; the least recently used gives way.
 const ANSWERS: usize = 1024;
 const BYTES: usize = 16 << 20;
@@ -104,7 +105,7 @@ impl Hub {
 
     /// The same with other times.
     pub fn with_times(connector: Arc<Connector>, wake: Wake, times: HubTimes) -> Self {
-        let (limits, answers) = (Limits::new(FETCHES, FETCHES_PER_HUB), Mutex::default());
+        let (limits, answers) = (Limits::new(FETCHES, FETCHES_PER_HUB, FETCHES_PER_NAMESPACE), Mutex::default());
         Self { shared: Arc::new(Shared { connector, limits, times, wake, answers }) }
     }
 
@@ -112,14 +113,14 @@ impl Hub {
     /// when the answer is another one; it is woken again when a failure is due to be tried again. Must be called within a
     /// tokio runtime.
     pub fn facts(&self, asker: &BackendRef, question: &ModelQuestion, token: Option<&SecretString>) -> HubFacts {
-        let failed = |message: String| HubFacts::Failed { message };
+        let refused = |message: String| HubFacts::NotAllowed { message };
         let endpoint = match question.endpoint.parse::<Url>() {
             Ok(url) => url,
-            Err(_) => return failed("the hub's address is no URL".to_owned()),
+            Err(_) => return refused("the hub's address is no URL".to_owned()),
         };
         let endpoint = match self.shared.connector.locate(&endpoint, &question.namespace) {
             Ok(url) => url,
-            Err(error) => return failed(error.to_string()),
+            Err(error) => return refused(error.to_string()),
         };
         let key = AnswerKey {
             endpoint,
@@ -153,7 +154,7 @@ impl Shared {
     async fn refresh(&self, key: AnswerKey, namespace: &str, token: Option<SecretString>) {
         // A fetch that panics must not leave the entry waiting for ever: the guard gives it back.
         let mut guard = FetchGuard { shared: self, key: &key, done: false };
-        let permit = self.limits.acquire(&key.endpoint).await;
+        let permit = self.limits.acquire(namespace, &key.endpoint).await;
         let (facts, bytes) = fetch(&self.connector, &key.endpoint, &key.model, &key.revision, namespace, token.as_ref()).await;
         drop(permit);
         let retry = self.store(&key, facts, bytes);
@@ -172,7 +173,7 @@ impl Shared {
         let entry = answers.answers.get_mut(key)?;
         entry.fetching = false;
         let found = matches!(facts, HubFacts::Found { .. });
-        let failed = matches!(facts, HubFacts::Failed { .. });
+        let failed = matches!(facts, HubFacts::Failed { .. } | HubFacts::NotAllowed { .. });
         entry.failures = if found { 0 } else { entry.failures.saturating_add(1) };
         let wait = if found { self.times.found } else { self.backoff(entry.failures) };
         entry.expires = Instant::now() + wait;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::connect::{Answer, Call, Connector};
+use super::connect::{Answer, Call, CallError, Connector};
 
 /// Bytes of config.json at most.
 const CONFIG_BYTES: usize = 4 << 20;
@@ -29,6 +29,8 @@ enum Miss {
     /// The model exists, this file of it does not.
     NoFile,
     AccessDenied,
+    /// The hub itself may not be reached. A redirect to where nobody may go is the hub's failure.
+    NotAllowed(String),
     Failed(String),
 }
 
@@ -38,6 +40,7 @@ impl From<Miss> for HubFacts {
             Miss::NotFound => Self::NotFound,
             Miss::NoFile => Self::Failed { message: "the model has no config.json".to_owned() },
             Miss::AccessDenied => Self::AccessDenied,
+            Miss::NotAllowed(message) => Self::NotAllowed { message },
             Miss::Failed(message) => Self::Failed { message },
         }
     }
@@ -165,7 +168,10 @@ impl Repository<'_> {
                 timeout,
                 body_limit,
             };
-            let answer = self.connector.call(call).await.map_err(|error| Miss::Failed(error.to_string()))?;
+            let answer = self.connector.call(call).await.map_err(|error| match error {
+                CallError::RefuseDestination(refused) if url == first => Miss::NotAllowed(refused.to_string()),
+                other => Miss::Failed(other.to_string()),
+            })?;
             if enough(&answer) || !matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }

@@ -288,12 +288,23 @@ async fn a_forbidden_hub_is_refused_at_once_and_a_token_is_never_repeated() {
     for endpoint in ["http://169.254.169.254", "no url", "http://user:hf_secret@hub.example.com", "ftp://hub"] {
         let question = ModelQuestion { endpoint: endpoint.into(), ..question("127.0.0.1:1".parse().unwrap(), "org/model") };
         let facts = hub.facts(&backend("asker"), &question, Some(&token));
-        assert!(matches!(facts, HubFacts::Failed { .. }), "{endpoint}");
+        assert!(matches!(facts, HubFacts::NotAllowed { .. }), "{endpoint}");
         assert!(!format!("{facts:?}").contains("hf_secret"), "{facts:?}");
     }
     let (hub, mut wakes) = slow();
     let facts = ask(&hub, &mut wakes, &question("127.0.0.1:1".parse().unwrap(), "org/model"), Some("hf_secret\u{7f}")).await;
     assert!(matches!(&facts, HubFacts::Failed { message } if !message.contains("hf_secret")), "{facts:?}");
+}
+
+#[tokio::test]
+async fn a_hub_whose_name_leads_to_a_forbidden_address_is_not_allowed() {
+    let names = Names::new(&[("hub.example.com.", &["169.254.169.254"])]);
+    let (wake, mut wakes) = unbounded_channel();
+    let hub = Hub::new(Arc::new(names.connector(loopback())), wake);
+    let elsewhere = question("127.0.0.1:1".parse().unwrap(), "org/model");
+    let question = ModelQuestion { endpoint: "http://hub.example.com".into(), ..elsewhere };
+    let facts = ask(&hub, &mut wakes, &question, None).await;
+    assert!(matches!(&facts, HubFacts::NotAllowed { message } if message.contains("hub.example.com")), "{facts:?}");
 }
 
 #[tokio::test]

@@ -21,9 +21,10 @@ use super::connect::{Call, CallError, Connector};
 use super::limits::Limits;
 use super::{BackendRef, Wake};
 
-/// Checks that run at once, and those to one endpoint.
+/// Checks that run at once, those to one endpoint, and those of one namespace.
 const CHECKS: usize = 256;
 const CHECKS_PER_ENDPOINT: usize = 4;
+const CHECKS_PER_NAMESPACE: usize = 64;
 
 /// A key of a provider with its value.
 #[derive(Clone)]
@@ -70,14 +71,20 @@ struct Checker {
 struct Task {
     plan: Arc<CheckPlan>,
     facts: Arc<Mutex<HealthFacts>>,
-    /// Ends with this entry.
-    handle: AbortOnDropHandle<()>,
+    /// Ends with this entry. None while the checks are paused.
+    handle: Option<AbortOnDropHandle<()>>,
+}
+
+impl Task {
+    fn runs(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| !handle.is_finished())
+    }
 }
 
 impl Health {
     /// Checks that wake their backends through `wake`.
     pub fn new(connector: Arc<Connector>, wake: Wake) -> Self {
-        let checker = Checker { connector, limits: Limits::new(CHECKS, CHECKS_PER_ENDPOINT) };
+        let checker = Checker { connector, limits: Limits::new(CHECKS, CHECKS_PER_ENDPOINT, CHECKS_PER_NAMESPACE) };
         Self { checker: Arc::new(checker), wake, tasks: Mutex::default() }
     }
 
@@ -86,7 +93,7 @@ impl Health {
     pub fn ensure(&self, backend: &BackendRef, plan: CheckPlan) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let running = tasks.get(backend);
-        if running.is_some_and(|task| *task.plan == plan && !task.handle.is_finished()) {
+        if running.is_some_and(|task| *task.plan == plan && task.runs()) {
             return;
         }
         let known = running.map(|task| (&task.plan, snapshot(&task.facts)));
@@ -99,7 +106,7 @@ impl Health {
             facts: Arc::clone(&facts),
             wake: self.wake.clone(),
         };
-        let handle = AbortOnDropHandle::new(tokio::spawn(run.run()));
+        let handle = Some(AbortOnDropHandle::new(tokio::spawn(run.run())));
         tasks.insert(backend.clone(), Task { plan, facts, handle });
     }
 
@@ -107,6 +114,14 @@ impl Health {
     pub fn facts(&self, backend: &BackendRef) -> Option<HealthFacts> {
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.get(backend).map(|task| snapshot(&task.facts))
+    }
+
+    /// Ends the checks of a backend for now, and keeps what they found.
+    pub fn pause(&self, backend: &BackendRef) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = tasks.get_mut(backend) {
+            task.handle = None;
+        }
     }
 
     /// Ends the checks of a backend and forgets what they found.
@@ -169,13 +184,18 @@ impl Checker {
         let Ok(url) = request.url.parse::<Url>() else {
             return CheckOutcome::NotAllowed { message: "the backend's address is no URL".to_owned() };
         };
+        // The same short name is another Service in another namespace: neither waits for the other.
+        let endpoint = match self.connector.locate(&url, &plan.namespace) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return CheckOutcome::NotAllowed { message: error.to_string() },
+        };
         let headers = match plan.headers(key, request.body.is_some()) {
             Ok(headers) => headers,
             Err(message) => return CheckOutcome::Failed { message },
         };
         let call = Call {
             method: if request.body.is_some() { Method::POST } else { Method::GET },
-            url: url.clone(),
+            url,
             namespace: plan.namespace.clone(),
             headers,
             body: request.body.map(|body| body.to_string().into_bytes()),
@@ -184,7 +204,7 @@ impl Checker {
             body_limit: request.body_limit,
         };
         // The time for a check starts when it is its turn.
-        let permit = self.limits.acquire(&url).await;
+        let permit = self.limits.acquire(&plan.namespace, &endpoint).await;
         let answer = self.connector.call(call).await;
         drop(permit);
         match answer {
@@ -202,7 +222,8 @@ fn outcome_of(error: &CallError) -> CheckOutcome {
     match error {
         CallError::RefuseDestination(DestinationError::AwaitApiServer { .. }) => CheckOutcome::Unreachable { message },
         CallError::RefuseDestination(_) => CheckOutcome::NotAllowed { message },
-        CallError::ReadAuthority(_) | CallError::AgreeOnTls(_) => CheckOutcome::Tls { message },
+        CallError::ReadAuthority(_) => CheckOutcome::InvalidAuthority { message },
+        CallError::AgreeOnTls(_) => CheckOutcome::Tls { message },
         CallError::SetUp(_) | CallError::WaitForAnswer(_) | CallError::Reach(_) => CheckOutcome::Unreachable { message },
     }
 }

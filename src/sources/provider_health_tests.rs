@@ -161,7 +161,13 @@ async fn certificates_are_verified_against_the_private_authority() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 23\r\nconnection: close\r\n\r\n{\"data\": [{\"id\": \"m\"}]}";
     let (issuer, pem) = authority();
     let base = format!("https://{}", serve_tls(&issuer, answer).await);
-    for (authority, expected) in [(None, "tls"), (Some(pem), "healthy"), (Some(b"no PEM".as_slice().into()), "tls")] {
+    let broken = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    for (authority, expected) in [
+        (None, "tls"),
+        (Some(pem), "healthy"),
+        (Some(b"no PEM".as_slice().into()), "invalidAuthority"),
+        (Some(broken.as_bytes().into()), "invalidAuthority"),
+    ] {
         let (health, mut wakes) = health();
         let plan = CheckPlan { authority, ..plan(base.clone()) };
         assert_eq!(kind(&first_outcome(&health, &mut wakes, plan).await), expected);
@@ -290,6 +296,50 @@ async fn another_plan_starts_over_and_keeps_what_is_still_asked() {
     woken(&mut wakes).await;
     health.ensure(&backend, CheckPlan { model: "another".into(), ..two });
     assert_eq!(outcomes(), [("first".to_owned(), false), ("second".to_owned(), false)]);
+}
+
+#[tokio::test]
+async fn the_same_short_name_is_another_endpoint_in_another_namespace() {
+    let port = serve_silence().await.port();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let live = Router::new().fallback(|| async { MODELS });
+    tokio::spawn(async move { axum::serve(listener, live).await });
+    let names = Names::new(&[("ollama.greedy.svc", &["127.0.0.1"]), ("ollama.team.svc", &["127.0.0.2"])]);
+    let (health, mut wakes) = health_under(names.connector(loopback()));
+    let url = format!("http://ollama:{port}");
+    for number in 0..CHECKS_PER_ENDPOINT + 1 {
+        let stuck = CheckPlan { namespace: "greedy".into(), ..plan(url.clone()) };
+        let name = format!("stuck-{number}");
+        health.ensure(&BackendRef::new(&name).within("greedy"), with_timeout(stuck, Duration::from_secs(3600)));
+    }
+    until(|| names.asked().iter().filter(|name| *name == "ollama.greedy.svc").count() == CHECKS_PER_ENDPOINT).await;
+    let healthy = backend("healthy");
+    health.ensure(&healthy, once_an_hour(plan(url)));
+    assert_eq!(woken(&mut wakes).await, healthy);
+}
+
+#[tokio::test]
+async fn a_paused_backend_is_not_checked_keeps_what_was_found_and_goes_on_from_there() {
+    let hits = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&hits);
+    let address = serve(Router::new().fallback(move || async move {
+        count.fetch_add(1, Ordering::SeqCst);
+        MODELS
+    }))
+    .await;
+    let (health, mut wakes) = health();
+    let backend = backend("a");
+    health.ensure(&backend, at(address));
+    woken(&mut wakes).await;
+    let facts = Arc::downgrade(&health.tasks.lock().unwrap()[&backend].facts);
+    health.pause(&backend);
+    // The task holds the facts as well, until it has ended.
+    until(|| facts.strong_count() == 1).await;
+    let before = hits.load(Ordering::SeqCst);
+    assert_eq!(health.facts(&backend).unwrap().keys[0].outcome, Some(CheckOutcome::Healthy));
+    health.ensure(&backend, at(address));
+    assert!(health.facts(&backend).unwrap().keys[0].succeeded_before);
+    until(|| hits.load(Ordering::SeqCst) > before).await;
 }
 
 #[tokio::test]

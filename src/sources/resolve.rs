@@ -69,7 +69,7 @@ fn socket_addresses(addresses: Vec<IpAddr>) -> Result<Addrs, Box<dyn std::error:
 
 /// A name as it is looked up: names outside the cluster are complete, so that the search list of resolv.conf cannot turn
 /// them into Services of other namespaces. `name.namespace.svc` needs that list; `localhost` is in /etc/hosts.
-fn complete(name: &str) -> String {
+pub(super) fn complete(name: &str) -> String {
     let short = name.ends_with(".svc") || name == "localhost" || name.ends_with('.');
     if short { name.to_owned() } else { format!("{name}.") }
 }

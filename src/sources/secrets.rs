@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use quartermaster_core::decide::backend::facts::SecretFacts;
+use quartermaster_core::decide::backend::facts::{SecretFacts, SecretValue};
 use secrecy::SecretString;
 
 use crate::operate::key::ObjectKey;
@@ -14,7 +14,7 @@ use crate::operate::key::ObjectKey;
 /// Longest time that one read may take.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The values of one Secret, by key. Values that are not text are left out: no provider takes them.
+/// The values of one Secret, by key. Values that are not text are left out: the facts say so.
 pub type Values = BTreeMap<String, SecretString>;
 
 /// Reads Secrets.
@@ -49,8 +49,8 @@ impl Secrets {
                 (kept.facts, kept.values)
             }
             Ok(Ok(None)) => (SecretFacts::Missing, Arc::default()),
-            Ok(Err(error)) => (SecretFacts::Unreadable { message: error.to_string() }, Arc::default()),
-            Err(_) => (SecretFacts::Unreadable { message: "no answer in time".to_owned() }, Arc::default()),
+            Ok(Err(error)) => (unreadable(&error), Arc::default()),
+            Err(_) => (SecretFacts::Unreadable { message: "no answer in time".to_owned(), forbidden: false }, Arc::default()),
         }
     }
 
@@ -64,9 +64,16 @@ impl Secrets {
     }
 }
 
+fn unreadable(error: &kube::Error) -> SecretFacts {
+    match error {
+        kube::Error::Api(status) => SecretFacts::Unreadable { message: status.message.clone(), forbidden: status.code == 403 },
+        other => SecretFacts::Unreadable { message: other.to_string(), forbidden: false },
+    }
+}
+
 fn keep(version: u64, secret: Secret) -> Kept {
     let data = secret.data.unwrap_or_default();
-    let keys = data.iter().map(|(key, value)| (key.clone(), !value.0.trim_ascii().is_empty())).collect();
+    let keys = data.iter().map(|(key, value)| (key.clone(), SecretValue::of(&value.0))).collect();
     let text = |(key, value): (String, k8s_openapi::ByteString)| Some((key, SecretString::from(String::from_utf8(value.0).ok()?)));
     Kept {
         version,

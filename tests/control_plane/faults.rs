@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::faulty::{ALONE, Faulty, page, small_model};
 use crate::harness::{DEADLINE, condition, resource};
+use crate::providers::Provider;
 
 /// A call to the API server ends within this time (design: every call has a deadline), and a second for the machine.
 const CALL_DEADLINE: Duration = Duration::from_secs(16);
@@ -296,4 +297,38 @@ async fn requests_that_are_slow_or_reset_only_take_longer() {
     let patch = json!({ "spec": { "replicas": 0 } });
     faulty.backends().patch("one", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     until_replicas(&faulty, "one", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_could_not_be_read_is_read_again_and_nobody_has_to_touch_anything() {
+    let faulty = Faulty::new("unread").await;
+    let mut rules = Vec::new();
+    for (name, code) in [("hub", 503), ("provider", 503), ("denied", 403)] {
+        faulty.kubectl(&["create", "secret", "generic", name, "--from-literal=api-key=x"]);
+        let read = Match::all().resource("secrets").verb(Verb::Get).name(name);
+        rules.push(faulty.proxy.add(read, Action::Status { code, retry_after: None }));
+    }
+    let provider = Provider::serve().await;
+    let operator = faulty.start_with(&format!("{ALONE}\ndestinations: {{allowLoopback: true}}"));
+    operator.ready().await;
+    let mut model = small_model();
+    model["huggingFace"] = json!({ "tokenSecretKeyRef": { "name": "hub", "key": "api-key" } });
+    faulty.apply("model", json!({ "vllm": model })).await;
+    faulty.apply("hosted", provider.backend("ok")).await;
+    let mut denied = provider.backend("ok");
+    denied["external"]["apiKeys"][0]["secretKeyRef"]["name"] = json!("denied");
+    faulty.apply("denied", denied).await;
+    for (name, reason, words) in [
+        ("model", "ProgressingWithRetry", "spec.vllm.huggingFace.tokenSecretKeyRef names the Secret hub"),
+        ("hosted", "ProgressingWithRetry", "spec.external.apiKeys[first].secretKeyRef names the Secret provider"),
+        ("denied", "Forbidden", "deploy/rbac.yaml"),
+    ] {
+        let unread = faulty.until_ready(name, "False", reason).await;
+        let message = condition(&unread, "Reconciling").unwrap()["message"].as_str().unwrap();
+        assert!(message.contains(words), "{name}: {message}");
+    }
+    rules.into_iter().for_each(|rule| faulty.proxy.remove(rule));
+    let back = Instant::now();
+    faulty.until_settled(&["model", "hosted", "denied"]).await;
+    assert!(back.elapsed() < Duration::from_secs(30), "{:?}", back.elapsed());
 }

@@ -16,6 +16,8 @@ mod contract;
 mod crashes;
 mod faults;
 mod faulty;
+mod health;
+mod hub;
 mod kubectl;
 mod leadership;
 mod memory;

@@ -5,24 +5,28 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::events::each_is_told_once;
 use crate::harness::{Team, condition};
 
-/// A server on loopback: `/ok`, `/none`, `/refuses`, `/hangs`, `/breaks` and `/opens` each answer a list of models in their way.
-struct Provider {
-    port: u16,
-    calls: Arc<AtomicUsize>,
+/// A server on loopback: `/ok`, `/none`, `/refuses`, `/hangs`, `/breaks`, `/opens` and `/knows` each answer a list of models in
+/// their way.
+pub struct Provider {
+    pub port: u16,
+    pub calls: Arc<AtomicUsize>,
     open: Arc<AtomicBool>,
 }
 
+/// The only key that `/knows` takes.
+pub const KNOWN: &str = "sk-known-secret";
+
 impl Provider {
-    async fn serve() -> Self {
+    pub async fn serve() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (calls, open) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
@@ -30,6 +34,10 @@ impl Provider {
         let opens = {
             let open = open.clone();
             move || async move { if open.load(Ordering::SeqCst) { models() } else { StatusCode::UNAUTHORIZED.into_response() } }
+        };
+        let knows = move |headers: HeaderMap| async move {
+            let known = headers.get("authorization").is_some_and(|key| key.to_str().unwrap() == format!("Bearer {KNOWN}"));
+            if known { models() } else { StatusCode::UNAUTHORIZED.into_response() }
         };
         let counted = calls.clone();
         let router = Router::new()
@@ -39,6 +47,8 @@ impl Provider {
             .route("/breaks/v1/models", get(|| async { StatusCode::BAD_GATEWAY }))
             .route("/hangs/v1/models", get(|| async { std::future::pending::<StatusCode>().await }))
             .route("/opens/v1/models", get(opens))
+            .route("/knows/v1/models", get(knows))
+            .route("/ok/v1/chat/completions", post(|| async { axum::Json(json!({ "choices": [] })) }))
             .layer(axum::middleware::map_request(move |request: axum::extract::Request| {
                 counted.fetch_add(1, Ordering::SeqCst);
                 std::future::ready(request)
@@ -47,7 +57,7 @@ impl Provider {
         Self { port, calls, open }
     }
 
-    fn backend(&self, path: &str) -> Value {
+    pub fn backend(&self, path: &str) -> Value {
         json!({
             "external": {
                 "provider": "OpenAICompatible", "model": "m", "baseURL": format!("http://127.0.0.1:{}/{path}/v1", self.port),

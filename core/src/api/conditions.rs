@@ -64,6 +64,8 @@ reasons! {
     SECRET_KEY_MISSING = "SecretKeyMissing";
     /// The key in the Secret is empty.
     SECRET_EMPTY = "SecretEmpty";
+    /// The value in the Secret cannot be used for what it is named for.
+    SECRET_INVALID = "SecretInvalid";
 
     // Sizing.
     /// A choice was made and fits.
@@ -152,7 +154,7 @@ reasons! {
     MODEL_NOT_LISTED = "ModelNotListed";
     /// The address may not be reached from here.
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed";
-    /// The certificate cannot be verified, or the private certificate authority cannot be read.
+    /// The certificate cannot be verified.
     TLS_ERROR = "TLSError";
 }
 

@@ -72,7 +72,7 @@ pub struct Destinations {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EgressProxy {
-    /// Address of the proxy, http or https. The check of addresses is then the proxy's.
+    /// Address of the proxy, http or https. Addresses are checked as far as names can be looked up here; the rest is the proxy's.
     pub url: String,
     /// Hosts that are reached directly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -240,12 +240,31 @@ pub fn advance(before: &KeyFacts, outcome: CheckOutcome) -> KeyFacts {
     }
 }
 
-/// Whether a change of what the checks found is worth a look at the object: another kind of outcome, a threshold that was
-/// reached or left, a first success, another set of keys. Counters and wording alone are not.
+/// Whether the last outcome of a key is taken at its word. An answer that shows life is, at once. A refusal, which will not pass by
+/// waiting, is at once where nothing has succeeded before, else when it is repeated: one that comes and goes costs nobody
+/// anything. Other failures are from the threshold of failures in a row on.
+pub fn counts(key: &KeyFacts, failure_threshold: u32) -> bool {
+    match &key.outcome {
+        None => false,
+        Some(CheckOutcome::Healthy | CheckOutcome::RateLimited) => true,
+        Some(
+            CheckOutcome::Unauthorized
+            | CheckOutcome::ModelNotListed
+            | CheckOutcome::NotAllowed { .. }
+            | CheckOutcome::InvalidAuthority { .. },
+        ) => !key.succeeded_before || key.failures >= failure_threshold.min(2),
+        Some(CheckOutcome::Unreachable { .. } | CheckOutcome::Tls { .. } | CheckOutcome::Failed { .. }) => {
+            key.failures >= failure_threshold
+        }
+    }
+}
+
+/// Whether a change of what the checks found is worth a look at the object: another kind of outcome, one that now [`counts`] or
+/// no longer does, a first success, another set of keys. Counters and wording alone are not.
 pub fn matters(before: &HealthFacts, after: &HealthFacts, failure_threshold: u32) -> bool {
     let essence = |key: &KeyFacts| {
         let kind = key.outcome.as_ref().map(std::mem::discriminant);
-        (key.name.clone(), kind, key.failures >= failure_threshold, key.succeeded_before)
+        (key.name.clone(), kind, counts(key, failure_threshold), key.succeeded_before)
     };
     !before.keys.iter().map(essence).eq(after.keys.iter().map(essence))
 }

@@ -171,3 +171,14 @@ fn only_kind_threshold_first_success_and_keys_are_worth_a_look() {
     assert!(matters(&key(None, 0), &HealthFacts::default(), 3));
     assert!(!matters(&key(Some(CheckOutcome::Healthy), 0), &key(Some(CheckOutcome::Healthy), 0), 3));
 }
+
+#[test]
+fn a_provider_that_refuses_and_answers_in_turn_is_looked_at_once_a_change_and_never_believed() {
+    let refused = |failures| key(Some(CheckOutcome::Unauthorized), failures);
+    assert!(!counts(&refused(1).keys[0], 3));
+    assert!(counts(&refused(2).keys[0], 3) && matters(&refused(1), &refused(2), 3), "a second refusal in a row counts");
+    assert!(!matters(&refused(2), &refused(3), 3));
+    assert!(counts(&refused(1).keys[0], 1), "the user wants one failure to count");
+    let first = KeyFacts { succeeded_before: false, ..refused(1).keys[0].clone() };
+    assert!(counts(&first, 3), "a key that never worked is believed at once");
+}

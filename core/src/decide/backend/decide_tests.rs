@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::facts::{DeploymentFacts, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, Terminated, Unschedulable, Waiting};
+use super::facts::{
+    DeploymentFacts, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, SecretValue, Terminated, Unschedulable, Waiting,
+};
 use super::*;
 use crate::api::InferenceBackend;
 use crate::decide::decision::{ApplyMode, ChildIdentity, Refusal, RefusalCause};
@@ -201,6 +203,7 @@ fn what_the_hub_says_of_an_unknown_model_is_told() {
         (HubFacts::Failed { message: "no answer".into() }, "ModelFactsPending", "Reconciling"),
         (HubFacts::NotFound, "ModelNotFound", "Stalled"),
         (HubFacts::AccessDenied, "ModelAccessDenied", "Stalled"),
+        (HubFacts::NotAllowed { message: "a loopback address".into() }, "EndpointNotAllowed", "Stalled"),
     ] {
         let mut observation = observe(json!({ "vllm": { "model": "acme/own-model" } }));
         observation.hub = hub;
@@ -244,22 +247,42 @@ fn a_secret_is_waited_for_and_a_wrong_one_stalls() {
     let mut observation = observe(json!({ "vllm": {
         "model": "Qwen/Qwen3-32B", "huggingFace": { "tokenSecretKeyRef": { "name": "hf", "key": "token" } },
     } }));
-    let present = |keys: &[(&str, bool)]| SecretFacts::Present {
-        keys: keys.iter().map(|(key, filled)| ((*key).to_owned(), *filled)).collect(),
-        version: "1".into(),
-    };
+    let present = |key: &str, value| SecretFacts::Present { keys: BTreeMap::from([(key.to_owned(), value)]), version: "1".into() };
     for (facts, reason, state) in [
         (SecretFacts::Missing, "SecretNotFound", "Reconciling"),
-        (present(&[("other", true)]), "SecretKeyMissing", "Stalled"),
-        (present(&[("token", false)]), "SecretEmpty", "Stalled"),
+        (present("other", SecretValue::Line), "SecretKeyMissing", "Stalled"),
+        (present("token", SecretValue::Empty), "SecretEmpty", "Stalled"),
+        (present("token", SecretValue::Binary), "SecretInvalid", "Stalled"),
+        (SecretFacts::Unreadable { message: "no answer".into(), forbidden: false }, "ProgressingWithRetry", "Reconciling"),
+        (SecretFacts::Unreadable { message: "no right".into(), forbidden: true }, "Forbidden", "Reconciling"),
     ] {
+        let unread = matches!(facts, SecretFacts::Unreadable { .. });
         observation.secrets.insert("hf".into(), facts);
-        let decision = decide(&observation, now());
-        assert_eq!(ready(&decision), ("False".into(), reason.into()));
-        assert!(condition(&decision, state).is_some(), "{reason}");
+        // The same where the hub has to be asked, which cannot be done without the token.
+        let mut unlisted = observation.clone();
+        unlisted.backend.spec.vllm.as_mut().unwrap().model = "acme/own-model".into();
+        unlisted.hub = HubFacts::Pending;
+        for observation in [&observation, &unlisted] {
+            let decision = decide(observation, now());
+            assert_eq!(ready(&decision), ("False".into(), reason.into()));
+            assert!(condition(&decision, state).is_some(), "{reason}");
+            assert_eq!(decision.next.is_some(), unread, "{reason}");
+        }
     }
-    observation.secrets.insert("hf".into(), present(&[("token", true)]));
+    observation.secrets.insert("hf".into(), present("token", SecretValue::Line));
     assert_eq!(ready(&decide(&observation, now())).1, "Progressing");
+}
+
+#[test]
+fn a_pinned_size_needs_no_hub() {
+    for hub in [HubFacts::Failed { message: "no answer".into() }, HubFacts::NotAllowed { message: "a loopback address".into() }] {
+        let mut observation = observe(json!({ "vllm": { "model": "acme/own-model", "parallelism": { "tensor": 2 } } }));
+        observation.hub = hub;
+        let decision = decide(&observation, now());
+        assert_eq!(decision.status.sizing.as_ref().unwrap().summary(), "2xH100-80GB TP2");
+        assert_eq!(condition(&decision, "Sized"), Some(("Unknown".into(), "ModelUnknown".into())));
+        assert_eq!(ready(&decision), ("False".into(), "Progressing".into()));
+    }
 }
 
 #[test]

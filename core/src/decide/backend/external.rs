@@ -1,8 +1,10 @@
 //! A hosted provider: nothing is made, its health is shown.
 
+use super::check::{self, CheckSettings};
 use super::facts::{CheckOutcome, KeyFacts, Observation};
 use super::verdicts::{Outcome, Readiness};
-use super::{check::CheckSettings, hosted, provider, secrets};
+use super::{hosted, provider, secrets};
+use crate::api::InferenceBackend;
 use crate::api::conditions::{reasons, types};
 use crate::api::external::ExternalSpec;
 use crate::api::status::{HealthState, HealthStatus, InferenceBackendStatus, KeyHealth, Summary};
@@ -23,7 +25,7 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
         }),
         ..InferenceBackendStatus::default()
     };
-    let mut outcome = Outcome::keep(Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet"), status);
+    let mut outcome = Outcome::keep(not_known_yet(), status);
     outcome.children = Children::Exactly(Vec::new());
     let settings = match CheckSettings::of(observation.backend.spec.health_check.as_ref(), spec.provider, &spec.model) {
         Ok(settings) => settings,
@@ -32,103 +34,162 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
             return outcome;
         }
     };
-    let problem = secrets::problem(&secrets::of_external(spec), &observation.secrets);
-    let keys = observation.health.as_ref().map(|health| health.keys.as_slice()).unwrap_or_default();
-    let address = if spec.service_ref.is_some() { "spec.external.serviceRef" } else { "spec.external.baseURL" };
-    let (health, ready) = judge(keys, settings.failure_threshold, address);
-    outcome.status.health = Some(health);
-    outcome.ready = problem.unwrap_or(ready);
-    outcome.verdicts.push(match outcome.status.health.as_ref().map(|health| health.state) {
-        Some(HealthState::Healthy) => Verdict::holds(types::AVAILABLE, reasons::HEALTHY, "the checks succeed"),
-        Some(HealthState::Unhealthy) => Verdict::fails(types::AVAILABLE, outcome.ready.reason, outcome.ready.message.clone()),
-        _ => Verdict::unknown(types::AVAILABLE, reasons::HEALTH_UNKNOWN, "no check has ended yet"),
+    let problem = secrets::problem(&secrets::of_every_call(spec), &observation.secrets);
+    let keys = keys(observation, spec, settings.failure_threshold, problem.is_none());
+    let health = HealthStatus { state: best(&keys), keys: keys.iter().filter_map(|key| key.shown.clone()).collect() };
+    let best = keys.into_iter().map(|key| key.ready).min_by_key(|ready| ready.state);
+    outcome.ready = problem.or(best).unwrap_or_else(not_known_yet);
+    let (reason, message) = (outcome.ready.reason, outcome.ready.message.clone());
+    outcome.verdicts.push(match health.state {
+        HealthState::Healthy => Verdict::holds(types::AVAILABLE, reasons::HEALTHY, SUCCEED),
+        HealthState::Unhealthy => Verdict::fails(types::AVAILABLE, reason, message),
+        HealthState::Unknown => Verdict::unknown(types::AVAILABLE, reason, message),
     });
+    outcome.status.health = Some(health);
     outcome
 }
 
-/// The health of a backend is that of its best key. `address` is the field that says where it is. A key counts as unhealthy once the threshold of failures in a row is
-/// reached; before that it is what it was.
-fn judge(keys: &[KeyFacts], failure_threshold: u32, address: &str) -> (HealthStatus, Readiness) {
-    let judged: Vec<(&KeyFacts, HealthState)> = keys.iter().map(|key| (key, state(key, failure_threshold))).collect();
-    let named = judged.iter().filter(|(key, state)| !key.name.is_empty() && *state != HealthState::Unknown);
-    let shown = named
-        .map(|(key, state)| KeyHealth {
-            name: key.name.clone(),
-            healthy: *state == HealthState::Healthy,
-            reason: (*state == HealthState::Unhealthy)
-                .then(|| key.outcome.as_ref().map(|outcome| explain(outcome, address).0.to_owned()))
-                .flatten(),
-        })
-        .collect();
-    let any = |wanted: HealthState| judged.iter().any(|(_, state)| *state == wanted);
-    let state = match () {
-        () if any(HealthState::Healthy) => HealthState::Healthy,
-        () if any(HealthState::Unknown) || judged.is_empty() => HealthState::Unknown,
-        () => HealthState::Unhealthy,
-    };
-    let health = HealthStatus { state, keys: shown };
-    let ready = match state {
-        HealthState::Healthy => Readiness::ready(reasons::HEALTHY, "the checks succeed"),
-        HealthState::Unknown => Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet"),
-        HealthState::Unhealthy => {
-            let worst = judged
-                .iter()
-                .find_map(|(key, _)| key.outcome.as_ref().map(|outcome| (key.name.as_str(), explain(outcome, address))));
-            match worst {
-                Some((name, (reason, message))) => {
-                    let message = if name.is_empty() { message } else { format!("spec.external.apiKeys[{name}]: {message}") };
-                    match reason {
-                        reasons::UNAUTHORIZED | reasons::ENDPOINT_NOT_ALLOWED | reasons::MODEL_NOT_LISTED => {
-                            Readiness::stalled(reason, message)
-                        }
-                        _ => Readiness::waiting(reason, message),
-                    }
-                }
-                None => Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet"),
-            }
-        }
-    };
-    (health, ready)
+const SUCCEED: &str = "the checks succeed";
+
+fn not_known_yet() -> Readiness {
+    Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet")
 }
 
-fn state(key: &KeyFacts, failure_threshold: u32) -> HealthState {
-    match &key.outcome {
-        None => HealthState::Unknown,
-        Some(CheckOutcome::Healthy | CheckOutcome::RateLimited) => HealthState::Healthy,
-        // What will not pass by waiting is believed at once.
-        Some(CheckOutcome::Unauthorized | CheckOutcome::NotAllowed { .. } | CheckOutcome::ModelNotListed) => HealthState::Unhealthy,
-        Some(_) if key.failures >= failure_threshold => HealthState::Unhealthy,
-        Some(_) if key.succeeded_before => HealthState::Healthy,
-        Some(_) => HealthState::Unknown,
+/// One key, or the whole backend where it has none.
+struct Key {
+    state: HealthState,
+    /// What the backend would be with this key alone.
+    ready: Readiness,
+    /// What `status.health.keys` says; nothing of a key without a name, or of one that nothing is known about.
+    shown: Option<KeyHealth>,
+}
+
+/// What is known about each key, in the order of the spec. What the status remembers counts only while checks go on.
+fn keys(observation: &Observation, spec: &ExternalSpec, failure_threshold: u32, checked: bool) -> Vec<Key> {
+    let facts = |name: &str| observation.health.as_ref().and_then(|health| health.keys.iter().find(|key| key.name == name));
+    let address = if spec.service_ref.is_some() { "spec.external.serviceRef" } else { "spec.external.baseURL" };
+    let remembered = |name: &str| remembered(&observation.backend, name).filter(|_| checked);
+    let judge = |name: &str| judge(name, facts(name), remembered(name), failure_threshold, address);
+    if spec.api_keys.is_empty() {
+        return vec![judge("")];
+    }
+    let references = secrets::of_keys(spec);
+    let each = spec.api_keys.iter().zip(&references);
+    each.map(|(key, reference)| match secrets::problem_of(reference, &observation.secrets) {
+        Some(problem) => unusable(&key.name, problem),
+        None => judge(&key.name),
+    })
+    .collect()
+}
+
+/// A key whose Secret cannot be used: it costs the others nothing.
+fn unusable(name: &str, problem: Readiness) -> Key {
+    let state = match problem.reason {
+        // What could not be read may be as good as ever.
+        reasons::PROGRESSING_WITH_RETRY | reasons::FORBIDDEN => HealthState::Unknown,
+        _ => HealthState::Unhealthy,
+    };
+    let shown = KeyHealth { name: name.to_owned(), healthy: false, reason: Some(problem.reason.to_owned()) };
+    Key { state, ready: problem, shown: Some(shown) }
+}
+
+/// What the checks say about a key. What does not count yet changes nothing: the key is what it was.
+fn judge(name: &str, facts: Option<&KeyFacts>, remembered: Option<KeyHealth>, failure_threshold: u32, address: &str) -> Key {
+    let healthy = || (HealthState::Healthy, Readiness::ready(reasons::HEALTHY, SUCCEED));
+    let was_healthy = remembered.as_ref().map(|key| key.healthy);
+    let (state, ready) = match facts.and_then(|key| Some((key, key.outcome.as_ref()?))) {
+        Some((key, outcome)) if check::counts(key, failure_threshold) => {
+            let ready = explain(name, outcome, address);
+            (if check::is_alive(outcome) { HealthState::Healthy } else { HealthState::Unhealthy }, ready)
+        }
+        Some((key, outcome)) => match was_healthy {
+            Some(true) => healthy(),
+            Some(false) => (HealthState::Unhealthy, explain(name, outcome, address)),
+            None if key.succeeded_before => healthy(),
+            None => (HealthState::Unknown, not_known_yet()),
+        },
+        None if was_healthy == Some(true) => healthy(),
+        None => (HealthState::Unknown, not_known_yet()),
+    };
+    let shown = match state {
+        HealthState::Unknown => remembered,
+        _ => {
+            let reason = (state == HealthState::Unhealthy).then(|| ready.reason.to_owned());
+            Some(KeyHealth { name: name.to_owned(), healthy: state == HealthState::Healthy, reason })
+        }
+    };
+    Key { state, ready, shown: shown.filter(|_| !name.is_empty()) }
+}
+
+/// What the status says of a key, for as long as no check of this process says more: the checks of the process before led to
+/// it. Nothing of another generation, which may ask something else, and nothing that is about the key's Secret.
+fn remembered(backend: &InferenceBackend, name: &str) -> Option<KeyHealth> {
+    let status = backend.status.as_ref().filter(|status| status.observed_generation == backend.metadata.generation)?;
+    let health = status.health.as_ref()?;
+    if name.is_empty() {
+        let known = health.state != HealthState::Unknown;
+        return known.then(|| KeyHealth { name: String::new(), healthy: health.state == HealthState::Healthy, reason: None });
+    }
+    let by_a_check = |key: &&KeyHealth| key.reason.as_deref().is_none_or(|reason| REASONS_OF_CHECKS.contains(&reason));
+    health.keys.iter().find(|key| key.name == name).filter(by_a_check).cloned()
+}
+
+/// The reasons of [`explain`] that are about what the provider answered.
+const REASONS_OF_CHECKS: [&str; 6] = [
+    reasons::UNAUTHORIZED,
+    reasons::MODEL_NOT_LISTED,
+    reasons::ENDPOINT_NOT_ALLOWED,
+    reasons::UNREACHABLE,
+    reasons::TLS_ERROR,
+    reasons::PROVIDER_ERROR,
+];
+
+/// A backend is as healthy as its best key.
+fn best(keys: &[Key]) -> HealthState {
+    let any = |wanted: HealthState| keys.iter().any(|key| key.state == wanted);
+    match () {
+        () if any(HealthState::Healthy) => HealthState::Healthy,
+        () if any(HealthState::Unknown) => HealthState::Unknown,
+        () => HealthState::Unhealthy,
     }
 }
 
-/// The reason and the words for an outcome.
-fn explain(outcome: &CheckOutcome, address: &str) -> (&'static str, String) {
+/// What an outcome that counts means for a backend that has this key alone. `address` is the field that says where it is.
+fn explain(name: &str, outcome: &CheckOutcome, address: &str) -> Readiness {
+    let about = |message: String| if name.is_empty() { message } else { format!("spec.external.apiKeys[{name}]: {message}") };
+    let stalled = |reason, message| Readiness::stalled(reason, about(message));
+    let waiting = |reason, message| Readiness::waiting(reason, about(message));
     match outcome {
-        CheckOutcome::Healthy => (reasons::HEALTHY, "the checks succeed".to_owned()),
-        CheckOutcome::RateLimited => (reasons::RATE_LIMITED, "the provider limits the rate".to_owned()),
+        CheckOutcome::Healthy | CheckOutcome::RateLimited => Readiness::ready(reasons::HEALTHY, SUCCEED),
         CheckOutcome::Unauthorized => {
-            (reasons::UNAUTHORIZED, "the provider refuses the key: put a valid one into the Secret".to_owned())
+            stalled(reasons::UNAUTHORIZED, "the provider refuses the key: put a valid one into the Secret".to_owned())
         }
-        CheckOutcome::ModelNotListed => (
+        CheckOutcome::ModelNotListed => stalled(
             reasons::MODEL_NOT_LISTED,
             "the provider does not list the model: check spec.external.model, or set healthCheck.type to Endpoint".to_owned(),
         ),
-        CheckOutcome::NotAllowed { message } => (
+        CheckOutcome::NotAllowed { message } => stalled(
             reasons::ENDPOINT_NOT_ALLOWED,
             format!(
                 "{message}: {address} has to name a server outside of the operator's own machine and network; a Service of this \
                  namespace is named by serviceRef"
             ),
         ),
+        CheckOutcome::InvalidAuthority { message } => Readiness::stalled(
+            reasons::SECRET_INVALID,
+            format!("spec.external.tls.caSecretKeyRef: {message}: put the authority's certificates into the Secret, as PEM"),
+        ),
         CheckOutcome::Unreachable { message } => {
-            (reasons::UNREACHABLE, format!("{message}: check {address}, and that the server runs"))
+            waiting(reasons::UNREACHABLE, format!("{message}: check {address}, and that the server runs"))
         }
-        CheckOutcome::Tls { message } => (
+        CheckOutcome::Tls { message } => waiting(
             reasons::TLS_ERROR,
             format!("{message}: a private authority's certificates are named by spec.external.tls.caSecretKeyRef"),
         ),
-        CheckOutcome::Failed { message } => (reasons::PROVIDER_ERROR, message.clone()),
+        CheckOutcome::Failed { message } => waiting(reasons::PROVIDER_ERROR, message.clone()),
     }
 }
+
+#[cfg(test)]
+#[path = "external_tests.rs"]
+mod tests;

@@ -110,6 +110,11 @@ pub enum HubFacts {
     NotFound,
     /// The hub wants a token, or refuses the one it got.
     AccessDenied,
+    /// The hub's address may not be reached from here.
+    NotAllowed {
+        /// Which address, and why.
+        message: String,
+    },
     /// The hub did not answer as expected; it is asked again.
     Failed {
         /// What happened, without addresses that carry credentials.
@@ -125,16 +130,46 @@ pub enum SecretFacts {
     Missing,
     /// The Secret exists.
     Present {
-        /// Its keys, and whether each has a value besides white space. Never the values.
-        keys: BTreeMap<String, bool>,
+        /// Its keys, and what the value of each is fit for. Never the values.
+        keys: BTreeMap<String, SecretValue>,
         /// Changes when the Secret changes.
         version: String,
     },
-    /// The Secret could not be read.
+    /// The Secret could not be read; it is read again.
     Unreadable {
         /// Why.
         message: String,
+        /// The operator's account may not read it.
+        #[serde(default)]
+        forbidden: bool,
     },
+}
+
+/// What a value of a Secret is fit for. Never the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretValue {
+    /// For nothing: there is only white space in it.
+    Empty,
+    /// For nothing: it is not text (UTF-8).
+    Binary,
+    /// For a file, such as a certificate, but for no header: it has several lines, or characters that no header may hold.
+    Text,
+    /// For everything: one line of printable ASCII characters.
+    Line,
+}
+
+impl SecretValue {
+    /// What these bytes are fit for. White space around them does not count: it is never sent.
+    pub fn of(value: &[u8]) -> Self {
+        let Ok(text) = std::str::from_utf8(value) else { return Self::Binary };
+        let text = text.trim();
+        match text {
+            "" => Self::Empty,
+            _ if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) => Self::Line,
+            _ => Self::Text,
+        }
+    }
 }
 
 /// A Deployment, cut to what a decision needs.
@@ -291,9 +326,14 @@ pub enum CheckOutcome {
         /// What happened.
         message: String,
     },
-    /// The certificate cannot be verified, or the private authority cannot be read.
+    /// The certificate cannot be verified.
     Tls {
         /// What happened.
+        message: String,
+    },
+    /// The certificates of the private authority cannot be read.
+    InvalidAuthority {
+        /// What is wrong with them.
         message: String,
     },
     /// An answer that is an error.

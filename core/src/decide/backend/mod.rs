@@ -67,7 +67,9 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBa
     let mut status = outcome.status;
     status.observed_generation = generation;
     status.conditions = conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now);
-    Decision { children: if suspended { Children::Keep } else { outcome.children }, status, events, next: outcome.next }
+    let children = if suspended { Children::Keep } else { outcome.children };
+    let next = [outcome.next, secrets::read_again(&observation.secrets)].into_iter().flatten().min();
+    Decision { children, status, events, next }
 }
 
 /// Tells of a new state of readiness, and of a new choice.

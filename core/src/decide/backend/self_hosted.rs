@@ -34,9 +34,14 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     if let Some(problem) = problem_of_spec(spec) {
         return with_choice(outcome, problem, in_force.as_ref());
     }
+    let secret = secrets::problem(&secrets::of_vllm(spec), &observation.secrets);
     let sized = match size(observation, spec, in_force.as_ref()) {
         Ok(sized) => sized,
-        Err(not_chosen) => {
+        Err(mut not_chosen) => {
+            // The hub is not asked without the token that the spec names: it is the Secret that is waited for.
+            if let Some(problem) = secret.filter(|_| not_chosen.ready.reason == reasons::MODEL_FACTS_PENDING) {
+                not_chosen = NotChosen::of(problem, false);
+            }
             outcome.verdicts.push(not_chosen.verdict);
             return with_choice(outcome, not_chosen.ready, in_force.as_ref());
         }
@@ -45,7 +50,7 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     let choice = sized.choice;
     outcome.status.sizing = Some(choice.sizing.clone());
     summarise(&mut outcome.status, &choice.sizing);
-    if let Some(problem) = secrets::problem(&secrets::of_vllm(spec), &observation.secrets) {
+    if let Some(problem) = secret {
         outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
         outcome.ready = problem;
         return outcome;
@@ -211,6 +216,7 @@ pub fn problem_of_model(resolution: &Resolution) -> Option<Readiness> {
         }
         Resolution::AccessDenied { message } => Some(Readiness::stalled(reasons::MODEL_ACCESS_DENIED, message.clone())),
         Resolution::NotFound { message } => Some(Readiness::stalled(reasons::MODEL_NOT_FOUND, message.clone())),
+        Resolution::NotAllowed { message } => Some(Readiness::stalled(reasons::ENDPOINT_NOT_ALLOWED, message.clone())),
         Resolution::Failed { message } => Some(Readiness::waiting(reasons::MODEL_FACTS_PENDING, message.clone())),
     }
 }

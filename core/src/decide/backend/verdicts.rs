@@ -36,8 +36,8 @@ pub struct Readiness {
     pub message: String,
 }
 
-/// The states of readiness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The states of readiness, from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// The desired state is reached.
     Ready,

@@ -41,9 +41,14 @@ pub enum Resolution {
         /// What to do about it.
         message: String,
     },
+    /// The hub's address may not be reached from here.
+    NotAllowed {
+        /// Which address, why, and what to do about it.
+        message: String,
+    },
     /// The hub did not answer as expected; it is asked again.
     Failed {
-        /// What happened.
+        /// What happened, and what to do about it.
         message: String,
     },
 }
@@ -98,7 +103,25 @@ pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
                 ),
             };
         }
-        HubFacts::Failed { message } => return Resolution::Failed { message: message.clone() },
+        HubFacts::NotAllowed { message } | HubFacts::Failed { message } if is_pinned(spec) => {
+            let message = format!("the architecture of {} is not known, because the hub was not reached: {message}", spec.model);
+            return Resolution::Unknown { architecture: Box::new(architecture), message };
+        }
+        HubFacts::NotAllowed { message } => {
+            return Resolution::NotAllowed {
+                message: format!(
+                    "{message}: spec.vllm.huggingFace.endpoint has to name a server outside of the operator's own machine and network, or a \
+                     Service of this namespace; or set {WITHOUT_HUB}"
+                ),
+            };
+        }
+        HubFacts::Failed { message } => {
+            return Resolution::Failed {
+                message: format!(
+                    "{message}: check spec.vllm.huggingFace.endpoint and the operator's way to it, or set {WITHOUT_HUB}"
+                ),
+            };
+        }
         HubFacts::Found { config, weight_bytes } => Some(from_config(config, *weight_bytes)),
     };
     let mut unreadable = None;
@@ -122,6 +145,15 @@ pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
         missing.join(", ")
     );
     Resolution::Unknown { architecture: Box::new(architecture), message }
+}
+
+/// The fields that make the hub needless.
+const WITHOUT_HUB: &str =
+    "spec.vllm.architecture, or spec.vllm.parallelism.tensor to use that many accelerators without a computation";
+
+/// Whether the user set the size that would be computed: it is taken where the hub cannot be asked.
+fn is_pinned(spec: &VllmSpec) -> bool {
+    spec.parallelism.as_ref().is_some_and(|parallelism| parallelism.tensor.is_some())
 }
 
 /// Whether the hub has to be asked: the model is from a hub, and spec and catalogue do not suffice.

@@ -88,6 +88,13 @@ fn what_the_hub_refuses_or_lacks_is_told_apart() {
     let spec = spec("model: somebody/new-model");
     assert!(matches!(resolve(&spec, &HubFacts::AccessDenied), Resolution::AccessDenied { .. }));
     assert!(matches!(resolve(&spec, &HubFacts::NotFound), Resolution::NotFound { .. }));
-    let failed = HubFacts::Failed { message: "timed out".into() };
-    assert_eq!(resolve(&spec, &failed), Resolution::Failed { message: "timed out".into() });
+    let Resolution::Failed { message } = resolve(&spec, &HubFacts::Failed { message: "timed out".into() }) else { panic!() };
+    let Resolution::NotAllowed { message: refused } = resolve(&spec, &HubFacts::NotAllowed { message: "not there".into() }) else {
+        panic!()
+    };
+    for (message, what) in [(message, "timed out"), (refused, "not there")] {
+        for words in [what, "spec.vllm.huggingFace.endpoint", "spec.vllm.architecture", "spec.vllm.parallelism.tensor"] {
+            assert!(message.contains(words), "{message}");
+        }
+    }
 }
