@@ -1,7 +1,7 @@
 //! What the rules for user-given URLs have to know of this process and its cluster: the operator's own address, and where the
 //! API server is, which can change while we run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -89,6 +89,7 @@ impl ApiServerAddresses {
         if names.is_empty() {
             return;
         }
+        let mut failing = BTreeSet::new();
         loop {
             let mut again = LOOK_UP_AGAIN;
             for name in &names {
@@ -97,10 +98,12 @@ impl ApiServerAddresses {
                         let mut known = self.lock();
                         known.called.insert(name.clone(), Some(addresses));
                         self.put_in_force(&known);
+                        failing.remove(name);
                     }
-                    Ok(_) => again = LOOK_UP_AFTER_FAILURE,
-                    Err(error) => {
-                        warn!(%error, name, "failed to look up the API server's addresses; trying again");
+                    failed => {
+                        if failing.insert(name) {
+                            warn!(?failed, name, "failed to look up the API server's addresses; trying again");
+                        }
                         again = LOOK_UP_AFTER_FAILURE;
                     }
                 }
