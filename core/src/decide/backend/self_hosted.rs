@@ -1,5 +1,6 @@
 //! A model served by vLLM: from the spec and the cluster to its children and its status.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,15 +13,17 @@ use super::choice::{self, Choice, DEFAULT_IMAGE, Question, UPGRADE_ANNOTATION};
 use super::clocks::Clocks;
 use super::facts::Observation;
 use super::model::resolve::{self, Resolution};
-use super::rollout;
+use super::model_source::ModelSource;
+use super::rollout::{self, Rollout};
 use super::secrets;
 use super::serving::Serving;
 use super::sizing::{self, Refusal, Request};
 use super::verdicts::{Outcome, Readiness};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::{reasons, types};
+use crate::api::duration::ParseDurationError;
 use crate::api::status::{InferenceBackendStatus, SizingStatus, Summary};
-use crate::api::vllm::VllmSpec;
+use crate::api::vllm::{UpgradeType, VllmSpec};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{Child, Children};
 use crate::decide::short_hash;
@@ -31,13 +34,16 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     let replicas = observation.backend.spec.replicas.unwrap_or(1);
     let mut outcome = Outcome::keep(Readiness::progressing(reasons::PROGRESSING, ""), shown(observation, spec, replicas));
     let in_force = in_force(observation);
-    if let Some(problem) = problem_of_spec(spec) {
+    if let Some(problem) = problem_of_spec(observation, spec, in_force.as_ref()) {
+        outcome.verdicts.extend(in_force.as_ref().map(sized_as));
+        outcome.verdicts.extend(served(observation, replicas, &problem));
         return with_choice(outcome, problem, in_force.as_ref());
     }
     let sized = match size(observation, spec, in_force.as_ref()) {
         Ok(sized) => sized,
         Err(not_chosen) => {
             outcome.verdicts.push(not_chosen.verdict);
+            outcome.verdicts.extend(served(observation, replicas, &not_chosen.ready));
             return with_choice(outcome, not_chosen.ready, in_force.as_ref());
         }
     };
@@ -53,6 +59,9 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     let made = match make(observation, spec, name, &choice, replicas, now) {
         Ok(made) => made,
         Err(error) => {
+            if observation.deployment.is_some() {
+                outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
+            }
             outcome.ready = Readiness::stalled(reasons::INVALID_SPEC, error.to_string());
             return outcome;
         }
@@ -100,6 +109,22 @@ fn with_choice(mut outcome: Outcome, ready: Readiness, in_force: Option<&Choice>
     outcome
 }
 
+/// The conditions of a Deployment that goes on serving although nothing can be chosen for the spec as it is now.
+fn served(observation: &Observation, replicas: u32, problem: &Readiness) -> Vec<Verdict> {
+    if observation.deployment.is_none() {
+        return Vec::new();
+    }
+    let mut verdicts = serving(observation, replicas, true).verdicts();
+    verdicts.push(Verdict::unknown(types::UPDATE_AVAILABLE, problem.reason, "what would be chosen now is not known"));
+    verdicts
+}
+
+/// The condition Sized for a choice.
+fn sized_as(choice: &Choice) -> Verdict {
+    let derivation = choice.sizing.derivation.clone().unwrap_or_else(|| choice.sizing.summary());
+    Verdict::holds(types::SIZED, reasons::SIZED, derivation)
+}
+
 fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
     if let Some(summary) = &mut status.summary {
         summary.gpus = Some(sizing.summary());
@@ -107,11 +132,18 @@ fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
 }
 
 /// What is wrong with the spec whatever the cluster: image, arguments, environment, resources, durations.
-fn problem_of_spec(spec: &VllmSpec) -> Option<Readiness> {
+fn problem_of_spec(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -> Option<Readiness> {
     if let Some(Err(error)) = spec.image.as_deref().map(children::image::check_image) {
         return Some(Readiness::stalled(reasons::INVALID_IMAGE, error.to_string()));
     }
-    if let Err(errors) = extra::check(&spec.extra_args) {
+    // Without an image in the spec, the one in force or the configured one will run, as the choice turns out.
+    let images = match &spec.image {
+        Some(image) => vec![image.as_str()],
+        None => {
+            in_force.and_then(|choice| choice.sizing.image.as_deref()).into_iter().chain([default_image(observation)]).collect()
+        }
+    };
+    if let Err(errors) = extra::check(&spec.extra_args, &images) {
         return Some(Readiness::stalled(reasons::INVALID_ARGUMENTS, joined(errors)));
     }
     if let Err(errors) = children::environment::check_environment(&spec.env) {
@@ -167,7 +199,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         NotChosen::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
     })?;
     let inputs_hash = sizing::inputs_hash(&request);
-    let image = spec.image.clone().or_else(|| observation.settings.vllm.image.clone()).unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
+    let image = spec.image.as_deref().unwrap_or_else(|| default_image(observation)).to_owned();
     let fresh = fresh(&resolution, &accelerators, &request).map(|sizing| {
         let placement = placement(&sizing.accelerator);
         let sizing = SizingStatus { image: Some(image.clone()), ..sizing.to_status(inputs_hash.clone()) };
@@ -192,8 +224,13 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         choice.sizing.image = Some(image.clone());
     }
     choice.spec_hash = spec_hash;
-    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting)];
+    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting, upgrade)];
     Ok(Chosen { choice, verdicts })
+}
+
+/// The image where the spec names none.
+fn default_image(observation: &Observation) -> &str {
+    observation.settings.vllm.image.as_deref().unwrap_or(DEFAULT_IMAGE)
 }
 
 /// What would be chosen now.
@@ -240,21 +277,21 @@ fn fresh(
 fn sized_verdict(resolution: &Resolution, choice: &Choice) -> Verdict {
     match resolution {
         Resolution::Unknown { message, .. } => Verdict::unknown(types::SIZED, reasons::MODEL_UNKNOWN, message.clone()),
-        _ => Verdict::holds(
-            types::SIZED,
-            reasons::SIZED,
-            choice.sizing.derivation.clone().unwrap_or_else(|| choice.sizing.summary()),
-        ),
+        _ => sized_as(choice),
     }
 }
 
-fn update_verdict(waiting: Option<&Choice>) -> Verdict {
+fn update_verdict(waiting: Option<&Choice>, upgrade: UpgradeType) -> Verdict {
+    let taken = match upgrade {
+        UpgradeType::Manual => "it is taken only with",
+        UpgradeType::OnSpecChange | UpgradeType::Automatic => "it is taken with the next change of spec.vllm, or with",
+    };
     match waiting {
         Some(better) => Verdict::holds(
             types::UPDATE_AVAILABLE,
             reasons::BETTER_CHOICE,
             format!(
-                "{} with {} would be chosen now; it is taken with the next change of spec.vllm, or with the annotation {UPGRADE_ANNOTATION}: \"<metadata.generation>\"",
+                "{} with {} would be chosen now; {taken} the annotation {UPGRADE_ANNOTATION}: \"<metadata.generation>\"",
                 better.sizing.summary(),
                 better.sizing.image.as_deref().unwrap_or("the same image"),
             ),

@@ -7,6 +7,7 @@ use super::options::Options;
 use crate::api::architecture::{CheckpointQuantization, ModelArchitecture};
 use crate::api::vllm::{Dtype, VllmSpec};
 use crate::decide::backend::accelerator::{Accelerator, ComputeCapability};
+use crate::decide::backend::arguments::given::lora_ranks;
 
 /// A rule that a choice breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,17 +260,18 @@ fn vision_heads_divide(architecture: &ModelArchitecture, options: &Options, size
 
 /// C14, ranks.
 fn lora_rank_exists(options: &Options) -> Option<Violation> {
-    const RANKS: [&str; 9] = ["1", "8", "16", "32", "64", "128", "256", "320", "512"];
-    let rank = options.max_lora_rank.as_deref().filter(|rank| !RANKS.contains(rank))?;
+    let ranks = lora_ranks();
+    let rank = options.max_lora_rank.filter(|rank| !ranks.contains(rank))?;
+    let ranks: Vec<String> = ranks.iter().map(u64::to_string).collect();
     violation(
-        format!("--max-lora-rank={rank} does not exist: use one of {}", RANKS.join(", ")),
+        format!("--max-lora-rank={rank} does not exist: use one of {}", ranks.join(", ")),
         "argument --max-lora-rank: invalid choice",
     )
 }
 
 /// C14, slots.
 fn lora_slots_suffice(options: &Options) -> Option<Violation> {
-    let (slots, kept) = options.max_loras.zip(options.max_cpu_loras).filter(|(slots, kept)| kept < slots)?;
+    let (slots, kept) = options.lora_slots.or(options.max_loras).zip(options.max_cpu_loras).filter(|(slots, kept)| kept < slots)?;
     violation(
         format!("--max-cpu-loras={kept} is less than --max-loras={slots}: raise it to {slots} or more"),
         "max_cpu_loras must be >= max_loras",
