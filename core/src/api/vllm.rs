@@ -258,8 +258,8 @@ pub struct HuggingFaceSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
-    /// Surge: the new pod first, on spare accelerators. InPlace: the old pod ends first. Auto: Surge, and InPlace for as
-    /// long as no accelerator is free for the new pod. Default: Auto.
+    /// Surge: the new pod first, on spare accelerators. InPlace: the old pod ends first. Auto: Surge, and InPlace where the
+    /// new pod waits for what an old one holds. Default: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
     pub type_: Option<RolloutType>,
 }

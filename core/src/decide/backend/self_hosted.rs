@@ -326,33 +326,65 @@ fn make(
 ) -> Result<Made, children::BuildError> {
     children::resources::check(spec.resources.as_ref(), &choice.placement.resource_name)?;
     let metadata = &observation.backend.metadata;
-    let clocks = Clocks::of(spec, &choice.sizing)?;
-    let rollout_type = spec.rollout.as_ref().and_then(|rollout| rollout.type_).unwrap_or_default();
-    let grace_period = Duration::from_secs(clocks.termination_grace_period());
-    let rollout = rollout::decide(rollout_type, observation.deployment.as_ref(), &observation.pods, grace_period, now);
-    let plan = Plan {
+    let mut plan = Plan {
         name,
         namespace: metadata.namespace.as_deref().unwrap_or_default(),
         uid: metadata.uid.as_deref().unwrap_or_default(),
         vllm: spec,
         choice,
         replicas,
-        max_unavailable: rollout.max_unavailable,
+        max_unavailable: 0,
         image: choice.sizing.image.as_deref().unwrap_or(DEFAULT_IMAGE),
         settings: &observation.settings,
     };
     let entropy = (!observation.api_key_exists).then_some(observation.entropy.as_str());
     let mut children = children::all(&plan, entropy)?;
-    let mut current = false;
-    for child in children.iter_mut().filter(|child| child.identity.kind == "Deployment") {
-        let intent = intent(&child.object);
-        let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
-        current = stored == Some(&intent);
-        if let Some(Value::Object(annotations)) = child.object.pointer_mut("/metadata/annotations") {
-            annotations.insert(INTENT_ANNOTATION.to_owned(), json!(intent));
+    let intent = deployment_of(&mut children).map(|deployment| intent(deployment)).unwrap_or_default();
+    let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
+    let current = stored == Some(&intent);
+    let rollout = proceed(observation, spec, choice, current, now)?;
+    if rollout.max_unavailable > 0 {
+        plan.max_unavailable = rollout.max_unavailable;
+        let in_place = children::deployment::build(&plan)?.object;
+        if let Some(deployment) = deployment_of(&mut children) {
+            *deployment = in_place;
         }
     }
+    if let Some(Value::Object(annotations)) =
+        deployment_of(&mut children).and_then(|deployment| deployment.pointer_mut("/metadata/annotations"))
+    {
+        annotations.insert(INTENT_ANNOTATION.to_owned(), json!(intent));
+    }
     Ok(Made { children, current, next: rollout.next })
+}
+
+fn deployment_of(children: &mut [Child]) -> Option<&mut Value> {
+    children.iter_mut().find(|child| child.identity.kind == "Deployment").map(|child| &mut child.object)
+}
+
+/// How the next rollout begins, or the one that is going on proceeds.
+fn proceed(
+    observation: &Observation,
+    spec: &VllmSpec,
+    choice: &Choice,
+    current: bool,
+    now: Timestamp,
+) -> Result<Rollout, ParseDurationError> {
+    let clocks = Clocks::of(spec, &choice.sizing)?;
+    let cache = spec.cache.as_ref().is_some_and(|cache| cache.persistent_volume_claim.is_some());
+    let none = BTreeMap::new();
+    let question = rollout::Question {
+        rollout_type: spec.rollout.as_ref().and_then(|rollout| rollout.type_).unwrap_or_default(),
+        deployment: observation.deployment.as_ref(),
+        current,
+        pods: &observation.pods,
+        nodes: &observation.nodes,
+        placement: &choice.placement,
+        node_selector: spec.accelerator.as_ref().map_or(&none, |accelerator| &accelerator.node_selector),
+        shared_claim: cache || matches!(ModelSource::of(&spec.model), ModelSource::Claim { .. }),
+        termination_grace_period: Duration::from_secs(clocks.termination_grace_period()),
+    };
+    Ok(rollout::decide(&question, now))
 }
 
 /// Tells one wanted Deployment from another, without what changes no pod: the strategy of a rollout and annotations.

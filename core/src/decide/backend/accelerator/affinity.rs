@@ -85,7 +85,7 @@ fn without_partitions(mut requirements: Vec<LabelRequirement>, others: &[&NodeFa
 }
 
 /// Whether a node satisfies all requirements.
-pub(super) fn matches(node: &NodeFacts, requirements: &[LabelRequirement]) -> bool {
+pub fn matches(node: &NodeFacts, requirements: &[LabelRequirement]) -> bool {
     requirements.iter().all(|requirement| {
         let has = node.labels.get(&requirement.key).is_some_and(|value| requirement.values.contains(value));
         match requirement.operator {

@@ -8,6 +8,7 @@ mod taints;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use affinity::matches;
 pub use candidates::candidates;
 
 /// Accelerators of one kind that pods of a model server can get, and what placement needs to get them.
