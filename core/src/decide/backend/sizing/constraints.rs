@@ -7,7 +7,6 @@ use super::options::Options;
 use crate::api::architecture::{CheckpointQuantization, ModelArchitecture};
 use crate::api::vllm::{Dtype, VllmSpec};
 use crate::decide::backend::accelerator::{Accelerator, ComputeCapability};
-use crate::decide::backend::arguments::given::lora_ranks;
 
 /// A rule that a choice breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +57,7 @@ pub(super) fn of_accelerator(spec: &VllmSpec, accelerator: &Accelerator, sizes: 
 
 /// Rules within the spec.
 pub(super) fn of_spec(architecture: &ModelArchitecture, spec: &VllmSpec, options: &Options) -> Vec<Violation> {
-    [quantization_matches(architecture, spec), lora_rank_exists(options), lora_slots_suffice(options)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [quantization_matches(architecture, spec), lora_slots_suffice(options)].into_iter().flatten().collect()
 }
 
 /// Whether experts must be kept whole: blocks or groups of the quantisation, or the width itself, do not survive the split
@@ -258,18 +254,7 @@ fn vision_heads_divide(architecture: &ModelArchitecture, options: &Options, size
     )
 }
 
-/// C14, ranks.
-fn lora_rank_exists(options: &Options) -> Option<Violation> {
-    let ranks = lora_ranks();
-    let rank = options.max_lora_rank.filter(|rank| !ranks.contains(rank))?;
-    let ranks: Vec<String> = ranks.iter().map(u64::to_string).collect();
-    violation(
-        format!("--max-lora-rank={rank} does not exist: use one of {}", ranks.join(", ")),
-        "argument --max-lora-rank: invalid choice",
-    )
-}
-
-/// C14, slots.
+/// C14, slots. Which ranks exist is told when the arguments are checked.
 fn lora_slots_suffice(options: &Options) -> Option<Violation> {
     let (slots, kept) = options.lora_slots.or(options.max_loras).zip(options.max_cpu_loras).filter(|(slots, kept)| kept < slots)?;
     violation(

@@ -111,7 +111,6 @@ fn bfloat16_by_name_needs_hardware_that_has_it() {
 #[case("{model: a/b, quantization: gptq}", false)]
 #[case("{model: a/b, quantization: awq_marlin}", true)]
 #[case("{model: a/b, quantization: Auto}", true)]
-#[case("{model: a/b, extraArgs: ['--max-lora-rank=24']}", false)]
 #[case("{model: a/b, extraArgs: ['--max-lora-rank=64']}", true)]
 #[case("{model: a/b, extraArgs: ['--max-lora-rank', '64']}", true)]
 #[case("{model: a/b, loraAdapters: [{name: a, source: hf://a/b}], extraArgs: ['--max-cpu-loras=0']}", false)]
