@@ -84,7 +84,7 @@ impl Answer {
             accelerators: accelerators.as_deref().unwrap_or_default(),
             cluster: Cluster { nodes, profiles: &settings.accelerator_profiles },
         };
-        let refusal = refusal(spec, &resolution, &request).or_else(|| accelerators.as_ref().err().cloned());
+        let refusal = refusal(spec, settings, &resolution, &request).or_else(|| accelerators.as_ref().err().cloned());
         let mut explanation = match refusal {
             Some(refusal) => Explanation::refused(refusal),
             None => sizing::explain(&request),
@@ -162,8 +162,8 @@ impl Answer {
 }
 
 /// Why there is no choice, before one is computed: as the operator says it.
-fn refusal(spec: &VllmSpec, resolution: &Resolution, request: &Request<'_>) -> Option<Refusal> {
-    if let Some(problem) = self_hosted::problem_of_spec(spec) {
+fn refusal(spec: &VllmSpec, settings: &Settings, resolution: &Resolution, request: &Request<'_>) -> Option<Refusal> {
+    if let Some(problem) = self_hosted::problem_of_spec(spec, settings, None) {
         return Some(Refusal::new(problem.reason, problem.message));
     }
     let problem = self_hosted::problem_of_model(resolution)?;

@@ -1,26 +1,29 @@
 //! Cutting objects of the cluster to what decisions read of them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
 use quartermaster_core::api::quantity;
 use quartermaster_core::decide::backend::children::{BACKEND_LABEL, CONTAINER};
-use quartermaster_core::decide::backend::facts::{DeploymentFacts, NodeFacts, PodFacts, Terminated, Unschedulable, Waiting};
+use quartermaster_core::decide::backend::facts::{
+    DeploymentFacts, Failed, NodeFacts, PodFacts, Terminated, Unschedulable, Waiting,
+};
 
 use crate::operate::cache::Cached;
 use crate::operate::children::ChildFacts;
 
-/// Longest message of a container's end that is kept: the kubelet keeps no more than 2 KiB of a log.
+/// Longest message of the end of a container or pod that is kept: the kubelet keeps no more than 2 KiB of a log.
 const MESSAGE_MAX_LENGTH: usize = 4096;
 
 /// A node, if it offers an extended resource.
 pub fn node(node: Node) -> Option<CachedNode> {
     let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
-    let extended: std::collections::BTreeMap<String, u64> = allocatable
+    let extended: BTreeMap<String, u64> = allocatable
         .into_iter()
         .filter(|(name, _)| name.contains('/') && !name.starts_with("kubernetes.io/"))
         .filter_map(|(name, amount)| Some((name, quantity::to_u64(&amount).ok()?)))
@@ -99,6 +102,14 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
         .and_then(|condition| {
             Some(Unschedulable { since: condition.last_transition_time?.0, message: condition.message.unwrap_or_default() })
         });
+    let preparing_since = condition("PodReadyToStartContainers")
+        .filter(|condition| condition.status == "False")
+        .and_then(|condition| condition.last_transition_time)
+        .map(|time| time.0);
+    let failed = (status.phase.as_deref() == Some("Failed")).then(|| Failed {
+        reason: status.reason.clone().unwrap_or_default(),
+        message: cut(status.message.as_deref().unwrap_or_default()),
+    });
     let main = status.container_statuses.unwrap_or_default().into_iter().find(|container| container.name == CONTAINER);
     let (waiting, terminated) = main.as_ref().map(container).unwrap_or_default();
     Some(CachedPod {
@@ -106,8 +117,13 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
         facts: PodFacts {
             name: metadata.name.unwrap_or_default(),
             template_hash: labels.get("pod-template-hash").cloned().unwrap_or_default(),
+            created: metadata.creation_timestamp.map(|time| time.0),
             terminating: metadata.deletion_timestamp.is_some(),
+            failed,
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            requests: pod.spec.as_ref().map(requests).unwrap_or_default(),
             unschedulable,
+            preparing_since,
             ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
             // What is ready has started, whether that is said or not.
             started: main.as_ref().is_some_and(|container| container.started.unwrap_or(container.ready)),
@@ -118,6 +134,23 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
     })
 }
 
+/// What all containers request of a node together.
+fn requests(spec: &PodSpec) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for container in &spec.containers {
+        let requests = container.resources.iter().flat_map(|resources| &resources.requests).flatten();
+        for (name, amount) in requests.filter_map(|(name, quantity)| Some((name, quantity::to_u64(quantity).ok()?))) {
+            let sum: &mut u64 = sums.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    sums
+}
+
+fn cut(message: &str) -> String {
+    message.chars().take(MESSAGE_MAX_LENGTH).collect()
+}
+
 fn container(container: &ContainerStatus) -> (Option<Waiting>, Option<Terminated>) {
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref()).map(|waiting| Waiting {
         reason: waiting.reason.clone().unwrap_or_default(),
@@ -126,7 +159,7 @@ fn container(container: &ContainerStatus) -> (Option<Waiting>, Option<Terminated
     let states = [container.state.as_ref(), container.last_state.as_ref()];
     let terminated = states.into_iter().flatten().find_map(|state| state.terminated.as_ref()).map(|terminated| Terminated {
         reason: terminated.reason.clone().unwrap_or_default(),
-        message: terminated.message.clone().unwrap_or_default().chars().take(MESSAGE_MAX_LENGTH).collect(),
+        message: cut(terminated.message.as_deref().unwrap_or_default()),
         exit_code: terminated.exit_code,
     });
     (waiting, terminated)
@@ -147,3 +180,7 @@ impl Cached for CachedPod {
         Some(&self.backend)
     }
 }
+
+#[cfg(test)]
+#[path = "cut_tests.rs"]
+mod tests;

@@ -28,6 +28,7 @@ mod probes;
 mod providers;
 mod quiet;
 mod rights;
+mod rollouts;
 mod schema;
 mod schema_outdated;
 mod surroundings;

@@ -110,6 +110,8 @@ reasons! {
     IMAGE_PULL_FAILED = "ImagePullFailed";
     /// The container cannot be made.
     CONTAINER_CONFIG_ERROR = "ContainerConfigError";
+    /// A pod as a whole failed: it was evicted, or its node did not admit it.
+    POD_FAILED = "PodFailed";
     /// The model is being loaded.
     MODEL_LOADING = "ModelLoading";
     /// The model is loaded.

@@ -82,6 +82,10 @@ pub struct SizingStatus {
     /// Bytes of weights of the whole model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_bytes: Option<u64>,
+    /// Bytes of the checkpoint, which are downloaded or read when a pod starts. They are more than those of the weights where
+    /// these are quantised or rounded on load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_bytes: Option<u64>,
     /// Tokens that the key-value cache of one replica is predicted to hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_cache_tokens: Option<u64>,
@@ -100,6 +104,11 @@ pub struct SizingStatus {
 }
 
 impl SizingStatus {
+    /// Bytes that are downloaded or read when a pod starts, as far as they are known.
+    pub fn start_bytes(&self) -> Option<u64> {
+        self.checkpoint_bytes.or(self.weight_bytes)
+    }
+
     /// The choice in a few characters, for example `4xH100-80GB TP4`.
     pub fn summary(&self) -> String {
         let product = self.accelerator_product.as_deref().map(short_product).unwrap_or_else(|| "GPU".to_owned());

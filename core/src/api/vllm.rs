@@ -78,7 +78,7 @@ pub struct VllmSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_remote_code: Option<bool>,
     /// Further arguments of `vllm serve`, one flag an item, with its value behind `=`. Flags that other fields manage are
-    /// refused.
+    /// refused, and with the image of the tested version also what its parser refuses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 4096)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -91,7 +91,7 @@ pub struct VllmSpec {
     /// Requests and limits of the container besides the accelerators. Default: requests by the size of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Where weights and compiled kernels are kept. Default: an emptyDir of 1.2 times the weights.
+    /// Where weights and compiled kernels are kept. Default: an emptyDir of 1.2 times the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheSpec>,
     /// The hub that the model is loaded from, and the token for gated models.
@@ -233,7 +233,7 @@ pub struct PersistentVolumeClaimCache {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EphemeralCache {
-    /// Largest size of the emptyDir. Default: 1.2 times the weights.
+    /// Largest size of the emptyDir. Default: 1.2 times the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_limit: Option<Quantity>,
 }
@@ -259,8 +259,8 @@ pub struct HuggingFaceSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
-    /// Surge: the new pod first, on spare accelerators. InPlace: the old pod ends first. Auto: Surge, and InPlace for as
-    /// long as no accelerator is free for the new pod. Default: Auto.
+    /// Surge: the new pod first, on spare accelerators. InPlace: the old pod ends first. Auto: Surge, and InPlace where the
+    /// new pod waits for what an old one holds. Default: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
     pub type_: Option<RolloutType>,
 }

@@ -43,7 +43,7 @@ impl Clocks {
     pub fn of(spec: &VllmSpec, sizing: &SizingStatus) -> Result<Self, ParseDurationError> {
         let startup = match &spec.startup_timeout {
             Some(stated) => seconds(stated)?.max(1),
-            None => computed_startup(sizing.weight_bytes),
+            None => computed_startup(sizing.start_bytes()),
         };
         let drain = spec.drain_timeout.as_ref().map(seconds).transpose()?.unwrap_or(DRAIN_SECONDS);
         Ok(Self { startup, drain })
@@ -60,8 +60,8 @@ impl Clocks {
     }
 }
 
-fn computed_startup(weight_bytes: Option<u64>) -> u64 {
-    weight_bytes.map_or(STARTUP_UNKNOWN_SECONDS, |bytes| {
+fn computed_startup(bytes: Option<u64>) -> u64 {
+    bytes.map_or(STARTUP_UNKNOWN_SECONDS, |bytes| {
         (STARTUP_BASE_SECONDS + bytes.div_ceil(WEIGHT_BYTES_PER_SECOND)).next_multiple_of(60)
     })
 }
@@ -90,6 +90,13 @@ mod tests {
         assert_eq!(clocks(Some(141_107_412_992), None, None).startup, 2040);
         assert_eq!(clocks(Some(1_000_000_000), None, None).startup, 660);
         assert_eq!(clocks(None, None, None).startup, 3600);
+    }
+
+    #[test]
+    fn what_is_downloaded_counts_and_not_what_is_left_of_it_in_memory() {
+        let sizing =
+            SizingStatus { weight_bytes: Some(1_000_000_000), checkpoint_bytes: Some(141_107_412_992), ..SizingStatus::default() };
+        assert_eq!(Clocks::of(&VllmSpec::default(), &sizing).unwrap().startup, 2040);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::facts::{
-    DeploymentFacts, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, SecretValue, Terminated, Unschedulable, Waiting,
+    DeploymentFacts, Failed, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, SecretValue, Terminated, Unschedulable, Waiting,
 };
 use super::*;
 use crate::api::InferenceBackend;
@@ -164,8 +164,33 @@ fn a_new_default_image_waits_and_the_annotation_takes_it() {
     let decision = decide(&observation, now());
     assert_eq!(condition(&decision, "UpdateAvailable"), Some(("True".into(), "BetterChoice".into())));
     assert_eq!(template(&decision)["spec"]["containers"][0]["image"], "vllm/vllm-openai:v0.33.0");
+    let told = |observation: &Observation| {
+        let conditions = decide(observation, now()).status.conditions;
+        conditions.into_iter().find(|condition| condition.type_ == "UpdateAvailable").unwrap().message
+    };
+    assert!(told(&observation).contains("with the next change of spec.vllm, or with the annotation quartermaster.dev/upgrade"));
+    observation.backend.spec.vllm.as_mut().unwrap().upgrade =
+        Some(crate::api::vllm::UpgradeSpec { type_: Some(crate::api::vllm::UpgradeType::Manual) });
+    assert!(told(&observation).contains("it is taken only with the annotation quartermaster.dev/upgrade"));
     observation.backend.metadata.annotations = Some(BTreeMap::from([("quartermaster.dev/upgrade".into(), "1".into())]));
     assert_eq!(template(&decide(&observation, now()))["spec"]["containers"][0]["image"], "vllm/vllm-openai:v0.34.0");
+}
+
+#[test]
+fn arguments_are_judged_by_the_version_that_runs() {
+    let of = |image: Option<&str>, settings: Option<&str>| {
+        let mut observation = observe(
+            json!({ "vllm": { "model": "Qwen/Qwen3-32B", "image": image, "extraArgs": ["--option-of-tomorrow=1", "--max-lora-rank=24"] } }),
+        );
+        let vllm = crate::api::configuration::VllmDefaults { image: settings.map(str::to_owned), ..Default::default() };
+        observation.settings = Arc::new(facts::Settings { vllm, ..Default::default() });
+        ready(&decide(&observation, now())).1
+    };
+    assert_eq!(of(None, None), "InvalidArguments");
+    assert_eq!(of(Some("mirror.example/vllm:v0.33.0-cu130"), None), "InvalidArguments");
+    assert_eq!(of(Some("vllm/vllm-openai:v0.34.0"), None), "Progressing");
+    assert_eq!(of(None, Some("vllm/vllm-openai:v0.34.0")), "Progressing");
+    assert_eq!(of(Some("vllm/vllm-openai:v0.33.0"), Some("vllm/vllm-openai:v0.34.0")), "InvalidArguments");
 }
 
 #[test]
@@ -239,7 +264,93 @@ fn a_mistake_in_the_spec_keeps_what_runs_and_its_sizing() {
             sizing.as_ref().map(|sizing| sizing.summary()),
             "{reason}"
         );
+        // It serves on, and that is told. Only a choice that was looked for and not found is not there.
+        for type_ in ["Available", "ModelLoaded"] {
+            assert_eq!(condition(&decision, type_).unwrap().0, "True", "{reason} {type_}");
+        }
+        let chosen = !["InvalidParallelism", "ContextTooLong"].contains(&reason);
+        assert_eq!(condition(&decision, "Sized").unwrap().0, if chosen { "True" } else { "False" }, "{reason}");
+        assert!(condition(&decision, "UpdateAvailable").is_some(), "{reason}");
     }
+}
+
+#[test]
+fn a_mistake_before_anything_exists_tells_nothing_of_pods() {
+    for vllm in [
+        json!({ "model": "Qwen/Qwen3-32B", "image": "vllm/vllm-openai" }),
+        json!({ "model": "Qwen/Qwen3-32B", "contextLength": 10_000_000 }),
+        json!({ "model": "Qwen/Qwen3-32B", "cache": { "nodeLocal": {} } }),
+    ] {
+        let decision = decide(&observe(json!({ "vllm": vllm })), now());
+        assert_eq!(condition(&decision, "Available"), None, "{vllm}");
+    }
+}
+
+#[test]
+fn the_cache_and_the_clocks_are_those_of_what_is_downloaded() {
+    let of = |vllm: Value| {
+        let decision = decide(&observe(json!({ "vllm": vllm })), now());
+        let cache = template(&decision)["spec"]["volumes"][0]["emptyDir"]["sizeLimit"].clone();
+        let disk = template(&decision)["spec"]["containers"][0]["resources"]["requests"]["ephemeral-storage"].clone();
+        assert_eq!(cache, disk);
+        let deadline = child(&decision, "Deployment")["spec"]["progressDeadlineSeconds"].clone();
+        (cache, deadline, decision.status.sizing.unwrap().weight_bytes.unwrap())
+    };
+    let llama = json!({ "model": "acme/llama-70b", "architecture": { "weightBytes": 141_107_412_992_u64,
+        "layers": 80, "attentionHeads": 64, "keyValueHeads": 8, "headDimension": 128, "hiddenSize": 8192, "intermediateSize": 28672,
+        "vocabularySize": 128_256, "contextLength": 131_072, "dtype": "BFloat16" } });
+    let plain = of(llama.clone());
+    assert_eq!(plain, (json!("158Gi"), json!(2640), 141_107_412_992));
+    let mut quantised = llama.clone();
+    quantised["quantization"] = json!("FP8");
+    let quantised = of(quantised);
+    assert_eq!((&quantised.0, &quantised.1), (&plain.0, &plain.1));
+    assert!(quantised.2 < 80_000_000_000);
+    // 32 bits on disk, 16 in memory.
+    let mut full = llama;
+    full["architecture"]["dtype"] = json!("Float32");
+    let full = of(full);
+    assert_eq!((&full.0, full.2), (&plain.0, 141_107_412_992 / 2));
+}
+
+#[test]
+fn a_pod_that_failed_is_told_with_the_kubelets_words_until_its_version_answers() {
+    let at = |second: i64| Some(Timestamp::from_second(1_800_000_000 + second).unwrap());
+    let failed = |second: i64, message: &str| PodFacts {
+        created: at(second),
+        template_hash: "a".into(),
+        failed: Some(Failed { reason: "Evicted".into(), message: message.into() }),
+        ..PodFacts::default()
+    };
+    let living = |second: i64| PodFacts { created: at(second), template_hash: "a".into(), ..PodFacts::default() };
+    let mut observation = carried_out(qwen());
+    observation.deployment.as_mut().unwrap().available_replicas = 0;
+    observation.pods =
+        vec![failed(2, "Usage of EmptyDir volume \"cache\" exceeds the limit \"81Gi\"."), failed(1, "older"), living(3)];
+    let decision = decide(&observation, now());
+    assert_eq!(ready(&decision), ("False".into(), "PodFailed".into()));
+    assert!(condition(&decision, "Reconciling").is_some());
+    let message = &decision.status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap().message;
+    assert!(message.contains("Evicted: Usage of EmptyDir volume"), "{message}");
+    observation.deployment.as_mut().unwrap().deadline_exceeded = true;
+    let decision = decide(&observation, now());
+    assert_eq!(ready(&decision).1, "PodFailed");
+    assert!(condition(&decision, "Stalled").is_some());
+    observation.deployment.as_mut().unwrap().deadline_exceeded = false;
+    // What happened to an earlier version, or before a pod of this one answered, is over.
+    let earlier = PodFacts { template_hash: "earlier".into(), ..failed(1, "old") };
+    let answered = PodFacts { ready: true, started: true, ..living(2) };
+    for pods in [vec![earlier, living(3)], vec![failed(1, "old"), answered, living(3)]] {
+        observation.pods = pods;
+        assert_eq!(ready(&decide(&observation, now())).1, "ModelLoading");
+    }
+}
+
+#[test]
+fn a_failed_pod_has_loaded_no_model() {
+    let mut observation = carried_out(qwen());
+    observation.pods[0].failed = Some(Failed { reason: "Evicted".into(), message: String::new() });
+    assert_eq!(condition(&decide(&observation, now()), "ModelLoaded").unwrap().0, "False");
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! kubelet keeps the last 80 lines and 2 KiB of a log, and vLLM ends with the advice to look for the cause above, so that
 //! the cause can be cut off: what is not recognised stays unknown, and is never guessed.
 
+use super::arguments::given::lora_ranks;
 use crate::api::conditions::reasons;
 
 /// The reason that the end of a container's log stands for, and what to do; none if no known cause is in it.
 pub fn classify(message: &str) -> Option<(&'static str, String)> {
-    context_too_long(message).or_else(|| {
+    context_too_long(message).or_else(|| lora_rank(message)).or_else(|| {
         CAUSES
             .iter()
             .find(|cause| cause.texts.iter().any(|text| message.contains(text)))
@@ -103,6 +104,18 @@ fn context_too_long(message: &str) -> Option<(&'static str, String)> {
     Some((reasons::CONTEXT_TOO_LONG, fix))
 }
 
+/// lora/peft_helper.py says which rank an adapter has, which is the fix.
+fn lora_rank(message: &str) -> Option<(&'static str, String)> {
+    let (_, rest) = message.split_once("LoRA rank ")?;
+    let rank = leading_number(rest).filter(|_| rest.contains("is greater than max_lora_rank"))?;
+    let adapter = format!("an adapter of spec.vllm.loraAdapters has rank {rank}");
+    let fix = match lora_ranks().into_iter().find(|possible| *possible >= rank) {
+        Some(possible) => format!("{adapter}: add --max-lora-rank={possible} to spec.vllm.extraArgs"),
+        None => format!("{adapter}, more than vLLM serves: remove it"),
+    };
+    Some((reasons::INVALID_ARGUMENTS, fix))
+}
+
 fn leading_number(text: &str) -> Option<u64> {
     text.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
 }
@@ -132,6 +145,16 @@ mod tests {
         let (_, fix) =
             classify("To serve at least one request with the model's max seq len (4096), (1.0 GiB KV cache is needed").unwrap();
         assert!(!fix.contains("contextLength"), "{fix}");
+    }
+
+    #[test]
+    fn the_least_rank_that_an_adapter_needs_is_the_fix() {
+        for (rank, fix) in [(32, "--max-lora-rank=32 to"), (48, "--max-lora-rank=64 to"), (600, "remove it")] {
+            let (reason, said) = classify(&format!("ValueError: LoRA rank {rank} is greater than max_lora_rank 16.")).unwrap();
+            assert_eq!(reason, reasons::INVALID_ARGUMENTS);
+            assert!(said.contains(fix) && said.contains("spec.vllm.loraAdapters"), "{said}");
+        }
+        assert_eq!(classify("LoRA rank 16 loaded"), None);
     }
 
     #[test]

@@ -219,12 +219,27 @@ pub struct PodFacts {
     /// Label pod-template-hash: which version of the template it was made from.
     #[serde(default)]
     pub template_hash: String,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
     /// It is being deleted.
     #[serde(default)]
     pub terminating: bool,
+    /// It was ended as a whole, or never admitted to its node. It holds nothing, and another pod takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+    /// The node that it was placed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What its containers request of a node together, by resource, in bytes or whole units: half a core counts as one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, u64>,
     /// Since when the scheduler finds no node, and what it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unschedulable: Option<Unschedulable>,
+    /// Since when its node has not prepared its volumes and its network: the condition PodReadyToStartContainers is False.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparing_since: Option<Timestamp>,
     /// The condition Ready.
     #[serde(default)]
     pub ready: bool,
@@ -240,6 +255,18 @@ pub struct PodFacts {
     /// How the main container ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated: Option<Terminated>,
+}
+
+/// Why a pod as a whole has failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failed {
+    /// For example Evicted, UnexpectedAdmissionError.
+    #[serde(default)]
+    pub reason: String,
+    /// The kubelet's words.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// The scheduler finds no node for a pod.

@@ -6,23 +6,86 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decide::backend::facts::Unschedulable;
+use crate::decide::backend::accelerator::{LabelOperator, LabelRequirement};
+use crate::decide::backend::facts::{Failed, Unschedulable};
 
 const GRACE: u64 = 100;
 const STEP: u64 = 5;
+const GPU: &str = "nvidia.com/gpu";
+const FULL: &str = "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 2 Insufficient nvidia.com/gpu. \
+                    no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
 
 fn at(second: u64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + i64::try_from(second).unwrap()).unwrap()
 }
 
+fn unschedulable(since: u64, message: &str) -> Option<Unschedulable> {
+    Some(Unschedulable { since: at(since), message: message.into() })
+}
+
+/// A pod that asks for one accelerator and 8 bytes of memory. It answers, or has been waiting for an accelerator since then.
 fn pod(version: &str, unschedulable_since: Option<u64>) -> PodFacts {
     PodFacts {
         name: format!("{version}-pod"),
         template_hash: version.into(),
-        unschedulable: unschedulable_since
-            .map(|since| Unschedulable { since: at(since), message: "0/1 nodes are available".into() }),
+        node: unschedulable_since.is_none().then(|| "h100".into()),
+        requests: BTreeMap::from([(GPU.into(), 1), ("memory".into(), 8)]),
+        unschedulable: unschedulable_since.and_then(|since| unschedulable(since, FULL)),
         ready: unschedulable_since.is_none(),
         ..PodFacts::default()
+    }
+}
+
+/// A pod of the new version that has been waiting from the beginning, and what the scheduler says.
+fn waiting(message: &str) -> PodFacts {
+    PodFacts { unschedulable: unschedulable(0, message), ..pod("new", Some(0)) }
+}
+
+fn node(name: &str) -> NodeFacts {
+    NodeFacts { name: name.into(), labels: BTreeMap::from([("product".into(), name.to_uppercase())]), ..NodeFacts::default() }
+}
+
+/// Everything that a decision is about, with a placement on the nodes of one product.
+struct Scene {
+    rollout_type: RolloutType,
+    deployment: Option<DeploymentFacts>,
+    current: bool,
+    pods: Vec<PodFacts>,
+    nodes: Vec<NodeFacts>,
+    placement: Placement,
+    node_selector: BTreeMap<String, String>,
+    shared_claim: bool,
+}
+
+impl Scene {
+    /// On a cluster with two products; the pods belong on an H100.
+    fn of(deployment: Option<&DeploymentFacts>, pods: &[PodFacts]) -> Self {
+        let product = LabelRequirement { key: "product".into(), operator: LabelOperator::In, values: vec!["H100".into()] };
+        Self {
+            rollout_type: RolloutType::Auto,
+            deployment: deployment.cloned(),
+            current: true,
+            pods: pods.to_vec(),
+            nodes: vec![node("h100"), node("l4")],
+            placement: Placement { resource_name: GPU.into(), affinity: vec![product], ..Placement::default() },
+            node_selector: BTreeMap::new(),
+            shared_claim: false,
+        }
+    }
+
+    fn decide(&self, second: u64) -> Rollout {
+        let question = Question {
+            rollout_type: self.rollout_type,
+            deployment: self.deployment.as_ref(),
+            current: self.current,
+            pods: &self.pods,
+            nodes: &self.nodes,
+            placement: &self.placement,
+            node_selector: &self.node_selector,
+            shared_claim: self.shared_claim,
+            termination_grace_period: Duration::from_secs(GRACE),
+        };
+        decide(&question, at(second))
     }
 }
 
@@ -42,7 +105,7 @@ fn rolling(in_place: bool) -> DeploymentFacts {
 }
 
 fn auto(deployment: Option<&DeploymentFacts>, pods: &[PodFacts], second: u64) -> Rollout {
-    decide(RolloutType::Auto, deployment, pods, Duration::from_secs(GRACE), at(second))
+    Scene::of(deployment, pods).decide(second)
 }
 
 #[test]
@@ -113,9 +176,110 @@ fn a_waiting_pod_stays_first_when_no_old_pod_is_left_to_end() {
 #[test]
 fn what_the_user_says_is_done_whatever_the_pods_do() {
     let pods = [pod("old", None), pod("new", Some(0))];
-    let decide = |type_, second| decide(type_, Some(&rolling(false)), &pods, Duration::from_secs(GRACE), at(second));
+    let decide = |rollout_type, second| Scene { rollout_type, ..Scene::of(Some(&rolling(false)), &pods) }.decide(second);
     assert!(!decide(RolloutType::Surge, 10_000).in_place);
     assert!(decide(RolloutType::InPlace, 0).in_place);
+}
+
+#[test]
+fn a_pod_that_no_accelerator_helps_ends_no_pod_that_answers() {
+    for message in [
+        "0/3 nodes are available: persistentvolumeclaim \"typo\" not found. preemption: 0/3 nodes are available: 3 Preemption is not \
+         helpful for scheduling.",
+        "0/3 nodes are available: 3 Insufficient memory.",
+        "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+        "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.shared.",
+        "",
+    ] {
+        let rollout = auto(Some(&rolling(false)), &[pod("old", None), waiting(message)], 10_000);
+        assert_eq!((rollout.in_place, rollout.next), (false, None), "{message}");
+    }
+}
+
+#[test]
+fn what_else_is_lacking_on_full_nodes_must_become_free_as_well() {
+    let message =
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient memory, 2 Insufficient nvidia.com/gpu.";
+    let same = waiting(message);
+    let mut more = waiting(message);
+    more.requests.insert("memory".into(), 9);
+    assert!(auto(Some(&rolling(false)), &[pod("old", None), same], 10_000).in_place);
+    assert!(!auto(Some(&rolling(false)), &[pod("old", None), more], 10_000).in_place, "no old pod holds that much memory");
+}
+
+#[test]
+fn an_old_pod_on_another_product_ends_for_nobody() {
+    let elsewhere = PodFacts { node: Some("l4".into()), ..pod("old", None) };
+    let of = |old: &PodFacts| Scene::of(Some(&rolling(false)), &[old.clone(), waiting(FULL)]);
+    assert!(!of(&elsewhere).decide(10_000).in_place);
+    assert!(of(&pod("old", None)).decide(10_000).in_place);
+    // Nor does one that holds another resource, one on a node that is cordoned or gone, or one outside the selector.
+    let slice = PodFacts { requests: BTreeMap::from([("nvidia.com/mig-1g.10gb".into(), 1)]), ..pod("old", None) };
+    assert!(!of(&slice).decide(10_000).in_place);
+    let cordoned = NodeFacts { unschedulable: true, ..node("h100") };
+    assert!(!Scene { nodes: vec![cordoned], ..of(&pod("old", None)) }.decide(10_000).in_place);
+    assert!(!Scene { nodes: vec![], ..of(&pod("old", None)) }.decide(10_000).in_place);
+    let node_selector = BTreeMap::from([("pool".into(), "new".into())]);
+    assert!(!Scene { node_selector, ..of(&pod("old", None)) }.decide(10_000).in_place);
+    // A selector that the old pod's node satisfies changes nothing.
+    let node_selector = BTreeMap::from([("product".into(), "H100".into())]);
+    assert!(Scene { node_selector, ..of(&pod("old", None)) }.decide(10_000).in_place);
+}
+
+#[test]
+fn the_pods_of_another_template_tell_nothing_of_the_one_that_is_wanted_now() {
+    let scene = Scene::of(Some(&rolling(false)), &[pod("old", None), waiting(FULL)]);
+    assert!(scene.decide(10_000).in_place);
+    assert!(!Scene { current: false, ..scene }.decide(10_000).in_place);
+}
+
+#[test]
+fn failed_pods_count_for_neither_version() {
+    let evicted = |version: &str| PodFacts {
+        failed: Some(Failed { reason: "Evicted".into(), message: String::new() }),
+        ready: false,
+        ..pod(version, None)
+    };
+    let pods = [evicted("old"), evicted("new"), pod("old", None), waiting(FULL), evicted("new")];
+    assert!(auto(Some(&rolling(false)), &pods, 10_000).in_place);
+    // And they hold nothing that could become free.
+    assert!(!auto(Some(&rolling(false)), &[evicted("old"), waiting(FULL)], 10_000).in_place);
+}
+
+#[test]
+fn a_pod_whose_claim_is_attached_to_an_old_pods_node_waits_for_that_one() {
+    let preparing = PodFacts {
+        node: Some("h100-2".into()),
+        unschedulable: None,
+        preparing_since: Some(at(0)),
+        ready: false,
+        ..pod("new", None)
+    };
+    let scene = |pods: &[PodFacts]| Scene { shared_claim: true, ..Scene::of(Some(&rolling(false)), pods) };
+    let waits = scene(&[pod("old", None), preparing.clone()]);
+    assert_eq!(waits.decide(40).next, Some(Duration::from_secs(GRACE + 60 - 40)));
+    let rollout = waits.decide(GRACE + 60);
+    assert!(rollout.in_place && rollout.why.contains("claim"), "{rollout:?}");
+    // On one node the claim is there for both, and without a claim an old pod is in nobody's way.
+    let same_node = PodFacts { node: Some("h100".into()), ..preparing.clone() };
+    assert!(!scene(&[pod("old", None), same_node]).decide(10_000).in_place);
+    assert!(!Scene { shared_claim: false, ..waits }.decide(10_000).in_place);
+}
+
+#[test]
+fn pods_that_wait_for_something_else_do_not_count_as_lacking_accelerators() {
+    let deployment = DeploymentFacts {
+        replicas: 3,
+        status_replicas: 3,
+        updated_replicas: 1,
+        available_replicas: 2,
+        deadline_exceeded: true,
+        ..rolling(true)
+    };
+    let of =
+        |message: &str| auto(Some(&deployment), &[pod("old", None), pod("old", None), waiting(message)], 10_000).max_unavailable;
+    assert_eq!(of(FULL), 2);
+    assert_eq!(of("0/3 nodes are available: persistentvolumeclaim \"typo\" not found."), 1);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -148,6 +312,9 @@ struct Cluster {
     drain_seconds: u64,
     progress_deadline: u64,
     version: usize,
+    /// What the scheduler says of pods of the newest version, if no accelerator helps them.
+    never_schedules: Option<&'static str>,
+    scene: Scene,
     max_unavailable: usize,
     last_progress: u64,
     progress: (usize, usize, usize),
@@ -196,7 +363,8 @@ impl Cluster {
             State::Loading { .. } | State::Ready => true,
         });
         let mut free = self.accelerators.saturating_sub(held.count());
-        for pod in &mut self.pods {
+        let (newest, never_schedules) = (self.version, self.never_schedules.is_some());
+        for pod in self.pods.iter_mut().filter(|pod| !(never_schedules && pod.version == newest)) {
             if free > 0 && matches!(pod.state, State::Pending { .. }) {
                 pod.state = State::Loading { until: now + self.load_seconds };
                 free -= 1;
@@ -252,17 +420,20 @@ impl Cluster {
             deadline_exceeded: self.now - self.last_progress > self.progress_deadline,
             ..DeploymentFacts::default()
         };
-        let pods = self.pods.iter().enumerate().map(|(index, pod)| PodFacts {
-            name: index.to_string(),
-            template_hash: pod.version.to_string(),
-            terminating: !pod.lives(),
-            unschedulable: match pod.state {
-                State::Pending { since } => Some(Unschedulable { since: at(since), message: String::new() }),
-                State::Terminating { held: false, .. } => Some(Unschedulable { since: at(0), message: String::new() }),
+        let pods = self.pods.iter().enumerate().map(|(index, facts)| {
+            let message = self.never_schedules.filter(|_| facts.version == self.version).unwrap_or(FULL);
+            let waits_since = match facts.state {
+                State::Pending { since } => Some(since),
+                State::Terminating { held: false, .. } => Some(0),
                 _ => None,
-            },
-            ready: pod.state == State::Ready,
-            ..PodFacts::default()
+            };
+            PodFacts {
+                name: index.to_string(),
+                terminating: !facts.lives(),
+                unschedulable: waits_since.and_then(|since| unschedulable(since, message)),
+                ready: facts.state == State::Ready,
+                ..pod(&facts.version.to_string(), waits_since)
+            }
         });
         (deployment, pods.collect())
     }
@@ -271,7 +442,8 @@ impl Cluster {
         self.now += STEP;
         self.kubelet_and_scheduler();
         let (deployment, pods) = self.facts();
-        let rollout = decide(RolloutType::Auto, Some(&deployment), &pods, Duration::from_secs(GRACE), at(self.now));
+        (self.scene.deployment, self.scene.pods) = (Some(deployment), pods);
+        let rollout = self.scene.decide(self.now);
         assert_eq!(rollout.in_place, rollout.max_unavailable > 0, "surge and unavailable are never both zero");
         self.max_unavailable = usize::try_from(rollout.max_unavailable).unwrap();
         self.controller();
@@ -289,6 +461,8 @@ impl Cluster {
             drain_seconds,
             progress_deadline: load_seconds + 600,
             version: 0,
+            never_schedules: None,
+            scene: Scene::of(None, &[]),
             max_unavailable: 0,
             last_progress: 0,
             progress: (wanted, running, 0),
@@ -298,7 +472,7 @@ impl Cluster {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn with_scarce_accelerators_every_rollout_ends(
@@ -338,6 +512,31 @@ proptest! {
                 prop_assert!(cluster.ready() >= wanted, "at {} s: {:?}", cluster.now, cluster.pods);
             }
         }
+    }
+
+    #[test]
+    fn a_template_that_never_schedules_takes_no_replica(
+        wanted in 1_usize..5,
+        accelerators in 1_usize..8,
+        drain in 0_u64..=GRACE,
+        message in prop_oneof![
+            Just("0/3 nodes are available: persistentvolumeclaim \"typo\" not found."),
+            Just("0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 2 Insufficient memory."),
+        ],
+    ) {
+        let mut cluster = Cluster::settled(wanted, accelerators, 300, drain);
+        let before = cluster.ready();
+        cluster.change_template();
+        cluster.never_schedules = Some(message);
+        for _ in 0..3_000 / STEP {
+            cluster.step();
+            prop_assert_eq!(cluster.ready(), before, "at {} s: {:?}", cluster.now, cluster.pods);
+        }
+        // Corrected, it comes through.
+        cluster.change_template();
+        cluster.never_schedules = None;
+        (0..15_000 / STEP).for_each(|_| cluster.step());
+        prop_assert_eq!((cluster.old(), cluster.ready()), (0, wanted.min(accelerators)));
     }
 
     #[test]

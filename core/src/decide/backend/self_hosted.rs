@@ -1,5 +1,6 @@
 //! A model served by vLLM: from the spec and the cluster to its children and its status.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,15 +13,17 @@ use super::choice::{self, Choice, DEFAULT_IMAGE, Question, UPGRADE_ANNOTATION};
 use super::clocks::Clocks;
 use super::facts::{Observation, Settings};
 use super::model::resolve::{self, Resolution};
-use super::rollout;
+use super::model_source::ModelSource;
+use super::rollout::{self, Rollout};
 use super::secrets;
 use super::serving::Serving;
 use super::sizing::{self, Cluster, Refusal, Request};
 use super::verdicts::{Outcome, Readiness};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::{reasons, types};
+use crate::api::duration::ParseDurationError;
 use crate::api::status::{InferenceBackendStatus, SizingStatus, Summary};
-use crate::api::vllm::VllmSpec;
+use crate::api::vllm::{UpgradeType, VllmSpec};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{Child, Children};
 use crate::decide::short_hash;
@@ -31,7 +34,9 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     let replicas = observation.backend.spec.replicas.unwrap_or(1);
     let mut outcome = Outcome::keep(Readiness::progressing(reasons::PROGRESSING, ""), shown(observation, spec, replicas));
     let in_force = in_force(observation);
-    if let Some(problem) = problem_of_spec(spec) {
+    if let Some(problem) = problem_of_spec(spec, &observation.settings, in_force.as_ref()) {
+        outcome.verdicts.extend(in_force.as_ref().map(sized_as));
+        outcome.verdicts.extend(served(observation, replicas, &problem));
         return with_choice(outcome, problem, in_force.as_ref());
     }
     let secret = secrets::problem(&secrets::of_vllm(spec), &observation.secrets);
@@ -43,6 +48,7 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
                 not_chosen = NotChosen::of(problem, false);
             }
             outcome.verdicts.push(not_chosen.verdict);
+            outcome.verdicts.extend(served(observation, replicas, &not_chosen.ready));
             return with_choice(outcome, not_chosen.ready, in_force.as_ref());
         }
     };
@@ -58,6 +64,9 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     let made = match make(observation, spec, name, &choice, replicas, now) {
         Ok(made) => made,
         Err(error) => {
+            if observation.deployment.is_some() {
+                outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
+            }
             outcome.ready = Readiness::stalled(reasons::INVALID_SPEC, error.to_string());
             return outcome;
         }
@@ -105,6 +114,22 @@ fn with_choice(mut outcome: Outcome, ready: Readiness, in_force: Option<&Choice>
     outcome
 }
 
+/// The conditions of a Deployment that goes on serving although nothing can be chosen for the spec as it is now.
+fn served(observation: &Observation, replicas: u32, problem: &Readiness) -> Vec<Verdict> {
+    if observation.deployment.is_none() {
+        return Vec::new();
+    }
+    let mut verdicts = serving(observation, replicas, true).verdicts();
+    verdicts.push(Verdict::unknown(types::UPDATE_AVAILABLE, problem.reason, "what would be chosen now is not known"));
+    verdicts
+}
+
+/// The condition Sized for a choice.
+fn sized_as(choice: &Choice) -> Verdict {
+    let derivation = choice.sizing.derivation.clone().unwrap_or_else(|| choice.sizing.summary());
+    Verdict::holds(types::SIZED, reasons::SIZED, derivation)
+}
+
 fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
     if let Some(summary) = &mut status.summary {
         summary.gpus = Some(sizing.summary());
@@ -112,11 +137,19 @@ fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
 }
 
 /// What is wrong with the spec whatever the cluster: image, arguments, environment, resources, durations.
-pub fn problem_of_spec(spec: &VllmSpec) -> Option<Readiness> {
+pub fn problem_of_spec(spec: &VllmSpec, settings: &Settings, in_force: Option<&Choice>) -> Option<Readiness> {
     if let Some(Err(error)) = spec.image.as_deref().map(children::image::check_image) {
         return Some(Readiness::stalled(reasons::INVALID_IMAGE, error.to_string()));
     }
-    if let Err(errors) = extra::check(&spec.extra_args) {
+    // Without an image in the spec, the one in force or the configured one will run, as the choice turns out.
+    let images = match &spec.image {
+        Some(image) => vec![image.as_str()],
+        None => {
+            let configured = settings.vllm.image.as_deref().unwrap_or(DEFAULT_IMAGE);
+            in_force.and_then(|choice| choice.sizing.image.as_deref()).into_iter().chain([configured]).collect()
+        }
+    };
+    if let Err(errors) = extra::check(&spec.extra_args, &images) {
         return Some(Readiness::stalled(reasons::INVALID_ARGUMENTS, joined(errors)));
     }
     if let Err(errors) = children::environment::check_environment(&spec.env) {
@@ -203,7 +236,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         choice.sizing.image = Some(image.clone());
     }
     choice.spec_hash = spec_hash;
-    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting)];
+    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting, upgrade)];
     Ok(Chosen { choice, verdicts })
 }
 
@@ -252,21 +285,21 @@ fn fresh(
 fn sized_verdict(resolution: &Resolution, choice: &Choice) -> Verdict {
     match resolution {
         Resolution::Unknown { message, .. } => Verdict::unknown(types::SIZED, reasons::MODEL_UNKNOWN, message.clone()),
-        _ => Verdict::holds(
-            types::SIZED,
-            reasons::SIZED,
-            choice.sizing.derivation.clone().unwrap_or_else(|| choice.sizing.summary()),
-        ),
+        _ => sized_as(choice),
     }
 }
 
-fn update_verdict(waiting: Option<&Choice>) -> Verdict {
+fn update_verdict(waiting: Option<&Choice>, upgrade: UpgradeType) -> Verdict {
+    let taken = match upgrade {
+        UpgradeType::Manual => "it is taken only with",
+        UpgradeType::OnSpecChange | UpgradeType::Automatic => "it is taken with the next change of spec.vllm, or with",
+    };
     match waiting {
         Some(better) => Verdict::holds(
             types::UPDATE_AVAILABLE,
             reasons::BETTER_CHOICE,
             format!(
-                "{} with {} would be chosen now; it is taken with the next change of spec.vllm, or with the annotation {UPGRADE_ANNOTATION}: \"<metadata.generation>\"",
+                "{} with {} would be chosen now; {taken} the annotation {UPGRADE_ANNOTATION}: \"<metadata.generation>\"",
                 better.sizing.summary(),
                 better.sizing.image.as_deref().unwrap_or("the same image"),
             ),
@@ -301,33 +334,65 @@ fn make(
 ) -> Result<Made, children::BuildError> {
     children::resources::check(spec.resources.as_ref(), &choice.placement.resource_name)?;
     let metadata = &observation.backend.metadata;
-    let clocks = Clocks::of(spec, &choice.sizing)?;
-    let rollout_type = spec.rollout.as_ref().and_then(|rollout| rollout.type_).unwrap_or_default();
-    let grace_period = Duration::from_secs(clocks.termination_grace_period());
-    let rollout = rollout::decide(rollout_type, observation.deployment.as_ref(), &observation.pods, grace_period, now);
-    let plan = Plan {
+    let mut plan = Plan {
         name,
         namespace: metadata.namespace.as_deref().unwrap_or_default(),
         uid: metadata.uid.as_deref().unwrap_or_default(),
         vllm: spec,
         choice,
         replicas,
-        max_unavailable: rollout.max_unavailable,
+        max_unavailable: 0,
         image: choice.sizing.image.as_deref().unwrap_or(DEFAULT_IMAGE),
         settings: &observation.settings,
     };
     let entropy = (!observation.api_key_exists).then_some(observation.entropy.as_str());
     let mut children = children::all(&plan, entropy)?;
-    let mut current = false;
-    for child in children.iter_mut().filter(|child| child.identity.kind == "Deployment") {
-        let intent = intent(&child.object);
-        let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
-        current = stored == Some(&intent);
-        if let Some(Value::Object(annotations)) = child.object.pointer_mut("/metadata/annotations") {
-            annotations.insert(INTENT_ANNOTATION.to_owned(), json!(intent));
+    let intent = deployment_of(&mut children).map(|deployment| intent(deployment)).unwrap_or_default();
+    let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
+    let current = stored == Some(&intent);
+    let rollout = proceed(observation, spec, choice, current, now)?;
+    if rollout.max_unavailable > 0 {
+        plan.max_unavailable = rollout.max_unavailable;
+        let in_place = children::deployment::build(&plan)?.object;
+        if let Some(deployment) = deployment_of(&mut children) {
+            *deployment = in_place;
         }
     }
+    if let Some(Value::Object(annotations)) =
+        deployment_of(&mut children).and_then(|deployment| deployment.pointer_mut("/metadata/annotations"))
+    {
+        annotations.insert(INTENT_ANNOTATION.to_owned(), json!(intent));
+    }
     Ok(Made { children, current, next: rollout.next })
+}
+
+fn deployment_of(children: &mut [Child]) -> Option<&mut Value> {
+    children.iter_mut().find(|child| child.identity.kind == "Deployment").map(|child| &mut child.object)
+}
+
+/// How the next rollout begins, or the one that is going on proceeds.
+fn proceed(
+    observation: &Observation,
+    spec: &VllmSpec,
+    choice: &Choice,
+    current: bool,
+    now: Timestamp,
+) -> Result<Rollout, ParseDurationError> {
+    let clocks = Clocks::of(spec, &choice.sizing)?;
+    let cache = spec.cache.as_ref().is_some_and(|cache| cache.persistent_volume_claim.is_some());
+    let none = BTreeMap::new();
+    let question = rollout::Question {
+        rollout_type: spec.rollout.as_ref().and_then(|rollout| rollout.type_).unwrap_or_default(),
+        deployment: observation.deployment.as_ref(),
+        current,
+        pods: &observation.pods,
+        nodes: &observation.nodes,
+        placement: &choice.placement,
+        node_selector: spec.accelerator.as_ref().map_or(&none, |accelerator| &accelerator.node_selector),
+        shared_claim: cache || matches!(ModelSource::of(&spec.model), ModelSource::Claim { .. }),
+        termination_grace_period: Duration::from_secs(clocks.termination_grace_period()),
+    };
+    Ok(rollout::decide(&question, now))
 }
 
 /// Tells one wanted Deployment from another, without what changes no pod: the strategy of a rollout and annotations.

@@ -1,7 +1,7 @@
 //! What the Deployment and its pods say about a self-hosted backend.
 
 use super::engine_errors;
-use super::facts::{DeploymentFacts, PodFacts};
+use super::facts::{DeploymentFacts, Failed, PodFacts};
 use super::verdicts::Readiness;
 use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
@@ -68,7 +68,7 @@ impl Serving<'_> {
                 Readiness::waiting(reasons::POD_CREATION_FAILED, format!("{advice}: {message}"))
             };
         }
-        let living = || self.pods.iter().filter(|pod| !pod.terminating && !pod.ready);
+        let living = || self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none() && !pod.ready);
         if let Some(ended) = living().find_map(ended) {
             return ended;
         }
@@ -94,6 +94,17 @@ impl Serving<'_> {
         if let Some(unschedulable) = living().find_map(|pod| pod.unschedulable.as_ref()) {
             return stalls(reasons::UNSCHEDULABLE, format!("no node takes the pod: {}", unschedulable.message));
         }
+        if let Some(failed) = self.failed() {
+            let said = format!("{}: {}", failed.reason, failed.message);
+            return stalls(reasons::POD_FAILED, format!("a pod of this version has failed, and another takes its place ({said})"));
+        }
+        if deployment.deadline_exceeded && living().any(|pod| pod.preparing_since.is_some()) {
+            return Readiness::stalled(
+                reasons::CONTAINER_CONFIG_ERROR,
+                "the node does not prepare the pod's volumes and network: see the pod's events; a ReadWriteOnce claim can be on one \
+                 node at a time",
+            );
+        }
         if deployment.deadline_exceeded {
             return Readiness::stalled(
                 reasons::START_TIMEOUT,
@@ -109,6 +120,15 @@ impl Serving<'_> {
         }
     }
 
+    /// Why the newest pod of the newest version that failed did, unless that version has come to answer since.
+    fn failed(&self) -> Option<&Failed> {
+        let newest = self.pods.iter().max_by_key(|pod| pod.created)?;
+        let of_version = || self.pods.iter().filter(|pod| pod.template_hash == newest.template_hash);
+        let last = of_version().filter(|pod| pod.failed.is_some()).max_by_key(|pod| pod.created)?;
+        let overcome = of_version().any(|pod| pod.ready && pod.created > last.created);
+        last.failed.as_ref().filter(|_| !overcome)
+    }
+
     /// The conditions Available and ModelLoaded.
     pub fn verdicts(&self) -> Vec<Verdict> {
         if self.replicas == 0 {
@@ -118,7 +138,7 @@ impl Serving<'_> {
             ];
         }
         let available = self.deployment.is_some_and(|deployment| deployment.available_replicas > 0);
-        let loaded = self.pods.iter().filter(|pod| !pod.terminating && pod.started).count();
+        let loaded = self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none() && pod.started).count();
         let loaded = u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas;
         vec![
             match available {

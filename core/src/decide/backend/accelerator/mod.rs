@@ -8,7 +8,6 @@ mod taints;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
 pub(super) use affinity::matches;
 pub use candidates::candidates;
 

@@ -34,6 +34,7 @@ pub(super) fn check(occurrences: &[Occurrence]) -> Vec<Problem> {
         problems.push(Problem {
             item: occurrence.item,
             option: Some(occurrence.spelling),
+            short_for: Vec::new(),
             problem: problem.to_owned(),
             fix: fix.to_owned(),
         });

@@ -1,5 +1,6 @@
 //! The whole command line of a backend.
 
+use super::given::Given;
 use crate::api::duration::ParseDurationError;
 use crate::api::status::SizingStatus;
 use crate::api::vllm::{Dtype, KvCacheDtype, Task, VllmSpec};
@@ -10,6 +11,15 @@ use crate::decide::backend::model_source::ModelSource;
 /// Share of an accelerator's memory that vLLM uses when the spec is silent: vLLM 0.33's own default. It is always written,
 /// because the sizing was computed with it and another version of vLLM may have another default.
 pub const GPU_MEMORY_UTILIZATION_PERCENT: u32 = 92;
+
+/// Most adapters whose requests may share a batch unless the user says otherwise: vLLM reserves memory for each.
+const LORA_SLOTS: u64 = 4;
+
+/// Adapters whose requests may share a batch, where `extraArgs` do not say: all up to [`LORA_SLOTS`]. None: there are no
+/// adapters. vLLM's own default is 1, with which requests to different adapters wait for each other.
+pub fn lora_slots(spec: &VllmSpec) -> Option<u64> {
+    u64::try_from(spec.lora_adapters.len()).ok().filter(|adapters| *adapters > 0).map(|adapters| adapters.min(LORA_SLOTS))
+}
 
 /// The arguments behind `vllm serve`, for the backend `name`: the model, then what the spec and the sizing say, in a fixed
 /// order, then `extraArgs`. No argument of ours that takes several values stands last, so that `extraArgs` cannot add to it.
@@ -55,8 +65,11 @@ pub fn command(spec: &VllmSpec, name: &str, sizing: &SizingStatus) -> Result<Vec
         Some(Task::Generate) => arguments.option("--runner", "generate"),
         None => {}
     }
-    if !spec.lora_adapters.is_empty() {
+    if let Some(slots) = lora_slots(spec) {
         arguments.flag_if("--enable-lora", true);
+        if Given::of(&spec.extra_args).value("max_loras").is_none() {
+            arguments.option("--max-loras", &slots.to_string());
+        }
         arguments.0.push("--lora-modules".to_owned());
         arguments.0.extend(spec.lora_adapters.iter().map(|adapter| {
             let path = adapter.source.strip_prefix("hf://").unwrap_or(&adapter.source);

@@ -2,6 +2,7 @@ use super::super::{extra, parser};
 use super::*;
 use crate::api::duration::Duration;
 use crate::api::vllm::LoraAdapter;
+use crate::decide::backend::choice::DEFAULT_IMAGE;
 
 fn sizing(tensor: u32) -> SizingStatus {
     SizingStatus {
@@ -83,6 +84,7 @@ fn everything_that_can_be_said_is_said_in_a_fixed_order() {
             "--trust-remote-code",
             "--runner=pooling",
             "--enable-lora",
+            "--max-loras=2",
             "--lora-modules",
             "sql=org/sql",
             "own=/cache/own",
@@ -106,9 +108,19 @@ fn the_parser_of_vllm_takes_every_argument_and_all_of_ours_are_managed_or_the_si
         assert!(!dests[index + 1..].contains(dest), "{dest} stands there twice");
     }
     let ours = arguments[1..arguments.len() - spec.extra_args.len()].to_vec();
-    let refused = extra::check(&ours).unwrap_err().len();
-    // --enforce-eager may be added by hand: that the model fits without CUDA graphs is not always known beforehand.
-    assert_eq!(refused, occurrences.len() - 2);
+    let refused = extra::check(&ours, &[DEFAULT_IMAGE]).unwrap_err().len();
+    // --enforce-eager may be added by hand: that the model fits without CUDA graphs is not always known beforehand. And
+    // --max-loras: more adapters in a batch are faster and cost memory.
+    assert_eq!(refused, occurrences.len() - 3);
+}
+
+#[test]
+fn the_room_for_adapters_is_the_users_where_they_state_it() {
+    let (mut spec, sizing) = full();
+    spec.extra_args = vec!["--max_loras".into(), "1".into()];
+    let arguments = command(&spec, "backend", &sizing).unwrap();
+    assert_eq!(Given::of(&arguments[1..]).value("max_loras"), Some("1"));
+    assert!(!arguments.contains(&"--max-loras=2".to_owned()), "{arguments:?}");
 }
 
 #[test]

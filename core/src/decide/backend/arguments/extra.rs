@@ -2,10 +2,13 @@
 //!
 //! The items are read exactly as vLLM 0.33.0 reads them: `_` for `-`, unique prefixes, short forms, values behind `=` or in
 //! the next item, paths into JSON options. So a managed option is recognised in every spelling that would work, and what
-//! vLLM would refuse at start is refused before a pod exists.
+//! vLLM would refuse at start is refused before a pod exists. Another version of vLLM has other options: there, only what
+//! is managed is refused.
 
 use super::parser::{self, Problem};
 use super::{combinations, managed};
+use crate::decide::backend::children::image;
+use crate::decide::backend::choice::DEFAULT_IMAGE;
 
 /// An item of `extraArgs` that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,15 +22,20 @@ pub struct ArgumentError {
     pub fix: String,
 }
 
-/// Whether `extraArgs` can be added to the command line.
+/// Whether `extraArgs` can be added to the command line of the images, one of which will run.
 ///
 /// # Errors
 ///
-/// One error for every item that is managed by the operator or that vLLM's parser is known to refuse, in the order of the
-/// items. Not checked: whether the names of parsers, back ends and files exist, which depends on the image.
-pub fn check(extra_args: &[String]) -> Result<(), Vec<ArgumentError>> {
+/// One error for every item that is managed by the operator or, where all images are of the version whose parser is known,
+/// that this parser refuses, in the order of the items. Not checked: whether the names of parsers, back ends and files
+/// exist, which depends on the image.
+pub fn check(extra_args: &[String], images: &[&str]) -> Result<(), Vec<ArgumentError>> {
     let (occurrences, mut problems) = parser::parse(extra_args);
     problems.extend(combinations::check(&occurrences));
+    if !images.iter().all(|image| image::same_version(image, DEFAULT_IMAGE)) {
+        // What several options begin with may be a managed one's only abbreviation elsewhere.
+        problems.retain(|problem| problem.short_for.iter().any(|dest| managed::of(dest).is_some()));
+    }
     // An option that is managed is told once, and not that its value is wrong as well.
     let managed = |item: usize| {
         occurrences
@@ -39,7 +47,7 @@ pub fn check(extra_args: &[String]) -> Result<(), Vec<ArgumentError>> {
     for (index, _) in extra_args.iter().enumerate() {
         if let Some((occurrence, managed)) = managed(index) {
             let (problem, fix) = managed.explain();
-            problems.push(Problem { item: index, option: Some(occurrence.spelling), problem, fix });
+            problems.push(Problem { item: index, option: Some(occurrence.spelling), short_for: Vec::new(), problem, fix });
         }
     }
     problems.sort_by_key(|problem| problem.item);
@@ -50,7 +58,7 @@ pub fn check(extra_args: &[String]) -> Result<(), Vec<ArgumentError>> {
 }
 
 fn error(items: &[String], problem: Problem, secrets: bool) -> ArgumentError {
-    let Problem { item: index, option, problem, fix } = problem;
+    let Problem { item: index, option, problem, fix, .. } = problem;
     let text = items.get(index).map_or("", String::as_str);
     let name = text.split('=').next().unwrap_or(text);
     let item = match option {

@@ -26,6 +26,10 @@ fn examples() -> Examples {
     serde_json::from_str(include_str!("../../../../data/vllm-0.33.0-refusals.json")).unwrap()
 }
 
+fn check(items: &[String]) -> Result<(), Vec<ArgumentError>> {
+    super::check(items, &[DEFAULT_IMAGE])
+}
+
 fn strings(items: &[&str]) -> Vec<String> {
     items.iter().map(|item| (*item).to_owned()).collect()
 }
@@ -235,6 +239,29 @@ fn the_last_of_repeated_options_counts() {
     assert_eq!(check(&strings(&["--enable-auto-tool-choice", "--no-enable-auto-tool-choice"])), Ok(()));
     assert_eq!(check(&strings(&["--max-loras=0", "--max-loras=2"])), Ok(()));
     assert!(check(&strings(&["--max-loras=2", "--max-loras=0"])).is_err());
+}
+
+#[test]
+fn another_version_has_other_options_and_the_managed_ones_all_the_same() {
+    let other = |items: &[&str], images: &[&str]| super::check(&strings(items), images);
+    let next = "vllm/vllm-openai:v0.34.0";
+    for items in [
+        &["--option-of-tomorrow=1", "--another", "a", "b"][..],
+        &["--swap-space", "4"],
+        &["--max-num-seqs=1k"],
+        &["--max-lora-rank=24"],
+        &["--max-num-seqs=8", "--max-num-batched-tokens=4"],
+        &["--performance-mode=fast"],
+    ] {
+        assert_eq!(other(items, &[next]), Ok(()), "{items:?}");
+        assert_eq!(other(items, &["vllm/vllm-openai:latest"]), Ok(()), "{items:?}");
+        assert_eq!(other(items, &[DEFAULT_IMAGE, next]), Ok(()), "{items:?}");
+        assert!(other(items, &["registry.example/vllm:0.33.0-cu130"]).is_err(), "{items:?}");
+    }
+    for items in [&["--tensor_parallel_size", "2"][..], &["-tp=2"], &["--te", "2"], &["--no-trust-remote-code"], &["--max-m", "4"]]
+    {
+        assert!(other(items, &[next]).is_err(), "{items:?}");
+    }
 }
 
 #[test]

@@ -5,11 +5,13 @@
 //! * `words`, `parser`, `values`: how that parser reads a list of arguments.
 //! * `managed`, `removed`, `combinations`: what is refused although, or because, the parser knows better.
 //! * [`extra`]: the verdict about `extraArgs`.
+//! * [`given`]: what a list of arguments sets.
 //! * [`command`]: the whole command line.
 
 mod combinations;
 pub mod command;
 pub mod extra;
+pub mod given;
 mod managed;
 pub mod options;
 mod parser;

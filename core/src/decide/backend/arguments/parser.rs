@@ -30,6 +30,8 @@ pub(super) struct Problem {
     pub item: usize,
     /// The option that the item belongs to, if it is not about its name.
     pub option: Option<&'static str>,
+    /// The `dest` of every option that the item may be short for, if it is short for several.
+    pub short_for: Vec<&'static str>,
     pub problem: String,
     pub fix: String,
 }
@@ -38,7 +40,7 @@ pub(super) struct Problem {
 enum Reading {
     Option { option: &'static OptionSpec, spelling: &'static str, value: Option<String> },
     Unknown,
-    Ambiguous(Vec<&'static str>),
+    Ambiguous(Vec<(&'static OptionSpec, &'static str)>),
     Value,
 }
 
@@ -60,6 +62,7 @@ fn path_without_value(MissingValue(item): MissingValue) -> Problem {
     Problem {
         item,
         option: None,
+        short_for: Vec::new(),
         problem: "a dot makes it a path into a JSON option, and no value stands behind it".to_owned(),
         fix: "write --option.key=value; write a negative decimal behind `=`".to_owned(),
     }
@@ -73,8 +76,8 @@ struct Parser {
 
 impl Parser {
     fn step(&mut self, word: &Word) {
-        let mut refuse = |option, problem: String, fix: String| {
-            self.problems.push(Problem { item: word.item, option, problem, fix });
+        let mut refuse = |short_for, problem: String, fix: String| {
+            self.problems.push(Problem { item: word.item, option: None, short_for, problem, fix });
         };
         match read(&word.text) {
             Reading::Option { option, spelling, value } => self.take(word, option, spelling, value),
@@ -87,16 +90,18 @@ impl Parser {
                     }
                     None => "remove it, or put the option that it belongs to in front of it".to_owned(),
                 };
-                refuse(None, "it belongs to no option".to_owned(), fix);
+                refuse(Vec::new(), "it belongs to no option".to_owned(), fix);
             }
             Reading::Ambiguous(candidates) => {
-                let fix = format!("write the whole name: {}", candidates.join(", "));
-                refuse(None, "it is short for several options".to_owned(), fix);
+                let (options, names): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
+                let short_for = options.into_iter().map(|option| option.dest.as_str()).collect();
+                let fix = format!("write the whole name: {}", names.join(", "));
+                refuse(short_for, "it is short for several options".to_owned(), fix);
                 self.skip_values();
             }
             Reading::Unknown => {
                 let (problem, fix) = removed::explain(&word.text);
-                refuse(None, problem, fix);
+                refuse(Vec::new(), problem, fix);
                 self.skip_values();
             }
         }
@@ -105,7 +110,7 @@ impl Parser {
     fn take(&mut self, word: &Word, option: &'static OptionSpec, spelling: &'static str, value: Option<String>) {
         let mut problems = Vec::new();
         let mut refuse = |problem: String, fix: String| {
-            problems.push(Problem { item: word.item, option: Some(spelling), problem, fix });
+            problems.push(Problem { item: word.item, option: Some(spelling), short_for: Vec::new(), problem, fix });
         };
         let values = match (option.arity(), value) {
             (Arity::None, Some(_)) => {
@@ -173,7 +178,7 @@ fn read(text: &str) -> Reading {
         (Some((option, spelling, value)), true) => Reading::Option { option, spelling, value: value.map(str::to_owned) },
         (Some(last), false) => {
             candidates.push(last);
-            Reading::Ambiguous(candidates.into_iter().map(|(_, spelling, _)| spelling).collect())
+            Reading::Ambiguous(candidates.into_iter().map(|(option, spelling, _)| (option, spelling)).collect())
         }
         (None, _) if is_negative_number(text) || text.contains(' ') => Reading::Value,
         (None, _) => Reading::Unknown,

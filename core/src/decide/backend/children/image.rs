@@ -54,6 +54,19 @@ pub fn check_image(image: &str) -> Result<(), ImageError> {
     Ok(())
 }
 
+/// Whether the tags of two images name the same version, whatever the repository and what follows the version, such as
+/// `-cu130`. A digest alone names none.
+pub fn same_version(one: &str, other: &str) -> bool {
+    version(one).is_some_and(|found| version(other) == Some(found))
+}
+
+/// `v0.33.0-cu130` is 0.33.0.
+fn version(image: &str) -> Option<&str> {
+    let reference = image.split('@').next()?;
+    let (_, tag) = reference.rsplit('/').next()?.split_once(':')?;
+    tag.strip_prefix('v').unwrap_or(tag).split('-').next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +89,21 @@ mod tests {
     fn an_image_without_either_is_refused_also_behind_a_port() {
         for image in ["vllm/vllm-openai", "registry.example:5000/vllm", "vllm"] {
             assert_eq!(check_image(image), Err(ImageError::NameVersion(image.into())), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_what_the_tag_says_before_a_dash() {
+        for (image, same) in [
+            ("vllm/vllm-openai:v0.33.0", true),
+            ("registry.example:5000/mirror/vllm:0.33.0-cu130", true),
+            (&format!("vllm/vllm-openai:v0.33.0@sha256:{}", "a".repeat(64)), true),
+            (&format!("vllm/vllm-openai@sha256:{}", "a".repeat(64)), false),
+            ("vllm/vllm-openai:v0.33.1", false),
+            ("vllm/vllm-openai:latest", false),
+            ("registry.example:5000/vllm", false),
+        ] {
+            assert_eq!(same_version(image, "vllm/vllm-openai:v0.33.0"), same, "{image}");
         }
     }
 

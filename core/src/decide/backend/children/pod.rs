@@ -29,7 +29,7 @@ pub(super) fn template(plan: &Plan<'_>, clocks: &Clocks) -> Result<PodTemplateSp
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        resources: Some(resources::of(plan)),
+        resources: Some(resources::of(plan, volumes.local_disk)),
         volume_mounts: Some(volumes.mounts),
         startup_probe: Some(probes::startup(clocks)),
         liveness_probe: Some(probes::liveness()),

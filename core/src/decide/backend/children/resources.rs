@@ -5,7 +5,9 @@
 //! * the accelerators of one replica, as request and limit;
 //! * CPU: one core a GPU, whose worker never sleeps while it serves, and one for the API server and the scheduler;
 //! * memory: 2 GiB, and for each GPU 2 GiB and its share of the weights up to 4 GiB, which is what a process holds of one
-//!   file of a checkpoint while it loads. There is no limit: a load that is killed at 99 % helps nobody.
+//!   file of a checkpoint while it loads. There is no limit: a load that is killed at 99 % helps nobody;
+//! * ephemeral storage: what an emptyDir with the cache may grow to, so that no node whose disk is too small takes the pod,
+//!   and the kubelet evicts others first.
 
 use std::collections::BTreeMap;
 
@@ -43,11 +45,11 @@ pub fn check(resources: Option<&ResourceRequirements>, resource_name: &str) -> R
 }
 
 /// Requests and limits of the container.
-pub(super) fn of(plan: &Plan<'_>) -> ResourceRequirements {
+pub(super) fn of(plan: &Plan<'_>, local_disk: Option<Quantity>) -> ResourceRequirements {
     let stated = plan.vllm.resources.clone().unwrap_or_default();
     let mut requests = stated.requests.unwrap_or_default();
     let mut limits = stated.limits.unwrap_or_default();
-    for (name, quantity) in defaults(&plan.choice.sizing) {
+    for (name, quantity) in defaults(&plan.choice.sizing, local_disk) {
         // A limit without a request is a request too, and a default above the limit would be refused.
         if !limits.contains_key(name) {
             requests.entry(name.to_owned()).or_insert(quantity);
@@ -61,9 +63,14 @@ pub(super) fn of(plan: &Plan<'_>) -> ResourceRequirements {
     ResourceRequirements { requests: Some(requests), limits: (!limits.is_empty()).then_some(limits), claims: stated.claims }
 }
 
-fn defaults(sizing: &SizingStatus) -> BTreeMap<&'static str, Quantity> {
+fn defaults(sizing: &SizingStatus, local_disk: Option<Quantity>) -> BTreeMap<&'static str, Quantity> {
     let processes = u64::from(sizing.gpus_per_replica.max(1));
     let share = sizing.weight_bytes_per_gpu.map_or(4 * GIB, |bytes| bytes.min(4 * GIB));
     let memory = 2 * GIB + processes * (2 * GIB + share);
-    BTreeMap::from([("cpu", Quantity((processes + 1).to_string())), ("memory", quantity::from_bytes(memory.next_multiple_of(GIB)))])
+    let mut defaults = BTreeMap::from([
+        ("cpu", Quantity((processes + 1).to_string())),
+        ("memory", quantity::from_bytes(memory.next_multiple_of(GIB))),
+    ]);
+    defaults.extend(local_disk.map(|size| ("ephemeral-storage", size)));
+    defaults
 }

@@ -255,7 +255,10 @@ fn the_accelerators_are_requests_and_limits_whatever_the_user_says_about_the_res
     let resources = case.at(&format!("{CONTAINER_POINTER}/resources"));
     assert_eq!(
         resources,
-        json!({"requests": {"cpu": "1", "nvidia.com/gpu": "4"}, "limits": {"memory": "10Gi", "nvidia.com/gpu": "4"}})
+        json!({
+            "requests": {"cpu": "1", "ephemeral-storage": "158Gi", "nvidia.com/gpu": "4"},
+            "limits": {"memory": "10Gi", "nvidia.com/gpu": "4"},
+        })
     );
     let stated = serde_json::from_value(json!({"limits": {"nvidia.com/gpu": "8"}})).unwrap();
     assert!(resources::check(Some(&stated), "nvidia.com/gpu").unwrap_err().to_string().contains("spec.vllm.parallelism"));
@@ -265,7 +268,26 @@ fn the_accelerators_are_requests_and_limits_whatever_the_user_says_about_the_res
 #[test]
 fn a_small_model_asks_for_little_enough_for_a_node_of_16_gib() {
     let requests = small().at(&format!("{CONTAINER_POINTER}/resources/requests"));
-    assert_eq!(requests, json!({"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": "1"}));
+    assert_eq!(requests, json!({"cpu": "2", "ephemeral-storage": "19Gi", "memory": "8Gi", "nvidia.com/gpu": "1"}));
+}
+
+#[test]
+fn a_cache_on_the_nodes_disk_is_requested_unless_the_user_says_what_the_pod_takes() {
+    let disk = |case: &Case| case.at(&format!("{CONTAINER_POINTER}/resources/requests/ephemeral-storage"));
+    let mut case = small();
+    case.vllm().cache =
+        Some(CacheSpec { ephemeral: Some(EphemeralCache { size_limit: Some(Quantity("1Ti".into())) }), ..CacheSpec::default() });
+    assert_eq!(disk(&case), json!("1Ti"));
+    case.vllm().resources = Some(serde_json::from_value(json!({"requests": {"ephemeral-storage": "10Gi"}})).unwrap());
+    assert_eq!(disk(&case), json!("10Gi"));
+    case.vllm().resources = Some(serde_json::from_value(json!({"limits": {"ephemeral-storage": "10Gi"}})).unwrap());
+    assert_eq!(disk(&case), json!(null), "a limit is a request too");
+    let mut case = small();
+    case.vllm().cache = Some(CacheSpec {
+        persistent_volume_claim: Some(PersistentVolumeClaimCache { claim_name: "cache".into() }),
+        ..CacheSpec::default()
+    });
+    assert_eq!(disk(&case), json!(null));
 }
 
 #[test]

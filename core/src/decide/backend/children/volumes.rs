@@ -22,17 +22,21 @@ const ADAPTER_BYTES: u64 = GIB;
 pub(super) struct Volumes {
     pub volumes: Vec<Volume>,
     pub mounts: Vec<VolumeMount>,
+    /// What the cache takes of the node's own disk, where that is known.
+    pub local_disk: Option<Quantity>,
 }
 
 /// The volumes of one backend.
 pub(super) fn of(plan: &Plan<'_>) -> Result<Volumes, BuildError> {
-    let mut volumes = vec![cache(plan)?, temporary(), shared_memory(plan.choice.sizing.gpus_per_replica)];
+    let cache = cache(plan)?;
+    let local_disk = cache.empty_dir.as_ref().and_then(|empty_dir| empty_dir.size_limit.clone());
+    let mut volumes = vec![cache, temporary(), shared_memory(plan.choice.sizing.gpus_per_replica)];
     let mut mounts = vec![mount("cache", CACHE_PATH), mount("tmp", "/tmp"), mount("shm", "/dev/shm")];
     if let Some(model) = model(plan) {
         volumes.push(model);
         mounts.push(VolumeMount { read_only: Some(true), ..mount("model", MODELS_PATH) });
     }
-    Ok(Volumes { volumes, mounts })
+    Ok(Volumes { volumes, mounts, local_disk })
 }
 
 fn mount(name: &str, path: &str) -> VolumeMount {
@@ -62,10 +66,10 @@ fn cache(plan: &Plan<'_>) -> Result<Volume, BuildError> {
 
 /// 1.2 times the bytes that are downloaded, in whole GiB and at least 4 GiB. No limit where the size is not known.
 fn cache_size(plan: &Plan<'_>) -> Option<Quantity> {
-    let weights = if ModelSource::of(&plan.vllm.model).is_cached() { plan.choice.sizing.weight_bytes? } else { 0 };
+    let checkpoint = if ModelSource::of(&plan.vllm.model).is_cached() { plan.choice.sizing.start_bytes()? } else { 0 };
     let adapters = plan.vllm.lora_adapters.iter().filter(|adapter| adapter.source.starts_with("hf://")).count();
     let adapters = u64::try_from(adapters).unwrap_or(u64::MAX).saturating_mul(ADAPTER_BYTES);
-    let size = weights.saturating_add(weights / 5).max(CACHE_MINIMUM).saturating_add(adapters);
+    let size = checkpoint.saturating_add(checkpoint / 5).max(CACHE_MINIMUM).saturating_add(adapters);
     Some(quantity::from_bytes(size.checked_next_multiple_of(GIB)?))
 }
 

@@ -61,10 +61,7 @@ pub(super) fn of_accelerator(spec: &VllmSpec, accelerator: &Accelerator, sizes: 
 
 /// Rules within the spec.
 pub(super) fn of_spec(architecture: &ModelArchitecture, spec: &VllmSpec, options: &Options) -> Vec<Violation> {
-    [quantization_matches(architecture, spec), lora_rank_exists(options), lora_slots_suffice(options)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [quantization_matches(architecture, spec), lora_slots_suffice(options)].into_iter().flatten().collect()
 }
 
 /// Whether experts must be kept whole: blocks or groups of the quantisation, or the width itself, do not survive the split
@@ -280,19 +277,9 @@ fn vision_heads_divide(architecture: &ModelArchitecture, options: &Options, size
     )
 }
 
-/// C14, ranks.
-fn lora_rank_exists(options: &Options) -> Option<Violation> {
-    const RANKS: [&str; 9] = ["1", "8", "16", "32", "64", "128", "256", "320", "512"];
-    let rank = options.max_lora_rank.as_deref().filter(|rank| !RANKS.contains(rank))?;
-    violation(
-        format!("--max-lora-rank={rank} does not exist: use one of {}", RANKS.join(", ")),
-        "argument --max-lora-rank: invalid choice",
-    )
-}
-
-/// C14, slots.
+/// C14, slots. Which ranks exist is told when the arguments are checked.
 fn lora_slots_suffice(options: &Options) -> Option<Violation> {
-    let (slots, kept) = options.max_loras.zip(options.max_cpu_loras).filter(|(slots, kept)| kept < slots)?;
+    let (slots, kept) = options.lora_slots.or(options.max_loras).zip(options.max_cpu_loras).filter(|(slots, kept)| kept < slots)?;
     violation(
         format!("--max-cpu-loras={kept} is less than --max-loras={slots}: raise it to {slots} or more"),
         "max_cpu_loras must be >= max_loras",

@@ -111,8 +111,10 @@ fn bfloat16_by_name_needs_hardware_that_has_it() {
 #[case("{model: a/b, quantization: gptq}", false)]
 #[case("{model: a/b, quantization: awq_marlin}", true)]
 #[case("{model: a/b, quantization: Auto}", true)]
-#[case("{model: a/b, extraArgs: ['--max-lora-rank=24']}", false)]
 #[case("{model: a/b, extraArgs: ['--max-lora-rank=64']}", true)]
+#[case("{model: a/b, extraArgs: ['--max-lora-rank', '64']}", true)]
+#[case("{model: a/b, loraAdapters: [{name: a, source: hf://a/b}], extraArgs: ['--max-cpu-loras=0']}", false)]
+#[case("{model: a/b, loraAdapters: [{name: a, source: hf://a/b}], extraArgs: ['--max-cpu-loras=1']}", true)]
 #[case("{model: a/b, extraArgs: ['--max-loras=4', '--max-cpu-loras=2']}", false)]
 fn what_contradicts_the_checkpoint_or_vllms_choices_is_refused(#[case] yaml: &str, #[case] legal: bool) {
     let spec = spec(yaml);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::constraints;
-use super::facts::Facts;
+use super::facts::{Facts, checkpoint_bytes};
 use super::fixes;
 use super::memory::Sizes;
 use super::options::Options;
@@ -165,6 +165,7 @@ fn without_facts(request: &Request<'_>, message: &str, reason: &'static str) -> 
         gpu_memory_utilization_percent: utilization_percent(request.spec, accelerator),
         context_length: request.spec.context_length,
         weight_bytes: request.architecture.weight_bytes,
+        checkpoint_bytes: checkpoint_bytes(request.architecture),
         weight_bytes_per_gpu: None,
         kv_cache_tokens: None,
         max_concurrent_sequences: None,
@@ -282,6 +283,7 @@ fn describe(problem: &Problem<'_>, choice: &Choice<'_>) -> (Sizing, Vec<String>)
         gpu_memory_utilization_percent: choice.utilization_percent,
         context_length,
         weight_bytes: Some(facts.weight_bytes),
+        checkpoint_bytes: checkpoint_bytes(architecture),
         weight_bytes_per_gpu: Some(choice.memory.weights),
         kv_cache_tokens: Some(tokens),
         max_concurrent_sequences: Some(sequences),

@@ -39,6 +39,10 @@ pub(super) struct Facts {
     pub expert_bytes: u64,
     /// Bytes of one number of the key-value cache.
     pub kv_number_bytes: u64,
+    /// Bytes of one rank of a LoRA adapter over all layers, that every tensor-parallel rank keeps.
+    pub adapter_bytes: u64,
+    /// The same, that the ranks share.
+    pub shared_adapter_bytes: u64,
     /// The model's own largest context.
     pub context_length: Option<u32>,
 }
@@ -60,11 +64,15 @@ impl Facts {
             number(architecture.kv_lora_rank).map(|rank| rank + number(architecture.qk_rope_head_dimension).unwrap_or(0));
         let hidden_size = number(architecture.hidden_size);
         let weight_bytes = loaded_weight_bytes(architecture, spec)?;
+        let kv_heads = number(architecture.key_value_heads).unwrap_or(heads);
+        let head_dimension = number(architecture.head_dimension).or(hidden_size.map(|size| size / heads)).unwrap_or(0);
+        let (adapter, shared_adapter) = adapter_numbers(architecture, (heads + kv_heads).saturating_mul(2 * head_dimension));
+        let adapter_bytes = |numbers: u64| numbers.saturating_mul(layers).saturating_mul(loaded_number_bytes(spec));
         Some(Self {
             layers,
             heads,
-            kv_heads: number(architecture.key_value_heads).unwrap_or(heads),
-            head_dimension: number(architecture.head_dimension).or(hidden_size.map(|size| size / heads)).unwrap_or(0),
+            kv_heads,
+            head_dimension,
             hidden_size,
             full_layers: number(architecture.full_attention_layers).unwrap_or(others),
             sliding_layers,
@@ -82,9 +90,29 @@ impl Facts {
                 KvCacheDtype::Fp8 => 1,
                 KvCacheDtype::Auto => loaded_number_bytes(spec),
             },
+            adapter_bytes: adapter_bytes(adapter),
+            shared_adapter_bytes: adapter_bytes(shared_adapter),
             context_length: architecture.context_length,
         })
     }
+}
+
+/// Numbers of one rank of an adapter in one layer: those that every tensor-parallel rank keeps, and those that they share.
+/// Of the two matrices of a projection, the one at the residual stream is kept whole and the other one is split (vLLM's
+/// lora/layers: column_parallel_linear.py, row_parallel_linear.py, fused_moe.py). vLLM makes room in every projection,
+/// experts included. `attention` is the width of all heads of query, key, value and output.
+fn adapter_numbers(architecture: &ModelArchitecture, attention: u64) -> (u64, u64) {
+    let width = |value: Option<u32>| value.map_or(0, u64::from);
+    let experts = width(architecture.experts);
+    let (number, inner) = if experts > 0 {
+        // The experts that every token passes count as one more.
+        let shared = width(architecture.shared_expert_intermediate_size);
+        (experts + 1, experts.saturating_mul(width(architecture.expert_intermediate_size)).saturating_add(shared))
+    } else {
+        (1, width(architecture.intermediate_size))
+    };
+    let hidden = width(architecture.hidden_size);
+    (hidden.saturating_mul(4 + 3 * number), inner.saturating_mul(3).saturating_add(attention))
 }
 
 /// An indexer keeps 128 numbers of 8 bits and a scale of 4 bytes (DeepseekV32IndexerCache of vLLM's deepseek_v2.py).
@@ -114,34 +142,45 @@ fn loaded_number_bytes(spec: &VllmSpec) -> u64 {
     }
 }
 
-/// Bytes of the weights once they are loaded.
+/// Bytes of the checkpoint, which are downloaded or read when a pod starts, whatever becomes of them in memory.
 ///
-/// From `weightBytes` where it is known, scaled when the spec changes the number type; else from the number of parameters
-/// and the bytes of one, scales and unquantised parts included: 2.0 for 16 bits, 1.03 for 8, 0.58 for 4 in groups, 0.60 for
-/// NVFP4, 0.56 for MXFP4 (rules of thumb over published checkpoints).
-fn loaded_weight_bytes(architecture: &ModelArchitecture, spec: &VllmSpec) -> Option<u64> {
-    let loaded = loaded_number_bytes(spec);
-    let sixteen_bit_embeddings = embedding_parameters(architecture).map(|parameters| parameters.saturating_mul(2));
-    if let Some(quantization) = &architecture.checkpoint_quantization {
-        return architecture.weight_bytes.or_else(|| {
-            let parameters = architecture.parameters?;
-            let thumb = scaled(parameters, thousandths(quantization), 1000);
-            // Embedding and output layer stay in 16 bits, which weighs more the smaller the model is.
-            let rest = embedding_parameters(architecture).and_then(|embeddings| parameters.checked_sub(embeddings));
-            let parts = rest.zip(sixteen_bit_embeddings).map(|(rest, embeddings)| {
-                let bits = u64::from(quantization.bits.unwrap_or(8));
-                // A group of 128 adds a scale and a zero point to each weight's own bits: at most 4 %.
-                embeddings.saturating_add(scaled(rest, bits * 130, 1000))
-            });
-            Some(thumb.max(parts.unwrap_or(0)))
-        });
+/// `weightBytes` where it is known; else from the number of parameters and the bytes of one, scales and unquantised parts
+/// included: 4.0 for 32 bits, 2.0 for 16, 1.03 for 8, 0.58 for 4 in groups, 0.60 for NVFP4, 0.56 for MXFP4 (rules of thumb
+/// over published checkpoints).
+pub(super) fn checkpoint_bytes(architecture: &ModelArchitecture) -> Option<u64> {
+    if architecture.weight_bytes.is_some() {
+        return architecture.weight_bytes;
     }
-    let stored = architecture.dtype.map_or(2, WeightDtype::bytes);
-    let bytes = match (architecture.weight_bytes, architecture.parameters) {
-        (Some(bytes), _) => scaled(bytes, loaded, stored),
-        (None, Some(parameters)) => parameters.saturating_mul(loaded),
-        (None, None) => return None,
+    let parameters = architecture.parameters?;
+    let Some(quantization) = &architecture.checkpoint_quantization else {
+        return Some(parameters.saturating_mul(stored_number_bytes(architecture)));
     };
+    let thumb = scaled(parameters, thousandths(quantization), 1000);
+    // Embedding and output layer stay in 16 bits, which weighs more the smaller the model is.
+    let embeddings = embedding_parameters(architecture);
+    let parts =
+        embeddings.and_then(|embeddings| Some((embeddings, parameters.checked_sub(embeddings)?))).map(|(embeddings, rest)| {
+            let bits = u64::from(quantization.bits.unwrap_or(8));
+            // A group of 128 adds a scale and a zero point to each weight's own bits: at most 4 %.
+            embeddings.saturating_mul(2).saturating_add(scaled(rest, bits * 130, 1000))
+        });
+    Some(thumb.max(parts.unwrap_or(0)))
+}
+
+/// Bytes of one number of a checkpoint that is not quantised.
+fn stored_number_bytes(architecture: &ModelArchitecture) -> u64 {
+    architecture.dtype.map_or(2, WeightDtype::bytes)
+}
+
+/// Bytes of the weights once they are loaded: those of the checkpoint, scaled when the spec changes the number type.
+fn loaded_weight_bytes(architecture: &ModelArchitecture, spec: &VllmSpec) -> Option<u64> {
+    let checkpoint = checkpoint_bytes(architecture)?;
+    if architecture.checkpoint_quantization.is_some() {
+        return Some(checkpoint);
+    }
+    let loaded = loaded_number_bytes(spec);
+    let bytes = scaled(checkpoint, loaded, stored_number_bytes(architecture));
+    let sixteen_bit_embeddings = embedding_parameters(architecture).map(|parameters| parameters.saturating_mul(2));
     match quantization_on_load(spec) {
         Some(name) if name.contains("fp8") || name.contains("int8") => {
             let thumb = scaled(bytes, 1030, 1000 * loaded);
@@ -225,5 +264,18 @@ mod tests {
         let spec = VllmSpec { dtype: Some(Dtype::Float32), ..VllmSpec::default() };
         assert_eq!(weight_bytes("{weightBytes: 1000, dtype: BFloat16}", &spec), 2000);
         assert_eq!(weight_bytes("{weightBytes: 1000, dtype: Float32}", &VllmSpec::default()), 500);
+    }
+
+    #[test]
+    fn the_checkpoint_has_its_own_size_whatever_is_loaded() {
+        for (model, bytes) in [
+            ("{weightBytes: 1000, dtype: Float32}", 1000),
+            ("{parameters: 1000, dtype: Float32}", 4000),
+            ("{parameters: 1000}", 2000),
+            ("{parameters: 1000, checkpointQuantization: {method: fp8, bits: 8}}", 1030),
+        ] {
+            assert_eq!(checkpoint_bytes(&architecture(model)), Some(bytes), "{model}");
+        }
+        assert_eq!(checkpoint_bytes(&ModelArchitecture::default()), None);
     }
 }

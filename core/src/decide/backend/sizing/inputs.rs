@@ -18,24 +18,44 @@ use crate::decide::short_hash;
 
 /// What the user says and a choice depends on. Neither nodes nor tables nor the operator's version: these may not change a
 /// choice in force. Defaults are filled in, so that writing one out changes nothing.
+///
+/// The hash is stored: what is absent or as by default is not written, so that a field that is added later leaves every hash
+/// as it is. A test holds some of them.
 #[derive(Serialize)]
 struct Inputs<'a> {
     model: String,
     revision: &'a str,
+    #[serde(skip_serializing_if = "is_default")]
     architecture: ModelArchitecture,
+    #[serde(skip_serializing_if = "is_default")]
     dtype: Dtype,
+    #[serde(skip_serializing_if = "Option::is_none")]
     quantization: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
     kv_cache_dtype: KvCacheDtype,
+    #[serde(skip_serializing_if = "Option::is_none")]
     context_length: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     gpu_memory_utilization_percent: Option<u32>,
     parallelism: Parallelism,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resource_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     products: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     gpus_per_node: Option<u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     node_selector: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "<[Toleration]>::is_empty")]
     tolerations: &'a [Toleration],
+    #[serde(skip_serializing_if = "is_default")]
     options: Options,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Hash of the user's inputs to a choice: while it is the same, the choice in force stays. 16 hexadecimal digits.

@@ -2,6 +2,7 @@ use super::super::fixtures::{catalogued, h100, l4, spec};
 use super::super::{Cluster, size};
 use super::*;
 use crate::api::vllm::VllmSpec;
+use crate::decide::backend::choice::Choice;
 
 fn hash(yaml: &str) -> String {
     let spec = spec(yaml);
@@ -48,6 +49,38 @@ fn the_hash_depends_on_what_the_user_says_and_on_nothing_else() {
     ] {
         assert_ne!(hash(other), base, "{other}");
     }
+}
+
+#[test]
+fn hashes_that_clusters_hold_stay_what_they_are() {
+    for (yaml, expected) in [
+        ("model: Qwen/Qwen2.5-7B-Instruct", "82ef8f7f85e700cf"),
+        (
+            "{model: meta-llama/Llama-3.3-70B-Instruct, quantization: FP8, kvCacheDtype: FP8, contextLength: 32768, parallelism: \
+             {tensor: 4}, extraArgs: ['--max-num-batched-tokens=16k', '--enforce-eager']}",
+            "7b356bfd81f0da31",
+        ),
+        (
+            "{model: acme/own, dtype: Float32, gpuMemoryUtilizationPercent: 90, architecture: {parameters: 8000000000, layers: 32}, \
+             loraAdapters: [{name: sql, source: hf://acme/sql}], accelerator: {resourceName: amd.com/gpu, memory: 192Gi, gpusPerNode: \
+             8, nodeSelector: {pool: large}, tolerations: [{key: a, operator: Exists}]}}",
+            "953166620895e06b",
+        ),
+    ] {
+        assert_eq!(hash(yaml), expected, "{yaml}: the fleet would be rolled; if that is meant, say so in the changelog");
+    }
+}
+
+#[test]
+fn a_choice_that_the_first_version_stored_is_read_and_stays() {
+    let stored = r#"{"sizing":{"acceleratorProduct":"NVIDIA-H100-80GB-HBM3","resourceName":"nvidia.com/gpu","gpusPerReplica":4,"tensorParallelSize":4,"pipelineParallelSize":1,"dataParallelSize":1,"contextLength":32768,"weightBytesPerGPU":35276853248,"weightBytes":141107412992},"placement":{"resourceName":"nvidia.com/gpu","affinity":[{"key":"nvidia.com/gpu.product","operator":"In","values":["NVIDIA-H100-80GB-HBM3"]}]},"specHash":"5ec"}"#;
+    let choice: Choice = serde_json::from_str(stored).unwrap();
+    assert_eq!(serde_json::to_string(&choice).unwrap(), stored);
+    let spec = spec("model: meta-llama/Llama-3.3-70B-Instruct");
+    let architecture = catalogued("meta-llama/Llama-3.3-70B-Instruct");
+    assert!(still_legal(&choice.sizing, &Request { architecture: &architecture, spec: &spec, accelerators: &[] }));
+    // Its clocks and its cache stay as well, or its pods would be replaced.
+    assert_eq!(choice.sizing.start_bytes(), Some(141_107_412_992));
 }
 
 #[test]

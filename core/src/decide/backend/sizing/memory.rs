@@ -15,6 +15,8 @@ const BLOCK: u64 = 16;
 const WEIGHT_SHARE_PERCENT: u64 = 101;
 /// vLLM's own share of the memory (`--gpu-memory-utilization`), in percent.
 pub(super) const DEFAULT_UTILIZATION_PERCENT: u32 = 92;
+/// vLLM's own largest rank of an adapter (`--max-lora-rank`).
+const DEFAULT_LORA_RANK: u64 = 16;
 /// Below this a pool is of no use, whatever fits into it.
 const LEAST_POOL: u64 = GIB / 4;
 /// Below this the memory outside the budget may not hold the capture of CUDA graphs.
@@ -151,7 +153,7 @@ fn batched_tokens(options: &Options, accelerator: &Accelerator) -> u64 {
     })
 }
 
-/// Memory outside torch, the peak of the activations and the CUDA graphs.
+/// Memory outside torch, the peak of the activations, the CUDA graphs, and room for adapters.
 ///
 /// Outside torch: 0.3 GiB, and 1.7 where ranks talk to each other. Activations: 0.9 GiB for 2048 tokens on small cards; on
 /// large ones 2.0, and 2.5 for mixtures, in proportion where the user batches more tokens. Graphs: 0.5 and 0.7 GiB. Within
@@ -172,7 +174,18 @@ fn overhead(facts: &Facts, options: &Options, accelerator: &Accelerator, sizes: 
         (false, Class::Large | Class::Huge) => 7,
     };
     let tokens = options.max_num_batched_tokens.unwrap_or(measured_at).max(measured_at);
-    scaled(GIB, outside_torch + graphs, 10).saturating_add(scaled(scaled(GIB, activation, 10), tokens, measured_at))
+    scaled(GIB, outside_torch + graphs, 10)
+        .saturating_add(scaled(scaled(GIB, activation, 10), tokens, measured_at))
+        .saturating_add(adapters(facts, options, sizes))
+}
+
+/// Room for LoRA adapters of the largest rank that is allowed, which vLLM takes before it measures what is left.
+fn adapters(facts: &Facts, options: &Options, sizes: Sizes) -> u64 {
+    let Some(slots) = options.lora_slots else { return 0 };
+    let rank = options.max_lora_rank.unwrap_or(DEFAULT_LORA_RANK);
+    let shared = facts.shared_adapter_bytes / u64::from(sizes.tensor.max(1));
+    let each = facts.adapter_bytes.saturating_add(shared).saturating_mul(rank) / u64::from(sizes.pipeline.max(1));
+    each.saturating_mul(slots)
 }
 
 /// The key-value cache of one sequence on one rank.

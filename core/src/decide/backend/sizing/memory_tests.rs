@@ -185,3 +185,23 @@ fn whole_experts_are_shared_by_the_copies_of_the_model() {
         Memory::of(&facts, &Options::default(), &h200, Sizes { tensor: 1, pipeline: 1, data: 8, expert: true }, 92).unwrap();
     assert!(memory.holds(GIB));
 }
+
+#[test]
+fn adapters_take_memory_by_their_number_and_rank_and_what_is_split_shrinks_with_the_ranks() {
+    // Llama-3.1-8B: 32 layers, 7 x 4096 whole and 2 x (4096 + 1024) + 3 x 14336 split, in 16 bits.
+    let model =
+        shape("layers: 32, attentionHeads: 32, keyValueHeads: 8, headDimension: 128, hiddenSize: 4096, intermediateSize: 14336");
+    let of = |slots, rank, tensor| {
+        let options = Options { lora_slots: slots, max_lora_rank: rank, ..Options::default() };
+        adapters(&model, &options, sizes(tensor, 1))
+    };
+    let (whole, split) = (7 * 4096, 2 * (4096 + 1024) + 3 * 14336);
+    assert_eq!(of(None, Some(64), 1), 0);
+    assert_eq!(of(Some(1), None, 1), 16 * 2 * 32 * (whole + split));
+    assert_eq!(of(Some(4), Some(64), 4), 4 * 64 * 2 * 32 * (whole + split / 4));
+    let mixture = shape(
+        "layers: 48, attentionHeads: 32, keyValueHeads: 4, headDimension: 128, hiddenSize: 2048, experts: 128, expertIntermediateSize: 768",
+    );
+    let options = Options { lora_slots: Some(1), ..Options::default() };
+    assert!(adapters(&mixture, &options, sizes(1, 1)) > 3 * GIB / 2, "every expert has room for an adapter");
+}

@@ -72,6 +72,9 @@ pub struct Sizing {
     /// Bytes of weights of the whole model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_bytes: Option<u64>,
+    /// Bytes of the checkpoint, which are downloaded or read when a pod starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_bytes: Option<u64>,
     /// Bytes of weights on one accelerator.
     #[serde(skip_serializing_if = "Option::is_none", rename = "weightBytesPerGPU")]
     pub weight_bytes_per_gpu: Option<u64>,
@@ -106,6 +109,7 @@ impl Sizing {
             context_length: self.context_length,
             weight_bytes_per_gpu: self.weight_bytes_per_gpu,
             weight_bytes: self.weight_bytes,
+            checkpoint_bytes: self.checkpoint_bytes,
             kv_cache_tokens: self.kv_cache_tokens,
             max_concurrent_sequences: self.max_concurrent_sequences,
             image: None,

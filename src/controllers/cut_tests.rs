@@ -1,0 +1,43 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn facts(spec: Value, status: Value) -> PodFacts {
+    let object = json!({
+        "metadata": {
+            "name": "a", "namespace": "team", "creationTimestamp": "2026-11-25T12:00:00Z",
+            "labels": { "quartermaster.dev/inference-backend": "model" },
+        },
+        "spec": spec, "status": status,
+    });
+    pod(serde_json::from_value(object).unwrap()).unwrap().facts
+}
+
+#[test]
+fn a_failed_pod_keeps_the_kubelets_words() {
+    let status = json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory." });
+    let failed = facts(json!({ "containers": [], "nodeName": "l4-0" }), status);
+    assert_eq!(failed.failed, Some(Failed { reason: "Evicted".into(), message: "The node was low on resource: memory.".into() }));
+    assert_eq!((failed.node.as_deref(), failed.ready), (Some("l4-0"), false));
+    assert!(failed.created.is_some());
+    assert_eq!(facts(json!({ "containers": [] }), json!({ "phase": "Running" })).failed, None);
+}
+
+#[test]
+fn the_requests_of_all_containers_are_added_up() {
+    let container = |requests: Value| json!({ "name": "a", "resources": { "requests": requests } });
+    let containers =
+        [container(json!({ "cpu": "1500m", "nvidia.com/gpu": "2" })), container(json!({ "cpu": "1", "memory": "1Gi" }))];
+    let requests = facts(json!({ "containers": containers }), json!({})).requests;
+    assert_eq!(requests, BTreeMap::from([("cpu".into(), 3), ("memory".into(), 1 << 30), ("nvidia.com/gpu".into(), 2)]));
+}
+
+#[test]
+fn a_node_that_prepares_volumes_is_told_from_one_that_has() {
+    let of = |status: &str| {
+        let condition =
+            json!({ "type": "PodReadyToStartContainers", "status": status, "lastTransitionTime": "2026-11-25T12:00:00Z" });
+        facts(json!({ "containers": [] }), json!({ "conditions": [condition] })).preparing_since
+    };
+    assert_eq!((of("False"), of("True")), (Some("2026-11-25T12:00:00Z".parse().unwrap()), None));
+}
