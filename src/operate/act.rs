@@ -100,10 +100,11 @@ impl Actor {
                 return;
             }
         }
-        let waits = memory
-            .refused
-            .get(&child.identity)
-            .is_some_and(|refused| refused.refusal.intent_hash == intent_hash && refused.retry_at > Instant::now());
+        let waits = memory.refused.get(&child.identity).is_some_and(|refused| {
+            // What could not be changed can be made anew once it is gone.
+            let gone = refused.refusal.cause == RefusalCause::Immutable && known.is_none();
+            !gone && refused.refusal.intent_hash == intent_hash && refused.retry_at > Instant::now()
+        });
         if waits {
             return;
         }
