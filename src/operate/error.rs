@@ -90,6 +90,8 @@ impl CallError {
                 RefusalCause::Forbidden
             }
             Some(403) => RefusalCause::Invalid,
+            // Another object has taken the place of the one that it was meant for: what was decided on is out of date.
+            Some(422) if answer.contains("metadata.uid: Invalid value") => RefusalCause::Transient,
             Some(422) if answer.contains("field is immutable") => RefusalCause::Immutable,
             Some(400 | 422) => RefusalCause::Invalid,
             Some(500)

@@ -82,7 +82,9 @@ impl Refused {
     /// without asking, and the cache tells at once when that changes.
     pub fn holds(&self, intent_hash: &str, known: Option<&ChildFacts>) -> bool {
         let same = !self.is_of_the_name() || self.holder == known.map(Holder::of);
-        same && self.refusal.intent_hash == intent_hash && self.retry_at > Instant::now()
+        // What could not be changed can be made anew once it is gone.
+        let gone = self.refusal.cause == RefusalCause::Immutable && known.is_none();
+        same && !gone && self.refusal.intent_hash == intent_hash && self.retry_at > Instant::now()
     }
 }
 
