@@ -151,7 +151,6 @@ fn refused() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "model": "a/b", "env": [{ "name": "VLLM_API_KEY", "value": "a" }] }), "InvalidEnvironment", "VLLM_API_KEY"),
         (json!({ "model": "a/b", "extraArgs": ["--port=1"] }), "InvalidArguments", "--port"),
         (json!({ "model": "a/b" }), "ModelFactsPending", "does not ask the hub: set attentionHeads, layers"),
-        (json!({ "model": "a/b", "parallelism": tensor }), "ModelFactsPending", "does not ask the hub"),
         // What is stated is not asked for again.
         (
             json!({ "model": "a/b", "architecture": { "attentionHeads": 32, "hiddenSize": 4096 } }),

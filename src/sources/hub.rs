@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quartermaster_core::decide::backend::destination::DestinationError;
 use quartermaster_core::decide::backend::facts::HubFacts;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -120,6 +121,8 @@ impl Hub {
         };
         let endpoint = match self.shared.connector.locate(&endpoint, &question.namespace) {
             Ok(url) => url,
+            // It will pass, and every backend is woken then.
+            Err(error @ DestinationError::AwaitApiServer { .. }) => return HubFacts::Failed { message: error.to_string() },
             Err(error) => return refused(error.to_string()),
         };
         let key = AnswerKey {

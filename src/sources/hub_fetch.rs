@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quartermaster_core::decide::backend::destination::DestinationError;
 use quartermaster_core::decide::backend::facts::HubFacts;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode};
@@ -169,6 +170,7 @@ impl Repository<'_> {
                 body_limit,
             };
             let answer = self.connector.call(call).await.map_err(|error| match error {
+                CallError::RefuseDestination(DestinationError::AwaitApiServer { .. }) => Miss::Failed(error.to_string()),
                 CallError::RefuseDestination(refused) if url == first => Miss::NotAllowed(refused.to_string()),
                 other => Miss::Failed(other.to_string()),
             })?;

@@ -187,7 +187,7 @@ impl Checker {
         // The same short name is another Service in another namespace: neither waits for the other.
         let endpoint = match self.connector.locate(&url, &plan.namespace) {
             Ok(endpoint) => endpoint,
-            Err(error) => return CheckOutcome::NotAllowed { message: error.to_string() },
+            Err(error) => return outcome_of(&CallError::RefuseDestination(error)),
         };
         let headers = match plan.headers(key, request.body.is_some()) {
             Ok(headers) => headers,

@@ -59,6 +59,12 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
         "!has(self.replicas) || has(self.vllm)" => !has("replicas") || has("vllm"),
         "!has(self.healthCheck) || has(self.external)" => !has("healthCheck") || has("external"),
         "!(has(self.baseURL) && has(self.serviceRef))" => !(has("baseURL") && has("serviceRef")),
+        "!(has(self.serviceRef) && has(self.tls) && has(self.tls.caSecretKeyRef))" => {
+            !(has("serviceRef") && value.pointer("/tls/caSecretKeyRef").is_some())
+        }
+        "!has(self.revision) || !self.model.matches('^(pvc|s3|oci)://')" => {
+            !has("revision") || !["pvc://", "s3://", "oci://"].iter().any(|scheme| text(value, "model").starts_with(scheme))
+        }
         "!(self.provider in ['AzureOpenAI', 'Bedrock', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)" => {
             !provider_is_in(&["AzureOpenAI", "Bedrock", "LMStudio", "OpenAICompatible"]) || has("baseURL") || has("serviceRef")
         }

@@ -44,6 +44,14 @@ fn external(fields: Value) -> Value {
     "spec.replicas: spec.replicas applies to vllm only"
 )]
 #[case::two_addresses(external(json!({ "serviceRef": { "name": "a", "port": 1 } })), "spec.external.serviceRef: external.baseURL and")]
+#[case::an_authority_without_tls(
+    json!({ "external": { "provider": "LMStudio", "serviceRef": { "name": "a", "port": 1 }, "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } } }),
+    "spec.external.tls: external.serviceRef is called over http"
+)]
+#[case::a_revision_of_a_claim(
+    json!({ "vllm": { "model": "pvc://models/a", "revision": "main" } }),
+    "spec.vllm.revision: vllm.revision names a revision of a Hugging Face repository"
+)]
 #[case::no_address(json!({ "external": { "provider": "Bedrock", "model": "m" } }), "spec.external.baseURL: external.baseURL is required")]
 #[case::no_key(json!({ "external": { "provider": "OpenAI", "model": "m" } }), "spec.external.apiKeys: external.apiKeys is required")]
 #[case::credentials(external(json!({ "baseURL": "https://me:secret@a/v1" })), "spec.external.baseURL: external.baseURL must not carry")]

@@ -84,6 +84,9 @@ fn check_object(schema: &Value, object: &Map<String, Value>, path: &str, found: 
             found.push(Violation { path: member(name), problem: "is required".to_owned() });
         }
     }
+    if let Some(most) = bound(schema, "maxProperties").filter(|most| object.len() > *most) {
+        found.push(Violation { path: path.to_owned(), problem: format!("has {} members, and may have {most}", object.len()) });
+    }
     let properties = schema.get("properties").and_then(Value::as_object);
     for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         let known = properties.and_then(|properties| properties.get(name)).or_else(|| schema.get("additionalProperties"));

@@ -69,6 +69,9 @@ fn lengths_are_counted_in_characters_and_lists_in_items() {
     assert_eq!(said(&schema, &json!([])), ["spec: has 0 items, and needs 1"]);
     let too_much = ["spec: has 3 items, and may have 2", "spec[2]: has 3 characters, and may have 2"];
     assert_eq!(said(&schema, &json!(["a", "b", "äöü"])), too_much);
+    let schema = json!({ "type": "object", "maxProperties": 1, "additionalProperties": { "type": "string" } });
+    assert_eq!(said(&schema, &json!({ "a": "1" })), Vec::<String>::new());
+    assert_eq!(said(&schema, &json!({ "a": "1", "b": "2" })), ["spec: has 2 members, and may have 1"]);
 }
 
 #[test]
@@ -93,6 +96,7 @@ fn nothing_in_our_definitions_goes_unread() {
         "items",
         "maxItems",
         "maxLength",
+        "maxProperties",
         "maximum",
         "minItems",
         "minLength",

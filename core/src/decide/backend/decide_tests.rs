@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::facts::{
-    DeploymentFacts, Failed, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, SecretValue, Terminated, Unschedulable, Waiting,
+    DeploymentFacts, Failed, HubFacts, NodeFacts, Observation, PodFacts, SecretFacts, SecretValue, Terminated, Unschedulable,
+    Waiting,
 };
 use super::*;
 use crate::api::InferenceBackend;
