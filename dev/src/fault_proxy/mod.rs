@@ -3,11 +3,14 @@
 //!
 //! The operator's kubeconfig points to the proxy over plain HTTP on loopback; the proxy speaks TLS with the API server and
 //! passes the operator's token through, so that accounts, rules and the audit log stay what they are. Clients of kube-rs
-//! speak HTTP/1.1 only, and so does the proxy. Watches are relayed chunk by chunk.
+//! speak HTTP/1.1 only, and so does the proxy. Watches are relayed event by event.
 //!
-//! The schedule is Sieve's (OSDI 2022): number the writes of a run without faults, then fail at each of them, and compare the
-//! ends.
+//! The schedules are Sieve's (OSDI 2022). Intermediate states: name the writes of a run without faults, then fail at each of
+//! them, and compare the ends. Unobserved states: events are dropped, or held until the next generation. Stale states: a
+//! restarted operator gets lists of the past.
 
+mod events;
+mod lists;
 mod record;
 mod relay;
 mod request;
@@ -27,11 +30,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 pub use record::Recorded;
-pub use request::{Class, Request, Verb};
-pub use rules::{Action, Match, RuleId};
+pub use request::{Class, Request, Verb, WriteIdentity};
+pub use rules::{Action, EventKind, Match, RuleId};
 
 use crate::error::{Error, Result};
-use relay::Relay;
+use relay::{Relay, Supervisor};
 
 /// A running proxy. It ends with its owner.
 pub struct FaultProxy {
@@ -55,7 +58,8 @@ impl FaultProxy {
             api_server: client_without_credentials(kubeconfig).await?,
             rules: rules::Rules::new(),
             record: record::Record::default(),
-            kill: Arc::default(),
+            lists: lists::Lists::default(),
+            supervisor: Arc::default(),
         };
         let through = kubeconfig.with_extension(format!("through-{}.yaml", address.port()));
         write_kubeconfig(kubeconfig, &through, address)?;
@@ -73,10 +77,11 @@ impl FaultProxy {
         &self.kubeconfig
     }
 
-    /// How to kill the operator: called by the rules that do, from a thread that may block. It returns when the operator is
-    /// dead; it may start the next one.
-    pub fn on_kill(&self, kill: impl Fn() + Send + Sync + 'static) {
-        *self.relay.kill.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(kill));
+    /// How to kill the operator, which returns when it is dead, and how to start the next one: called one after the other by
+    /// the rules that kill, from a thread that may block.
+    pub fn on_kill(&self, kill: impl Fn() + Send + Sync + 'static, start_again: impl Fn() + Send + Sync + 'static) {
+        let supervisor = Supervisor { kill: Box::new(kill), start_again: Box::new(start_again) };
+        *self.relay.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(supervisor));
     }
 
     /// Lets something befall the requests that match. Of several rules that match, the first decides.
@@ -87,6 +92,11 @@ impl FaultProxy {
     /// Ends a rule. What hangs by it goes on.
     pub fn remove(&self, rule: RuleId) {
         self.relay.rules.remove(rule);
+    }
+
+    /// How many requests, or events of watches, a rule has befallen that was not removed.
+    pub fn befell(&self, rule: RuleId) -> u64 {
+        self.relay.rules.befell(rule)
     }
 
     /// Every request so far, in the order of arrival.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
-use super::request::{Class, Request};
+use super::request::{Class, Request, WriteIdentity};
 use super::rules::Action;
 
 /// A request that arrived.
@@ -16,8 +16,8 @@ pub struct Recorded {
     pub at: Instant,
     /// What it is about.
     pub request: Request,
-    /// Its number among the writes of its class, from 1; none for reads.
-    pub write: Option<u64>,
+    /// Which write it is; none for reads, leases and events.
+    pub identity: Option<WriteIdentity>,
     /// The first 64 bits of the SHA-256 of its body, in hexadecimal: the body itself may hold secrets.
     pub body_hash: String,
     /// The API server's status code, also where the operator never got it.
@@ -34,9 +34,9 @@ impl Recorded {
 }
 
 impl fmt::Display for Recorded {
-    /// For example `12 apply services team/llama-backend by m body=0a1b2c3d4e5f6071 code=201 KillAfter`.
+    /// For example `#2 apply services team/llama-backend by m body=0a1b2c3d4e5f6071 code=201 KillAfter`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = self.write.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let number = self.identity.as_ref().map_or_else(|| "-".to_owned(), |identity| format!("#{}", identity.nth));
         let code = self.code.map_or_else(|| "-".to_owned(), |code| code.to_string());
         write!(formatter, "{number} {} body={} code={code}", self.request, self.body_hash)?;
         self.fault.as_ref().map_or(Ok(()), |fault| write!(formatter, " {fault:?}"))
@@ -48,15 +48,22 @@ impl fmt::Display for Recorded {
 pub(super) struct Record(Arc<Mutex<Vec<Recorded>>>);
 
 impl Record {
-    /// Notes the arrival of a request. Returns its number among all, from 1, and among the writes of its class.
-    pub fn arrived(&self, request: &Request, body: &[u8]) -> (u64, Option<u64>) {
+    /// Notes the arrival of a request. Returns its number among all, from 1.
+    pub fn arrived(&self, request: &Request, body: &[u8]) -> u64 {
         let body_hash = Sha256::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let mut record = self.lock();
-        let class = request.class();
-        let before = record.iter().filter(|recorded| recorded.request.class() == class).count();
-        let write = (class != Class::Read).then(|| number(before + 1));
-        record.push(Recorded { at: Instant::now(), request: request.clone(), write, body_hash, code: None, fault: None });
-        (number(record.len()), write)
+        let identity = (request.class() == Class::Write).then(|| {
+            let before = record.iter().filter(|recorded| recorded.request.is_like(request)).count();
+            WriteIdentity {
+                verb: request.verb,
+                resource: request.resource.clone(),
+                subresource: request.subresource.clone(),
+                name: request.name.clone(),
+                nth: number(before + 1),
+            }
+        });
+        record.push(Recorded { at: Instant::now(), request: request.clone(), identity, body_hash, code: None, fault: None });
+        number(record.len())
     }
 
     pub fn befell(&self, arrival: u64, fault: Action) {

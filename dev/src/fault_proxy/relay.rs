@@ -9,12 +9,14 @@ use futures::stream;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
+use hyper::body::{Bytes, Incoming};
 use kube::Client;
 use kube::client::Body;
-use serde_json::json;
-use tokio::sync::watch;
+use serde_json::{Value, json};
+use url::form_urlencoded;
 
+use super::events::OpenWatch;
+use super::lists::Lists;
 use super::record::Record;
 use super::request::{Request, Verb};
 use super::rules::{Action, Rules};
@@ -23,8 +25,13 @@ use super::rules::{Action, Rules};
 pub(super) type Abort = Box<dyn StdError + Send + Sync>;
 type Answer = UnsyncBoxBody<Bytes, Abort>;
 
-/// Kills the operator, and returns when it is dead.
-pub(super) type Kill = Arc<dyn Fn() + Send + Sync>;
+/// Kills the operator and starts the next one.
+pub(super) struct Supervisor {
+    /// Returns when the operator is dead.
+    pub kill: Box<dyn Fn() + Send + Sync>,
+    /// Starts another one.
+    pub start_again: Box<dyn Fn() + Send + Sync>,
+}
 
 /// What all connections of a proxy share.
 #[derive(Clone)]
@@ -33,7 +40,8 @@ pub(super) struct Relay {
     pub api_server: Client,
     pub rules: Rules,
     pub record: Record,
-    pub kill: Arc<Mutex<Option<Kill>>>,
+    pub lists: Lists,
+    pub supervisor: Arc<Mutex<Option<Arc<Supervisor>>>>,
 }
 
 impl Relay {
@@ -42,8 +50,9 @@ impl Relay {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let about = Request::of(&head.method, &head.uri, &head.headers);
-        let (arrival, write) = self.record.arrived(&about, &body);
-        let fault = self.rules.action(&about, write);
+        let arrival = self.record.arrived(&about, &body);
+        let fault = self.rules.action(&about);
+        let mut path = head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         if let Some((_, action)) = &fault {
             self.record.befell(arrival, action.clone());
         }
@@ -58,12 +67,13 @@ impl Relay {
                 return Err("the connection was reset".into());
             }
             Some((_, Action::Status { code, retry_after })) => return status(*code, *retry_after),
+            Some((_, Action::Stale { before })) if about.verb == Verb::List => return stale(self.lists.before(&path, *before)),
+            Some((_, Action::ShortPages(size))) => path = with_limit(&path, *size),
             Some((_, Action::Delay(time))) => tokio::time::sleep(*time).await,
             Some((id, Action::Hang)) => self.rules.removed(*id).await,
             _ => {}
         }
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut forwarded = http::Request::builder().method(head.method).uri(path).body(Body::from(body.to_vec()))?;
+        let mut forwarded = http::Request::builder().method(head.method).uri(&path).body(Body::from(body.to_vec()))?;
         for (name, value) in &head.headers {
             // A compressed body could not be told apart into events, and the other two are of this connection.
             if ![header::ACCEPT_ENCODING, header::HOST, header::CONNECTION].contains(name) {
@@ -81,9 +91,14 @@ impl Relay {
         })
         .await??;
         let (head, body) = response.into_parts();
-        if about.verb == Verb::Watch && fault.is_none() {
-            let open = OpenWatch { body, changes: self.rules.changes(), rules: self.rules, about, arrival };
+        if about.verb == Verb::Watch && matches!(fault, None | Some((_, Action::Stale { .. }))) {
+            let open = OpenWatch::new(body, self.rules, about, arrival);
             return Ok(Response::from_parts(head, StreamBody::new(stream::unfold(open, OpenWatch::next)).boxed_unsync()));
+        }
+        if about.verb == Verb::List && fault.is_none() && head.status.is_success() {
+            let body = body.collect().await.map_err(Abort::from)?.to_bytes();
+            self.lists.keep(&path, body.clone());
+            return Ok(Response::from_parts(head, whole(body)));
         }
         match fault {
             Some((_, Action::KillAfter)) => {
@@ -96,46 +111,44 @@ impl Relay {
     }
 
     async fn kill(&self) {
-        let kill = self.kill.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(kill) = kill {
+        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rules = self.rules.clone();
+        if let Some(supervisor) = supervisor {
             // Killing and waiting for the end blocks. It is done when the connection of the killed one breaks, too.
-            let _ = tokio::task::spawn_blocking(move || kill()).await;
+            let killed = tokio::task::spawn_blocking(move || {
+                (supervisor.kill)();
+                // Nothing of the next one arrives before.
+                rules.killed();
+                (supervisor.start_again)();
+            });
+            let _ = killed.await;
         }
     }
 }
 
-/// The response to a watch, relayed chunk by chunk.
-struct OpenWatch {
-    body: Body,
-    changes: watch::Receiver<u64>,
-    rules: Rules,
-    about: Request,
-    arrival: u64,
+/// A body that is known as a whole.
+fn whole(body: Bytes) -> Answer {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
-impl OpenWatch {
-    async fn next(mut self) -> Option<(Result<Frame<Bytes>, Abort>, Self)> {
-        loop {
-            match self.rules.action_on_open_watch(&self.about, self.arrival) {
-                Some(Action::EndWatches) => return None,
-                Some(_) => {
-                    // The rules live at least as long as self.
-                    let _ = self.changes.changed().await;
-                    continue;
-                }
-                None => {}
-            }
-            let frame = tokio::select! {
-                _ = self.changes.changed() => continue,
-                frame = self.body.frame() => frame?,
-            };
-            return Some((frame.map_err(Abort::from), self));
-        }
-    }
+/// A list from the past. A test that asks for one that was never made is wrong, and should see so.
+fn stale(body: Option<Bytes>) -> Result<Response<Answer>, Abort> {
+    let Some(body) = body else { return status(500, None) };
+    let mut response = Response::new(whole(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// The path and query of a list, in pages of this size.
+fn with_limit(path: &str, size: u32) -> String {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let mut parameters = form_urlencoded::Serializer::new(String::new());
+    parameters.extend_pairs(form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "limit"));
+    format!("{path}?{}", parameters.append_pair("limit", &size.to_string()).finish())
 }
 
 /// A refusal as the API server writes it.
-fn status(code: u16, retry_after: Option<u32>) -> Result<Response<Answer>, Abort> {
+pub(super) fn refusal(code: u16) -> Value {
     let reason = match code {
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -148,13 +161,14 @@ fn status(code: u16, retry_after: Option<u32>) -> Result<Response<Answer>, Abort
         504 => "Timeout",
         _ => "InternalError",
     };
-    let text = json!({
+    json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": format!("a fault was injected: {reason}"), "reason": reason, "code": code,
     })
-    .to_string();
-    let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+}
+
+fn status(code: u16, retry_after: Option<u32>) -> Result<Response<Answer>, Abort> {
+    let mut response = Response::new(whole(refusal(code).to_string().into()));
     *response.status_mut() = StatusCode::from_u16(code)?;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = retry_after {

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Uri, header};
 use url::form_urlencoded;
 
 /// What a request does, in the words of RBAC. Server-side apply, a patch to RBAC, has its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
     /// Reads one object.
     Get,
@@ -35,15 +35,40 @@ impl Verb {
     }
 }
 
-/// How requests are numbered.
+/// What kind of request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Reads are not numbered.
+    /// Changes nothing.
     Read,
-    /// Writes whose number and order follow from what is asked of the operator.
+    /// Writes that follow from what is asked of the operator.
     Write,
-    /// Leases are renewed by the clock and events are told in the background: they would number other writes by chance.
+    /// Leases are renewed by the clock and events are told in the background.
     LeaseOrEvent,
+}
+
+/// Names one write of a run. The order of writes about different objects is another one in each run, since many objects are
+/// worked on at the same time; what is written about one object, and in which order, is not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteIdentity {
+    /// What it does.
+    pub verb: Verb,
+    /// Plural name of the kind.
+    pub resource: String,
+    /// Such as `status`; empty for the object itself.
+    pub subresource: String,
+    /// Name of the object.
+    pub name: String,
+    /// Its number among the writes that are the same in all of this, from 1.
+    pub nth: u64,
+}
+
+impl fmt::Display for WriteIdentity {
+    /// For example `patch inferencebackends/status llama #2`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = format!("{:?}", self.verb).to_lowercase();
+        let separator = if self.subresource.is_empty() { "" } else { "/" };
+        write!(formatter, "{verb} {}{separator}{} {} #{}", self.resource, self.subresource, self.name, self.nth)
+    }
 }
 
 /// What a request is about. Parts that it does not have are empty.
@@ -63,6 +88,8 @@ pub struct Request {
     pub name: String,
     /// Field manager.
     pub manager: String,
+    /// Whether it asks for the second or a later page of a list.
+    pub continued: bool,
 }
 
 impl Request {
@@ -110,10 +137,19 @@ impl Request {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             manager: parameter("fieldManager").unwrap_or_default(),
+            continued: parameter("continue").is_some_and(|token| !token.is_empty()),
         }
     }
 
-    /// How it is numbered.
+    /// Whether it does the same to the same as another one: only its number tells the two apart.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.verb == other.verb
+            && self.resource == other.resource
+            && self.subresource == other.subresource
+            && self.name == other.name
+    }
+
+    /// What kind of request it is.
     pub fn class(&self) -> Class {
         match self.resource.as_str() {
             _ if !self.verb.is_write() => Class::Read,
