@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::harness::{Team, condition, small_model};
 
 /// Keeps every version of the backends of a namespace, in their order.
-struct Versions {
+pub struct Versions {
     seen: Arc<Mutex<Vec<Value>>>,
     watching: tokio::task::JoinHandle<()>,
 }
 
 impl Versions {
-    async fn watch(team: &Team) -> Self {
+    pub async fn watch(team: &Team) -> Self {
         let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
         let backends = team.backends();
         let version = backends.list(&Default::default()).await.unwrap().metadata.resource_version.unwrap();
@@ -35,7 +35,7 @@ impl Versions {
     }
 
     /// The versions of one backend. Fails when the watch has ended, since versions would be missing.
-    fn of(&self, name: &str) -> Vec<Value> {
+    pub fn of(&self, name: &str) -> Vec<Value> {
         assert!(!self.watching.is_finished(), "the watch has ended");
         self.seen.lock().unwrap().iter().filter(|object| object["metadata"]["name"] == name).cloned().collect()
     }
@@ -94,13 +94,20 @@ fn violations(before: Option<&Value>, now: &Value) -> Vec<String> {
     broken
 }
 
-/// Checks every version of a backend, and gives the states of Ready in their order.
-fn check(versions: &[Value]) -> Vec<String> {
-    for (index, now) in versions.iter().enumerate() {
+/// What the versions of a backend, in their order, do not keep of the contract.
+pub fn broken(versions: &[Value]) -> Vec<String> {
+    let of = |(index, now): (usize, &Value)| {
         let before = index.checked_sub(1).map(|before| &versions[before]);
         let broken = violations(before, now);
-        assert!(broken.is_empty(), "version {index} breaks: {broken:#?}\n{}", serde_json::to_string_pretty(now).unwrap());
-    }
+        (!broken.is_empty()).then(|| format!("version {index} breaks: {broken:#?}\n{}", serde_json::to_string_pretty(now).unwrap()))
+    };
+    versions.iter().enumerate().filter_map(of).collect()
+}
+
+/// Checks every version of a backend, and gives the states of Ready in their order.
+fn check(versions: &[Value]) -> Vec<String> {
+    let broken = broken(versions);
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
     let ready = versions.iter().filter_map(|version| condition(version, "Ready"));
     let mut states: Vec<String> =
         ready.map(|ready| format!("{} {}", ready["status"].as_str().unwrap(), ready["reason"].as_str().unwrap())).collect();

@@ -1,296 +1,198 @@
 //! Killed before or after any of its writes, or left without the response to one, the operator ends in the same state as if
-//! nothing had happened. The schedule is Sieve's (OSDI 2022): all the writes of a run without faults, times the faults.
+//! nothing had happened. The schedule is Sieve's (OSDI 2022): the writes of runs without faults, each by its identity, times
+//! the faults; then pairs, of which the second is counted after the restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
-use quartermaster_dev::fault_proxy::{Action, Match, Verb};
-use serde_json::{Value, json};
+use fastrand::Rng;
+use quartermaster_dev::fault_proxy::{Action, Match, Verb, WriteIdentity};
 use tokio::sync::Semaphore;
 
-use crate::faulty::{Faulty, small_model};
-use crate::harness::{DEADLINE, resource};
+use crate::differential::{End, QUIET, Reference, Workload};
 
-/// Time without a write after which a run has ended. The first delay of the operator's back-off is a quarter of it.
-const QUIET: Duration = Duration::from_secs(2);
-/// Plans at the same time: they mostly wait.
+/// Plans at the same time in `make test`, beside other tests: they mostly wait.
 const AT_ONCE: usize = 3;
-/// Time within which `make test` begins plans; each takes about ten seconds.
-const SAMPLE: Duration = Duration::from_secs(120);
+/// Plans at the same time in the soak.
+const AT_ONCE_IN_SOAK: usize = 6;
+/// Time that the sample in `make test` may take, with the runs without faults.
+const SAMPLE: Duration = Duration::from_secs(240);
+/// Plans that the sample takes at most.
+const SAMPLE_PLANS: usize = 40;
+/// Of the sample, every such plan is a pair.
+const PAIR_EVERY: usize = 5;
+/// Pairs in the soak.
+const PAIRS: usize = 60;
+/// Time without a write in the soak: longer than the fourth delay of the operator's back-off.
+const QUIET_IN_SOAK: Duration = Duration::from_secs(5);
+
+/// Writes of children that a run with the fault does not come to, each with the reason. None: each of them is reached.
+const NOT_REACHED: &[(&str, &str)] = &[];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_of_its_writes_the_operator_ends_in_the_same_state() {
-    let seed = std::env::var("QUARTERMASTER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("QUARTERMASTER_SEED={seed}");
-    let reference = Reference::of_two_runs().await;
-    let mut plans = reference.plans();
-    fastrand::Rng::with_seed(seed).shuffle(&mut plans);
-    let begun = reference.hold_for(plans, Some(SAMPLE)).await;
-    assert!(begun >= 10, "only {begun} plans in {SAMPLE:?}");
+    let (started, mut chance) = (Instant::now(), seeded());
+    let reference = Reference::get().await;
+    let mut plans = single(reference);
+    chance.shuffle(&mut plans);
+    for (index, pair) in pairs(reference, &mut chance, SAMPLE_PLANS / PAIR_EVERY).into_iter().enumerate() {
+        plans.insert(index * PAIR_EVERY, pair);
+    }
+    plans.truncate(SAMPLE_PLANS);
+    let begun = hold_for(reference, plans, QUIET, AT_ONCE, Some((started, SAMPLE))).await;
+    assert!(begun >= 6, "only {begun} plans within {SAMPLE:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak: about ten seconds for each of some hundred plans"]
+#[ignore = "soak: crash at every write, about ten seconds for each of some hundred plans"]
 async fn killed_at_each_of_its_writes_the_operator_ends_in_the_same_state() {
-    let reference = Reference::of_two_runs().await;
-    let plans = reference.plans();
-    reference.hold_for(plans, None).await;
+    let mut chance = seeded();
+    let reference = Reference::get().await;
+    let mut plans = single(reference);
+    plans.extend(pairs(reference, &mut chance, PAIRS));
+    hold_for(reference, plans, QUIET_IN_SOAK, AT_ONCE_IN_SOAK, None).await;
 }
 
-/// What befalls which write.
+/// Chance from the seed in the environment, or from one that is printed.
+fn seeded() -> Rng {
+    let seed = std::env::var("QUARTERMASTER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("QUARTERMASTER_SEED={seed}");
+    Rng::with_seed(seed)
+}
+
+/// What befalls which writes.
 #[derive(Clone, Debug)]
 struct Plan {
-    write: u64,
-    fault: Action,
+    first: Fault,
+    /// Its write is counted after the restart that the first one leads to.
+    second: Option<Fault>,
 }
 
-/// How a run ends.
-struct End {
-    /// The objects, by kind and name.
-    objects: BTreeMap<String, Value>,
-    /// How often each object was made and removed by the operator.
-    counts: BTreeMap<String, usize>,
-    /// Number of writes.
-    writes: u64,
-    /// Whether the fault befell.
-    befell: bool,
+#[derive(Clone, Debug)]
+struct Fault {
+    write: WriteIdentity,
+    action: Action,
 }
 
-/// How runs without faults end.
-struct Reference {
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?} at {}", self.action, self.write)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.first)?;
+        self.second.as_ref().map_or(Ok(()), |second| write!(formatter, ", then {second} after the restart"))
+    }
+}
+
+const FAULTS: [Action; 3] = [Action::KillBefore, Action::KillAfter, Action::DropResponse];
+
+fn single(reference: &Reference) -> Vec<Plan> {
+    let at = |write: &WriteIdentity| {
+        let write = write.clone();
+        FAULTS.map(|action| Plan { first: Fault { write: write.clone(), action }, second: None })
+    };
+    reference.writes.iter().flat_map(at).collect()
+}
+
+/// Pairs of a kill and of another fault at one of the writes that come after it in a run without faults. What is written again
+/// after a restart comes on top, so that the second write is nearly always reached.
+fn pairs(reference: &Reference, chance: &mut Rng, count: usize) -> Vec<Plan> {
+    let writes = &reference.writes;
+    let pair = || {
+        let place = chance.usize(..writes.len() - 1);
+        let killed = FAULTS[chance.usize(..2)].clone();
+        // A write that never arrived is still to be made.
+        let after = &writes[place + usize::from(killed == Action::KillAfter)..];
+        let chosen = chance.usize(..after.len());
+        let like = |write: &&WriteIdentity| WriteIdentity { nth: 0, ..(*write).clone() };
+        let nth = after[..=chosen].iter().filter(|write| like(write) == like(&&after[chosen])).count();
+        let second = WriteIdentity { nth: u64::try_from(nth).unwrap(), ..after[chosen].clone() };
+        Plan {
+            first: Fault { write: writes[place].clone(), action: killed },
+            second: Some(Fault { write: second, action: FAULTS[chance.usize(..3)].clone() }),
+        }
+    };
+    std::iter::repeat_with(pair).take(count).collect()
+}
+
+/// What became of a plan.
+struct Outcome {
     end: End,
-    /// Where two of them differ: not worth comparing.
-    differing: BTreeSet<String>,
+    /// Whether the faults befell, the first and the second.
+    befell: (bool, bool),
 }
 
-impl Reference {
-    async fn of_two_runs() -> Arc<Self> {
-        let (end, other) = (run(None).await, run(None).await);
-        let differing: BTreeSet<String> = differences(&end.objects, &other.objects).into_iter().map(|(path, _)| path).collect();
-        println!("{} writes; the reference runs differ in {differing:?}", end.writes);
-        assert_eq!(end.counts, other.counts);
-        assert!(end.writes >= 20, "a scenario with {} writes proves little", end.writes);
-        // What promises are about must not hide among what differs by chance.
-        for path in &differing {
-            assert!(!path.contains("/spec/") || path.starts_with("Service/"), "the specs of two runs differ: {path}");
+async fn run(plan: &Plan, quiet: Duration) -> Outcome {
+    let workload = Workload::new("crash").await;
+    let proxy = workload.faulty.proxy.clone();
+    let first = proxy.add(Match::write(&plan.first.write), plan.first.action.clone());
+    let second = plan.second.as_ref().map(|second| proxy.add(Match::write(&second.write).after_kills(1), second.action.clone()));
+    let end = workload.run(quiet).await;
+    Outcome { end, befell: (proxy.befell(first) == 1, second.is_some_and(|second| proxy.befell(second) == 1)) }
+}
+
+/// Runs the plans, in their order; within a time, as many as end in it. Returns how many that were. Fails with what every plan
+/// found.
+async fn hold_for(
+    reference: &'static Reference,
+    plans: Vec<Plan>,
+    quiet: Duration,
+    at_once: usize,
+    within: Option<(Instant, Duration)>,
+) -> usize {
+    let begin = Instant::now();
+    let places = Arc::new(Semaphore::new(at_once));
+    let longest = Arc::new(std::sync::Mutex::new(Duration::from_secs(20)));
+    let mut running = Vec::new();
+    for plan in plans {
+        let place = places.clone().acquire_owned().await.unwrap();
+        let estimate = *longest.lock().unwrap();
+        if within.is_some_and(|(started, time)| started.elapsed() + estimate > time) {
+            break;
         }
-        Arc::new(Self { end, differing })
+        let longest = longest.clone();
+        running.push((
+            plan.clone(),
+            tokio::spawn(async move {
+                let (_place, begin) = (place, Instant::now());
+                let outcome = run(&plan, quiet).await;
+                // A long run is watched while it goes on.
+                let verdict = if reference.differs(&outcome.end).is_empty() { "holds" } else { "FAILS" };
+                println!("{verdict} after {:.0?}: {plan}", begin.elapsed());
+                let mut longest = longest.lock().unwrap();
+                *longest = (*longest).max(begin.elapsed());
+                outcome
+            }),
+        ));
     }
-
-    fn plans(&self) -> Vec<Plan> {
-        let faults = [Action::KillBefore, Action::KillAfter, Action::DropResponse];
-        (1..=self.end.writes).flat_map(|write| faults.clone().map(|fault| Plan { write, fault })).collect()
-    }
-
-    /// Runs the plans, in their order, as many as begin within the time. Returns how many that were. Fails with what every
-    /// plan found.
-    async fn hold_for(self: &Arc<Self>, plans: Vec<Plan>, within: Option<Duration>) -> usize {
-        let started = Instant::now();
-        let places = Arc::new(Semaphore::new(AT_ONCE));
-        let mut running = Vec::new();
-        for plan in plans {
-            let place = places.clone().acquire_owned().await.unwrap();
-            if within.is_some_and(|within| started.elapsed() > within) {
-                break;
+    let (begun, mut failures, mut missed, mut pairs, mut second) = (running.len(), Vec::new(), Vec::new(), 0, 0);
+    for (plan, ended) in running {
+        match ended.await {
+            Ok(outcome) => {
+                let found = reference.differs(&outcome.end);
+                failures.extend((!found.is_empty()).then(|| format!("{plan}\n{}", found.join("\n"))));
+                missed.extend((!outcome.befell.0).then(|| plan.first.clone()));
+                pairs += usize::from(plan.second.is_some());
+                second += usize::from(outcome.befell.1);
             }
-            let reference = self.clone();
-            running.push((
-                plan.clone(),
-                tokio::spawn(async move {
-                    let _place = place;
-                    let end = run(Some(&plan)).await;
-                    (end.befell, reference.compare(&end))
-                }),
-            ));
-        }
-        let (begun, mut befell, mut failures) = (running.len(), 0, Vec::new());
-        for (plan, ended) in running {
-            match ended.await {
-                Ok((reached, found)) => {
-                    befell += usize::from(reached);
-                    failures.extend((!found.is_empty()).then(|| format!("{plan:?}\n{}", found.join("\n"))));
-                }
-                Err(panicked) => failures.push(format!("{plan:?}\n{panicked}")),
-            }
-        }
-        println!("{begun} plans, {befell} faults befell, in {:?}", started.elapsed());
-        assert!(failures.is_empty(), "{} of {begun} plans failed:\n{}", failures.len(), failures.join("\n\n"));
-        // The number of status writes depends on when pods become ready: the last few writes may not come.
-        assert!(befell * 10 >= begun * 7, "only {befell} of {begun} faults befell");
-        begun
-    }
-
-    fn compare(&self, end: &End) -> Vec<String> {
-        let found = differences(&self.end.objects, &end.objects);
-        let mut found: Vec<String> = found
-            .into_iter()
-            .filter(|(path, _)| !self.differing.contains(path))
-            .map(|(path, how)| format!("{path}: {how}"))
-            .collect();
-        if end.counts != self.end.counts {
-            found.push(format!("made and removed {:?} instead of {:?}", end.counts, self.end.counts));
-        }
-        found
-    }
-}
-
-/// Three backends are made, all are changed, one is removed, while a fault befalls one write.
-async fn run(plan: Option<&Plan>) -> End {
-    let faulty = Faulty::new("crash").await;
-    if let Some(plan) = plan {
-        faulty.proxy.add(Match::all().write(plan.write), plan.fault.clone());
-    }
-    faulty.start_operator();
-    let with = |replicas: u32, more: Value| {
-        let mut vllm = small_model();
-        vllm.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        json!({ "replicas": replicas, "vllm": vllm })
-    };
-    let keys = tokio::spawn(watch_keys(faulty.api(&resource("", "v1", "Secret", "secrets"))));
-    for (name, replicas) in [("one", 1), ("two", 2), ("three", 1)] {
-        faulty.apply(name, with(replicas, json!({}))).await;
-    }
-    faulty.until_settled(&["one", "two", "three"]).await;
-    // New pods; a budget that is no longer needed; one that is needed from now on.
-    faulty.apply("one", with(1, json!({ "drainTimeout": "90s" }))).await;
-    faulty.apply("two", with(1, json!({}))).await;
-    faulty.apply("three", with(2, json!({}))).await;
-    faulty.until_settled(&["one", "two", "three"]).await;
-    faulty.backends().delete("three", &DeleteParams::default()).await.unwrap();
-    faulty.apply("two", with(1, json!({ "extraArgs": ["--seed=7"] }))).await;
-    until_gone(&faulty, "three").await;
-    faulty.until_quiet(&["one", "two"], QUIET).await;
-    assert!(!keys.is_finished(), "{}", keys.await.unwrap());
-    keys.abort();
-    let writes = faulty.proxy.writes();
-    let mut counts = BTreeMap::new();
-    for write in writes.iter().filter(|write| write.succeeded()) {
-        let verb = if write.request.verb == Verb::Delete { "removed" } else { "made" };
-        if verb == "removed" || write.code == Some(201) {
-            *counts.entry(format!("{verb} {}/{}", write.request.resource, write.request.name)).or_default() += 1;
+            Err(panicked) => failures.push(format!("{plan}\n{panicked}")),
         }
     }
-    let end = End {
-        objects: objects(&faulty).await,
-        counts,
-        writes: u64::try_from(writes.len()).unwrap(),
-        befell: writes.iter().any(|write| write.fault.is_some()),
-    };
-    faulty.kubectl(&["delete", "namespace", &faulty.namespace, "--wait=false"]);
-    end
-}
-
-/// Waits until nothing is left of a backend.
-async fn until_gone(faulty: &Faulty, name: &str) {
-    let started = Instant::now();
-    loop {
-        let left: Vec<String> =
-            objects(faulty).await.into_keys().filter(|object| object.split('/').any(|part| part.starts_with(name))).collect();
-        if left.is_empty() {
-            return;
-        }
-        assert!(started.elapsed() < DEADLINE, "left of {name}: {left:?}\n{}", faulty.told());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// Returns when a generated key changes under its pods, with what happened.
-async fn watch_keys(api: Api<DynamicObject>) -> String {
-    let mut seen: BTreeMap<String, (Option<String>, Value)> = BTreeMap::new();
-    loop {
-        // The API server may refuse while the test ends.
-        for secret in api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
-            let name = secret.metadata.name.unwrap_or_default();
-            let now = (secret.metadata.uid, secret.data.get("data").cloned().unwrap_or_default());
-            let before = seen.entry(name.clone()).or_insert_with(|| now.clone());
-            if *before != now {
-                return format!("the key in the Secret {name} was made anew");
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// The objects of the team, without what differs from run to run by nature.
-async fn objects(faulty: &Faulty) -> BTreeMap<String, Value> {
-    let kinds = [
-        resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"),
-        resource("apps", "v1", "Deployment", "deployments"),
-        resource("apps", "v1", "ReplicaSet", "replicasets"),
-        resource("", "v1", "Service", "services"),
-        resource("", "v1", "Secret", "secrets"),
-        resource("", "v1", "ServiceAccount", "serviceaccounts"),
-        resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    ];
-    let mut objects = BTreeMap::new();
-    for kind in kinds {
-        for object in faulty.api(&kind).list(&ListParams::default()).await.unwrap().items {
-            let name = object.metadata.name.clone().unwrap_or_default();
-            let mut value = serde_json::to_value(object).unwrap();
-            mask(&mut value, &faulty.namespace);
-            match kind.kind.as_str() {
-                "InferenceBackend" => {}
-                // Its presence and the changes of its data are watched; the data are drawn by chance.
-                "Secret" => value["data"] = Value::Null,
-                // What the control plane made of it, and when, is not the operator's.
-                _ => {
-                    value["status"] = Value::Null;
-                    value["metadata"]["generation"] = Value::Null;
-                }
-            }
-            objects.insert(format!("{}/{name}", kind.kind), value);
-        }
-    }
-    objects
-}
-
-/// Takes out what is another in every namespace and at every time.
-fn mask(value: &mut Value, namespace: &str) {
-    match value {
-        Value::Object(members) => {
-            for name in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "clusterIP", "clusterIPs"] {
-                members.remove(name);
-            }
-            members.retain(|name, _| !name.ends_with("Time") && !name.ends_with("Timestamp"));
-            members.values_mut().for_each(|member| mask(member, namespace));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, namespace)),
-        Value::String(text) => *text = text.replace(namespace, "NAMESPACE"),
-        _ => {}
-    }
-}
-
-/// The places where two sets of objects differ, and how.
-fn differences(one: &BTreeMap<String, Value>, other: &BTreeMap<String, Value>) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-    for name in names {
-        match (one.get(name), other.get(name)) {
-            (Some(one), Some(other)) => compare(name, one, other, &mut found),
-            (Some(_), None) => found.push((name.clone(), "is missing".to_owned())),
-            (None, _) => found.push((name.clone(), "should not be there".to_owned())),
-        }
-    }
-    found
-}
-
-fn compare(path: &str, one: &Value, other: &Value, found: &mut Vec<(String, String)>) {
-    match (one, other) {
-        (Value::Object(one), Value::Object(other)) => {
-            let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-            for name in names {
-                let of = |members: &serde_json::Map<String, Value>| members.get(name).cloned().unwrap_or_default();
-                compare(&format!("{path}/{name}"), &of(one), &of(other), found);
-            }
-        }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            for (index, (one, other)) in one.iter().zip(other).enumerate() {
-                compare(&format!("{path}/{index}"), one, other, found);
-            }
-        }
-        _ if one == other => {}
-        _ => found.push((path.to_owned(), format!("{other} instead of {one}"))),
-    }
+    println!("{begun} plans, {pairs} of them pairs, in {:?}; the second fault of {second} pairs befell", begin.elapsed());
+    missed.iter().for_each(|fault| println!("did not befall: {fault}"));
+    assert!(failures.is_empty(), "{} of {begun} plans failed:\n{}", failures.len(), failures.join("\n\n"));
+    // What is written about children follows from the spec. How many statuses are written on the way depends on when pods
+    // become ready: the last one may not come.
+    let excused = |fault: &Fault| NOT_REACHED.iter().any(|(write, _)| *write == fault.write.to_string());
+    let unexplained: Vec<String> =
+        missed.iter().filter(|fault| fault.write.subresource.is_empty() && !excused(fault)).map(ToString::to_string).collect();
+    assert!(unexplained.is_empty(), "never befell: {unexplained:?}");
+    assert!(missed.iter().all(|fault| fault.write.verb == Verb::Patch || excused(fault)));
+    assert!(missed.len() <= (begun / 20).max(2), "{} of {begun} faults did not befall", missed.len());
+    assert!(pairs - second <= (pairs / 5).max(2), "the second fault of only {second} of {pairs} pairs befell");
+    begun
 }

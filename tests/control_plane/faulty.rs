@@ -21,7 +21,7 @@ pub fn small_model() -> Value {
 /// A team whose operators reach the API server through a proxy.
 pub struct Faulty {
     team: Arc<Team>,
-    pub proxy: FaultProxy,
+    pub proxy: Arc<FaultProxy>,
     running: Arc<Mutex<Option<Operator>>>,
 }
 
@@ -37,22 +37,29 @@ impl Faulty {
     /// A team, a proxy without rules, and no operator yet. An operator that a rule kills is started again at once.
     pub async fn new(name: &str) -> Self {
         let team = Arc::new(Team::new(name).await);
-        let proxy = FaultProxy::start(team.operator_kubeconfig()).await.unwrap();
+        let proxy = Arc::new(FaultProxy::start(team.operator_kubeconfig()).await.unwrap());
         let running: Arc<Mutex<Option<Operator>>> = Arc::default();
-        proxy.on_kill({
+        let kill = {
+            let running = running.clone();
+            move || running.lock().unwrap().as_mut().unwrap().kill()
+        };
+        let start_again = {
             let (team, running, kubeconfig) = (team.clone(), running.clone(), proxy.kubeconfig().to_owned());
-            move || {
-                let mut running = running.lock().unwrap();
-                running.as_mut().unwrap().kill();
-                *running = Some(team.start_as(&kubeconfig, ALONE, &[]));
-            }
-        });
+            move || *running.lock().unwrap() = Some(team.start_as(&kubeconfig, ALONE, &[]))
+        };
+        proxy.on_kill(kill, start_again);
         Self { team, proxy, running }
     }
 
     /// Starts an operator that leads without a lease, and does not wait.
     pub fn start_operator(&self) {
         *self.running.lock().unwrap() = Some(self.start_with(ALONE));
+    }
+
+    /// Kills the operator, and starts another one. Does not wait.
+    pub fn restart(&self) {
+        self.running.lock().unwrap().take();
+        self.start_operator();
     }
 
     /// Starts an operator with this configuration, and does not wait.
