@@ -41,6 +41,8 @@ pub struct Owner<'a> {
     pub key: &'a ObjectKey,
     /// Its uid.
     pub uid: &'a str,
+    /// Its generation that was decided on.
+    pub generation: Option<i64>,
 }
 
 /// Whether there is still somebody to act for.
@@ -159,7 +161,13 @@ impl Actor {
                 if facts.terminating || wanted.contains(&identity) {
                     continue;
                 }
-                match self.calls.delete(*kind, &key, &facts.uid).await {
+                let deleted = match self.is_current(owner).await {
+                    Ok(true) => self.calls.delete(*kind, &key, &facts.uid).await,
+                    // Its watch will tell.
+                    Ok(false) => return,
+                    Err(error) => Err(error),
+                };
+                match deleted {
                     Ok(()) => info!(kind = kind.kind, %key, "deleted: no longer wanted"),
                     Err(error) => {
                         warn!(kind = kind.kind, %key, %error, "failed to delete a child that is no longer wanted");
@@ -174,6 +182,15 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Whether the owner is still what was decided on. An API server whose caches hang behind, each by another time, may tell of
+    /// a spec of then and a child of now.
+    async fn is_current(&self, owner: &Owner<'_>) -> Result<bool, CallError> {
+        let found = self.calls.metadata(owner.kind, owner.key).await?;
+        let metadata = found.as_ref().map(|found| &found.metadata);
+        let same_generation = metadata.is_some_and(|metadata| metadata.generation == owner.generation);
+        Ok(same_generation && presence_of(owner, metadata) == Acted::ForOwner)
     }
 
     fn refuse_call(&self, memory: &mut Memory, child: &Child, intent_hash: String, error: &CallError) {

@@ -213,7 +213,8 @@ impl<C: Control> Driver<C> {
         }
         if let Children::Exactly(children) = &decision.children {
             let before = memory.refusals();
-            let owner = Owner { kind: C::KIND, key, uid: stored.meta.uid.as_deref().unwrap_or_default() };
+            let (uid, generation) = (stored.meta.uid.as_deref().unwrap_or_default(), stored.meta.generation);
+            let owner = Owner { kind: C::KIND, key, uid, generation };
             if self.actor.act(&owner, children, memory).await == Acted::OwnerIsGone {
                 // Its watch will tell. There is nobody whose status could be written.
                 return Outcome::Done(None);

@@ -178,10 +178,10 @@ async fn a_child_that_was_removed_and_made_again_is_not_removed_for_the_one_befo
         faulty.until_in(&faulty.deployments(), "one-backend", &format!("{replicas} replicas"), as_many).await;
     };
     replicas(1).await;
-    // The cache of backends catches up first. Else the budget of now would go, and come back, for the backend of then.
+    // The caches need not catch up at the same time.
     past.thaw_last();
     replicas(2).await;
     let writes = past.leave().await;
-    let refused = |write: &&Recorded| write.request.verb == Verb::Delete && write.code == Some(409);
-    assert!(writes.iter().any(|write| refused(&write)), "it never tried\n{}", faulty.told());
+    // It asked whether the backend is still what it took it for.
+    assert!(writes.iter().all(|write| write.request.verb != Verb::Delete), "{}", faulty.told());
 }
