@@ -223,7 +223,7 @@ mod tests {
         let (second, third) = (event("MODIFIED", "a", 1, "2"), event("MODIFIED", "a", 1, "3"));
         let (second, third) = (second.as_str(), third.as_str());
         let line = |text: &str| format!("{text}\n");
-        let (front, back) = (second[..(second.len() + 1) / 2].to_owned(), line(&second[(second.len() + 1) / 2..]));
+        let (front, back) = (second[..second.len().div_ceil(2)].to_owned(), line(&second[second.len().div_ceil(2)..]));
         let of = |action| relayed(action, &[second, third]);
         assert_eq!(of(Action::DropEvent), [line(third)]);
         assert_eq!(of(Action::DuplicateEvent), [line(second), line(second), line(third)]);
