@@ -1,5 +1,8 @@
 //! What the documentation says of conditions, reasons and files is what there is.
 
+// A test says what is wrong by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -78,7 +78,10 @@ fn a_choice_that_the_first_version_stored_is_read_and_stays() {
     assert_eq!(serde_json::to_string(&choice).unwrap(), stored);
     let spec = spec("model: meta-llama/Llama-3.3-70B-Instruct");
     let architecture = catalogued("meta-llama/Llama-3.3-70B-Instruct");
-    assert!(still_legal(&choice.sizing, &Request { architecture: &architecture, spec: &spec, accelerators: &[] }));
+    assert!(still_legal(
+        &choice.sizing,
+        &Request { architecture: &architecture, spec: &spec, accelerators: &[], cluster: Cluster::default() }
+    ));
     // Its clocks and its cache stay as well, or its pods would be replaced.
     assert_eq!(choice.sizing.start_bytes(), Some(141_107_412_992));
 }
