@@ -369,8 +369,8 @@ fn rollout_in_its_first_minute() -> Value {
     });
     let waits = json!({ "since": "2026-11-25T12:00:00Z", "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu." });
     observation["pods"] = json!([
-        { "name": "old", "templateHash": "a", "ready": true, "started": true },
-        { "name": "new", "templateHash": "b", "unschedulable": waits },
+        { "name": "old", "templateHash": "a", "node": "l4-0", "requests": { "nvidia.com/gpu": 1 }, "ready": true, "started": true },
+        { "name": "new", "templateHash": "b", "requests": { "nvidia.com/gpu": 1 }, "unschedulable": waits },
     ]);
     observation
 }
