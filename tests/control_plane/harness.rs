@@ -36,6 +36,13 @@ pub struct Team {
     kubeconfig: PathBuf,
 }
 
+/// The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.kubectl(&["delete", "inferencebackends", "--all", "--wait=false"]);
+    }
+}
+
 impl Team {
     /// A fresh namespace, with the definitions installed. `name` is the test's, in few words, valid as a DNS label.
     pub async fn new(name: &str) -> Self {

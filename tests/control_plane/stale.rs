@@ -173,14 +173,12 @@ async fn a_child_that_was_removed_and_made_again_is_not_removed_for_the_one_befo
     // One replica, and the budget that went with its end.
     let past = [(Match::all().resource("poddisruptionbudgets"), with_budget), (Match::all(), without)];
     let mut past = Past::enter(&faulty, &past).await;
-    let replicas = async |replicas: u32| {
-        let as_many = |deployment: &Value| deployment["spec"]["replicas"] == replicas;
-        faulty.until_in(&faulty.deployments(), "one-backend", &format!("{replicas} replicas"), as_many).await;
-    };
-    replicas(1).await;
+    // It acted on that, until a conflict had it read what is stored.
+    assert!(past.writes.iter().any(|write| write.request.resource == "deployments"), "{}", faulty.told());
     // The caches need not catch up at the same time.
     past.thaw_last();
-    replicas(2).await;
+    let two = |deployment: &Value| deployment["spec"]["replicas"] == 2;
+    faulty.until_in(&faulty.deployments(), "one-backend", "2 replicas", two).await;
     let writes = past.leave().await;
     // It asked whether the backend is still what it took it for.
     assert!(writes.iter().all(|write| write.request.verb != Verb::Delete), "{}", faulty.told());

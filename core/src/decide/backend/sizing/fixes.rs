@@ -124,8 +124,9 @@ impl Change {
             Self::GpuMemoryUtilizationPercent(percent) => changed.spec.gpu_memory_utilization_percent = Some(*percent),
             Self::Model(name) => {
                 changed.spec.model.clone_from(name);
-                // A revision belongs to the repository that it was read in.
+                // A revision, and the facts that the user states, are those of the checkpoint that is replaced.
                 changed.spec.revision = None;
+                changed.spec.architecture = None;
                 changed.architecture = match resolve::resolve(&changed.spec, &HubFacts::NotAsked) {
                     Resolution::Known { architecture, .. } => *architecture,
                     // Gated, for example: nothing can be said of it.
@@ -275,10 +276,6 @@ fn utilization(request: &Request<'_>) -> Option<Fix> {
 
 /// A quantised checkpoint of the same model: the catalogue's rows of the same shape whose name continues the model's own.
 fn checkpoint(request: &Request<'_>) -> Option<Fix> {
-    // Facts that the user states go before those of the catalogue, also for another checkpoint.
-    if request.spec.architecture.is_some() {
-        return None;
-    }
     let base = request.spec.model.rsplit('/').next()?.to_lowercase();
     let shape = |architecture: &ModelArchitecture| (architecture.layers, architecture.attention_heads, architecture.hidden_size);
     let mut names: Vec<&str> = catalogue::all()
@@ -297,9 +294,14 @@ fn checkpoint(request: &Request<'_>) -> Option<Fix> {
         (std::cmp::Reverse(quantization.and_then(|quantization| quantization.bits)), name.to_owned())
     });
     names.into_iter().find_map(|name| {
-        let revision = if request.spec.revision.is_some() { " and no revision" } else { "" };
+        let without = match (&request.spec.revision, &request.spec.architecture) {
+            (None, None) => "",
+            (Some(_), None) => " and no revision",
+            (None, Some(_)) => " and no architecture",
+            (Some(_), Some(_)) => ", no revision and no architecture",
+        };
         fix(request, Change::Model(name.to_owned()), |sizing| {
-            format!("model: {name}{revision} ({} weights, {})", weights(sizing), on(sizing))
+            format!("model: {name}{without} ({} weights, {})", weights(sizing), on(sizing))
         })
     })
 }
