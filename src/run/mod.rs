@@ -97,6 +97,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     if configuration.destinations.allow_loopback {
         warn!("DEVELOPMENT ONLY: destinations.allowLoopback lets backends reach this machine's own addresses");
     }
+    // Whoever asks before the other gates are made must not find that nothing is waited for.
+    let starting = readiness.gate("start");
     // The admin server outlives everything else, so that probes see the end as well.
     let (working, standing, showing) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let admin_server = tokio::spawn(admin::serve(listener, shown, showing.clone()));
@@ -137,6 +139,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
             Ok(())
         }
     });
+    starting.open();
     let mut driving = tokio::spawn({
         let (driver, leads, watchdog, working) =
             (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
