@@ -47,7 +47,8 @@ pub(super) fn requirements(resource_name: &str, members: &[&NodeFacts], others: 
 /// Requirements that keep pods off the products that nodes have now, for accelerators of `product` whose nodes are still to
 /// come and carry no label that is known today. Nodes of the same product are not kept off, for those to come look alike,
 /// except where they offer parts or shares of their cards and whole ones are wanted.
-pub(super) fn not_on(resource_name: &str, product: Option<&str>, whole: bool, nodes: &[&NodeFacts]) -> Vec<LabelRequirement> {
+pub(super) fn not_on(resource_name: &str, product: Option<&str>, nodes: &[&NodeFacts]) -> Vec<LabelRequirement> {
+    let whole = product.is_none_or(|product| !product.contains("-SHARED") && !product.contains("-MIG-"));
     let prefix = labels::label_prefix(resource_name);
     let discovery = format!("{prefix}.product");
     let is_wanted = |node: &NodeFacts, key: &str, value: &str| {

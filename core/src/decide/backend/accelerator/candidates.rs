@@ -249,8 +249,7 @@ impl<'a> Search<'a> {
             return Ok(None);
         }
         let node_affinity = if profile.node_selector.is_empty() {
-            let whole = !profile.product.ends_with("-SHARED") && !profile.product.contains("-MIG-");
-            affinity::not_on(&resource_name, Some(&profile.product), whole, &self.nodes)
+            affinity::not_on(&resource_name, Some(&profile.product), &self.nodes)
         } else {
             profile
                 .node_selector
@@ -315,10 +314,7 @@ impl<'a> Search<'a> {
         Accelerator {
             tolerated_taints: vec![resource_name.clone()],
             mig: resource_name.starts_with("nvidia.com/mig-") || named("-MIG-"),
-            node_affinity: {
-                let whole = !named("-SHARED") && !named("-MIG-");
-                affinity::not_on(&resource_name, product.map(String::as_str), whole, &self.nodes)
-            },
+            node_affinity: affinity::not_on(&resource_name, product.map(String::as_str), &self.nodes),
             resource_name,
             product: product.cloned(),
             memory_bytes: Some(usable_bytes(memory_mib)),

@@ -226,6 +226,13 @@ fn fix(request: &Request<'_>, change: Change, text: impl FnOnce(&Sizing) -> Stri
     Some(Fix { text: text(&sizing), changes: vec![change] })
 }
 
+/// A fix that helps only on accelerators of this compute capability or more, or of which none is known.
+fn fix_from(request: &Request<'_>, least: ComputeCapability, change: Change, text: impl FnOnce(&Sizing) -> String) -> Option<Fix> {
+    let sizing = works(request, std::slice::from_ref(&change))?;
+    let reaches = sizing.accelerator.compute_capability.is_none_or(|has| has >= least);
+    reaches.then(|| Fix { text: text(&sizing), changes: vec![change] })
+}
+
 /// What a fix leads to, for its text.
 fn on(sizing: &Sizing) -> String {
     format!("{}x{}", sizing.gpus(), sizing.accelerator.name())
@@ -258,14 +265,8 @@ fn kv_cache(request: &Request<'_>) -> Option<Fix> {
     if request.spec.kv_cache_dtype == Some(KvCacheDtype::Fp8) {
         return None;
     }
-    fix(request, Change::KvCacheFp8, |sizing| format!("kvCacheDtype: FP8 ({})", on(sizing)))
-        .filter(|fix| reaches(request, fix, 8, 9))
-}
-
-/// Whether a fix leads to an accelerator of this compute capability, or to one of which none is known.
-fn reaches(request: &Request<'_>, fix: &Fix, major: u32, minor: u32) -> bool {
-    let least = ComputeCapability { major, minor };
-    works(request, &fix.changes).is_some_and(|sizing| sizing.accelerator.compute_capability.is_none_or(|has| has >= least))
+    let least = ComputeCapability { major: 8, minor: 9 };
+    fix_from(request, least, Change::KvCacheFp8, |sizing| format!("kvCacheDtype: FP8 ({})", on(sizing)))
 }
 
 fn utilization(request: &Request<'_>) -> Option<Fix> {
@@ -319,8 +320,10 @@ fn quantization(request: &Request<'_>) -> Option<Fix> {
     if quantised {
         return None;
     }
-    fix(request, Change::QuantizationFp8, |sizing| format!("quantization: fp8 ({} weights, {})", weights(sizing), on(sizing)))
-        .filter(|fix| reaches(request, fix, 8, 0))
+    let least = ComputeCapability { major: 8, minor: 0 };
+    fix_from(request, least, Change::QuantizationFp8, |sizing| {
+        format!("quantization: fp8 ({} weights, {})", weights(sizing), on(sizing))
+    })
 }
 
 fn weights(sizing: &Sizing) -> String {
@@ -373,8 +376,7 @@ fn nodes(request: &Request<'_>) -> Option<Fix> {
             let product = accelerator.product.clone();
             let memory = accelerator.memory_bytes.filter(|_| product.as_deref().is_none_or(|name| products::find(name).is_none()));
             let change = Change::Accelerator { product, memory, gpus_per_node: count };
-            let text = format!("{} on nodes of {count}", in_words(&change, request));
-            fix(request, change, |sizing| format!("{text} ({})", on(sizing)))
+            fix(request, change.clone(), |sizing| format!("{} on nodes of {count} ({})", in_words(&change, request), on(sizing)))
         },
     )
 }
@@ -388,9 +390,9 @@ fn product(request: &Request<'_>) -> Option<Fix> {
     let larger_node = products::larger_than(0).into_iter().map(|row| (row, 8));
     same_node.chain(larger_node).find_map(|(row, gpus_per_node)| {
         let change = of_table(row, gpus_per_node);
-        let text = in_words(&change, request);
-        fix(request, change, |sizing| {
-            format!("{text} ({} each, {} of {gpus_per_node} in a node)", human_bytes(row.memory_mib << 20), sizing.gpus())
+        fix(request, change.clone(), |sizing| {
+            let (words, memory) = (in_words(&change, request), human_bytes(row.memory_mib << 20));
+            format!("{words} ({memory} each, {} of {gpus_per_node} in a node)", sizing.gpus())
         })
     })
 }
@@ -431,9 +433,9 @@ fn several(request: &Request<'_>) -> Option<Fix> {
         let others: Vec<(Change, &str)> = others.into_iter().flatten().collect();
         products::larger_than(0).into_iter().find_map(|row| {
             let product = of_table(row, 8);
-            let accelerator = in_words(&product, request);
-            let changes: Vec<Change> = others.iter().map(|(change, _)| change.clone()).chain([product]).collect();
+            let changes: Vec<Change> = others.iter().map(|(change, _)| change.clone()).chain([product.clone()]).collect();
             let sizing = works(request, &changes)?;
+            let accelerator = in_words(&product, request);
             let words: Vec<&str> = others.iter().map(|(_, words)| *words).collect();
             let text = format!("{} with {accelerator} ({} of 8 in a node)", words.join(" and "), sizing.gpus());
             Some(Fix { changes, text })
