@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams};
 use quartermaster_dev::fault_proxy::{Recorded, Verb, WriteIdentity};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -197,17 +197,21 @@ async fn watch_keys(api: Api<DynamicObject>) -> String {
     }
 }
 
-/// The objects of the team, without what differs from run to run by nature.
-pub async fn objects(faulty: &Faulty) -> BTreeMap<String, Value> {
-    let kinds = [
+/// The kind of the backends, and the kinds that the operator makes.
+pub fn own_kinds() -> [ApiResource; 6] {
+    [
         resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"),
         resource("apps", "v1", "Deployment", "deployments"),
-        resource("apps", "v1", "ReplicaSet", "replicasets"),
         resource("", "v1", "Service", "services"),
         resource("", "v1", "Secret", "secrets"),
         resource("", "v1", "ServiceAccount", "serviceaccounts"),
         resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    ];
+    ]
+}
+
+/// The objects of the team, without what differs from run to run by nature.
+pub async fn objects(faulty: &Faulty) -> BTreeMap<String, Value> {
+    let kinds = own_kinds().into_iter().chain([resource("apps", "v1", "ReplicaSet", "replicasets")]);
     let mut objects = BTreeMap::new();
     for kind in kinds {
         for object in faulty.api(&kind).list(&ListParams::default()).await.unwrap().items {

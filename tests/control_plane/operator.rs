@@ -1,7 +1,8 @@
 //! A running operator, as a test sees it: its process, its admin server, its log.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -102,4 +103,17 @@ impl Drop for Operator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Runs another command of the binary with this input, and returns what it prints. Fails where the command does.
+pub fn quartermaster(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quartermaster"));
+    if let Some(kubeconfig) = kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -1,26 +1,14 @@
 //! `quartermaster plan` prints what the operator applies.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 
 use crate::harness::{Team, small_model};
+use crate::operator::quartermaster;
 use crate::probes::is_part_of;
 
 /// The plan for backends, with the nodes of the control plane.
 fn plan(team: &Team, backends: &str) -> String {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
-        .args(["plan", "--current-context", "--output", "json", "-"])
-        .env("KUBECONFIG", team.connection.kubeconfig())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(backends.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap()
+    quartermaster(&["plan", "--current-context", "--output", "json", "-"], backends, Some(team.connection.kubeconfig()))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,13 @@
 //! What the operator shows of itself, and what it never shows.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use serde_json::{Value, json};
 
 use crate::harness::{Operator, Team};
+use crate::operator::quartermaster;
 
 /// Values that must stay where they are: in Secrets.
 const HUB_TOKEN: &str = "hf_canary2mYp0Wq7zN4kT";
@@ -31,17 +31,7 @@ async fn observation(operator: &Operator, team: &Team, name: &str) -> String {
 }
 
 fn replay(observation: &str) -> Value {
-    use std::io::Write as _;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
-        .args(["replay", "--output", "json", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(observation.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_str(&quartermaster(&["replay", "--output", "json", "-"], observation, None)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, ListParams};
 use quartermaster_dev::fault_proxy::{Action, Match, Recorded, RuleId, Verb};
 use serde_json::{Value, json};
 
-use crate::differential::{QUIET, counts, differences, objects};
+use crate::differential::{QUIET, counts, differences, objects, own_kinds};
 use crate::faulty::{Faulty, small_model};
 use crate::harness::resource;
 
@@ -38,16 +38,8 @@ async fn remember(faulty: &Faulty) -> Instant {
 }
 
 async fn uids(faulty: &Faulty) -> BTreeMap<String, Option<String>> {
-    let kinds = [
-        resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"),
-        resource("apps", "v1", "Deployment", "deployments"),
-        resource("", "v1", "Service", "services"),
-        resource("", "v1", "Secret", "secrets"),
-        resource("", "v1", "ServiceAccount", "serviceaccounts"),
-        resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    ];
     let mut uids = BTreeMap::new();
-    for kind in kinds {
+    for kind in own_kinds() {
         for object in faulty.api(&kind).list(&ListParams::default()).await.unwrap().items {
             uids.insert(format!("{}/{}", kind.kind, object.metadata.name.unwrap_or_default()), object.metadata.uid);
         }
