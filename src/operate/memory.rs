@@ -115,12 +115,14 @@ impl Memory {
         self.awaited.is_empty()
     }
 
-    /// Remembers a child that could not be applied, and who has its name where that is why.
+    /// Remembers a child that could not be applied, and who has its name where that is why. `jitter` is from 0 to 1: what refuses
+    /// the children of many objects at once, a quota or a right, is not to be asked by all of them at once again.
     pub fn refuse(&mut self, refusal: Refusal, holder: Option<Holder>, jitter: f64) {
+        let spread = |seconds| Duration::from_secs(seconds).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0);
         let delay = match refusal.cause {
-            RefusalCause::Invalid | RefusalCause::Immutable => Duration::from_secs(300),
-            RefusalCause::NameInUse => Duration::from_secs(60),
-            RefusalCause::Forbidden | RefusalCause::QuotaExceeded => Duration::from_secs(20),
+            RefusalCause::Invalid | RefusalCause::Immutable => spread(300),
+            RefusalCause::NameInUse => spread(60),
+            RefusalCause::Forbidden | RefusalCause::QuotaExceeded => spread(20),
             RefusalCause::Transient | RefusalCause::Leftover => self.back_off(jitter),
         };
         self.refused.insert(refusal.child.clone(), Refused { refusal, retry_at: Instant::now() + delay, holder });
@@ -167,6 +169,24 @@ mod tests {
         assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
         memory.succeeded();
         assert_eq!(memory.back_off(0.0).as_millis(), 250);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_child_is_tried_again_after_its_time_and_up_to_half_more_by_chance() {
+        for (cause, seconds) in [
+            (RefusalCause::Forbidden, 20),
+            (RefusalCause::QuotaExceeded, 20),
+            (RefusalCause::NameInUse, 60),
+            (RefusalCause::Invalid, 300),
+            (RefusalCause::Immutable, 300),
+        ] {
+            for (jitter, expected) in [(0.0, seconds), (0.5, seconds * 5 / 4), (1.0, seconds * 3 / 2)] {
+                let mut memory = Memory::default();
+                let child = ChildIdentity { kind: "Service".into(), name: "a".into() };
+                memory.refuse(Refusal { child, intent_hash: "x".into(), cause, message: "no".into() }, None, jitter);
+                assert_eq!(memory.next_retry(), Some(Duration::from_secs(expected)), "{cause:?}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
