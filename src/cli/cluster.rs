@@ -11,7 +11,7 @@ use quartermaster_core::decide::backend::facts::{HubFacts, NodeFacts, Settings};
 use quartermaster_core::decide::backend::model::resolve;
 
 use super::manifests::documents;
-use super::{CommandError, runtime};
+use super::{CommandError, block_on};
 use crate::configuration;
 use crate::controllers::cut;
 use crate::operate::clients::Clients;
@@ -74,12 +74,12 @@ fn nodes_of_file(path: &Path) -> Result<Vec<Node>, CommandError> {
 fn nodes_of_cluster(context: Option<String>) -> Result<Vec<Node>, CommandError> {
     crate::sources::connect::install_cryptography();
     let failed = |error: String| CommandError::Failed(error);
-    runtime()?.block_on(async {
+    block_on(async {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| failed(error.to_string()))?;
         let clients = Clients::from_environment(context, &Arc::new(metrics)).await.map_err(|error| failed(error.to_string()))?;
         let nodes = Api::<Node>::all(clients.calls).list(&ListParams::default()).await;
         nodes.map(|nodes| nodes.items).map_err(|error| failed(format!("failed to list nodes: {error}")))
-    })
+    })?
 }
 
 /// What is known from the hub: nothing, since these commands ask nobody.

@@ -146,11 +146,36 @@ fn operate(arguments: RunArguments) -> Result<(), CommandError> {
     telemetry::initialize(format, &arguments.log_filter).map_err(|error| CommandError::Input(error.to_string()))?;
     sources::connect::install_cryptography();
     let start = Start { context: arguments.context, namespace: arguments.namespace };
-    let runtime = runtime()?;
-    runtime.block_on(run::run(configuration, start)).map_err(|error| failed(&error))
+    block_on(run::run(configuration, start))?.map_err(|error| failed(&error))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+/// Runs a future to its end, and waits for nothing else: a name that is being looked up, which can take a resolver half a minute,
+/// must not hold up a process that has to end at once.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, CommandError> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.map_err(|error| CommandError::Failed(format!("failed to start the runtime: {error}")))
+    let runtime = built.map_err(|error| CommandError::Failed(format!("failed to start the runtime: {error}")))?;
+    let answer = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn the_end_of_a_command_waits_for_no_name_that_is_being_looked_up() {
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let started = Instant::now();
+        let answer = super::block_on(async {
+            // getaddrinfo is such a task, and nothing can end it.
+            tokio::task::spawn_blocking(move || {
+                let _ = begin.send(());
+                std::thread::sleep(Duration::from_secs(60));
+            });
+            begun.await
+        });
+        assert_eq!(answer.unwrap(), Ok(()));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
 }
