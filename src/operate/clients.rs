@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 /// The calls of the driver have deadlines of their own, which are shorter and say more; this one is for what has none.
 const CALL_SILENCE: Duration = Duration::from_secs(20);
 /// A list or a watch whose answer has not begun by now goes to a connection that leads nowhere. Nothing else would end it.
-const WATCH_BEGINS_WITHIN: Duration = Duration::from_secs(30);
+pub const WATCH_BEGINS_WITHIN: Duration = Duration::from_secs(30);
 /// Longer than the 200 s after which the API server ends a watch, and the 5 s that kube-rs waits beyond them.
 const WATCH_SILENCE: Duration = Duration::from_secs(210);
 

@@ -16,6 +16,13 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 /// Longest delay of the back-off, and so the longest time until work resumes after an outage.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
+/// The delay after a failure that had this many before it: exponential, between half and the whole of it by chance. `jitter` is
+/// from 0 to 1.
+pub fn back_off_after(failures: u32, jitter: f64) -> Duration {
+    let delay = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(BACK_OFF_MAX);
+    delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
 /// What is remembered of one object.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -128,11 +135,11 @@ impl Memory {
         self.refused.insert(refusal.child.clone(), Refused { refusal, retry_at: Instant::now() + delay, holder });
     }
 
-    /// The delay after one more failure: exponential, between half and the whole of it by chance. `jitter` is from 0 to 1.
+    /// The delay after one more failure. `jitter` is from 0 to 1.
     pub fn back_off(&mut self, jitter: f64) -> Duration {
-        let delay = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(BACK_OFF_MAX);
+        let delay = back_off_after(self.failures, jitter);
         self.failures = self.failures.saturating_add(1);
-        delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        delay
     }
 
     /// Leaves this generation of the object alone for a while, whoever wakes it: the next pass would most likely meet the same.

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use quartermaster_dev::account;
+use quartermaster_dev::fault_proxy::{Action, Match};
 use serde_json::{Value, json};
 
+use crate::faulty::{ALONE, Faulty};
 use crate::harness::{DEADLINE, Team, condition, resource, small_model};
 
 fn small() -> Value {
@@ -164,5 +166,30 @@ async fn a_kind_that_may_not_be_watched_from_the_start_on_holds_up_only_who_need
     change_rules(&team, |rules| rules.iter_mut().find(|rule| is_about(rule, "poddisruptionbudgets")).unwrap()["verbs"] = taken)
         .await;
     team.until_ready("double", "True", "Available").await;
+    operator.synced().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_watch_that_is_taken_away_makes_the_operator_not_ready_until_it_returns() {
+    let faulty = Faulty::new("blind").await;
+    let operator = faulty.start_with(ALONE);
+    operator.ready().await;
+    let mut taken = Value::Null;
+    change_rules(&faulty, |rules| {
+        let rule = rules.iter_mut().find(|rule| is_about(rule, "pods")).unwrap();
+        taken = rule["verbs"].take();
+        rule["verbs"] = json!(["get"]);
+    })
+    .await;
+    // A watch that goes on keeps its right.
+    faulty.proxy.add(Match::all().resource("pods"), Action::EndWatches);
+    let says = |readiness: &Value| {
+        let waiting = readiness["waitingFor"].as_array().into_iter().flatten();
+        let mut gates = waiting.map(|waiting| (waiting["gate"].as_str().unwrap(), waiting["reason"].as_str().unwrap()));
+        gates.any(|(gate, reason)| gate.starts_with("watch pods") && reason.contains("resource \"pods\""))
+    };
+    operator.until_readiness("it names the kind and the right", says).await;
+
+    change_rules(&faulty, |rules| rules.iter_mut().find(|rule| is_about(rule, "pods")).unwrap()["verbs"] = taken).await;
     operator.synced().await;
 }
