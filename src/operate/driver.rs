@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ use super::queue::Queue;
 
 /// Longest time of one pass. Each call in it has a deadline of its own, well below.
 const PASS_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest time to say in a status that a pass came to nothing: a write and, where that meets a conflict, a read.
+const SAYING_DEADLINE: Duration = Duration::from_secs(30);
 /// Time until an object whose reconcile ended in a panic, or in another defect of this program, is tried again.
 const AFTER_DEFECT: Duration = Duration::from_secs(300);
 /// Time until a pass that found the caches behind this process's own writes looks again; the watch usually wakes it before.
@@ -44,6 +47,12 @@ const AFTER_STALE: Duration = Duration::from_secs(1);
 const LEAST_RETRY: Duration = Duration::from_millis(250);
 /// Longest time until a status is written again that met a conflict although nothing newer was there.
 const AFTER_CONFLICT: Duration = Duration::from_secs(2);
+/// What users read of an object whose pass was stopped before it had decided anything.
+const OBSERVES_TOO_LONG: &str = "the operator did not get to the end of observing what this object depends on, and tries again; \
+    its log has more";
+/// The same of one that was stopped afterwards.
+const ACTS_TOO_LONG: &str = "the operator did not get to the end of applying what was decided about this object, and tries again; \
+    its log has more";
 /// Reconciles at the same time, of which one namespace gets [`super::queue::AT_ONCE`]. They wait for the network, not for the
 /// processor.
 const WORKERS: usize = 64;
@@ -76,6 +85,14 @@ pub struct Driver<C: Control> {
 
 /// The last observation of each object.
 pub type Observations = Arc<Mutex<HashMap<ObjectKey, Value>>>;
+
+/// Why a status is written that no decision made.
+enum Undecided<'a> {
+    /// Only another spec, or another version of this program, gets the object further.
+    Stalled { reason: &'static str, message: &'a str },
+    /// The pass did not end in time, and is tried again.
+    Retrying { message: &'a str },
+}
 
 /// How a pass ended.
 enum Outcome {
@@ -138,7 +155,8 @@ impl<C: Control> Driver<C> {
             self.queue.add_after(key.clone(), left);
             return;
         }
-        let pass = AssertUnwindSafe(self.reconcile(key, &stored, &mut memory)).catch_unwind();
+        let acts = AtomicBool::new(false);
+        let pass = AssertUnwindSafe(self.reconcile(key, &stored, &mut memory, &acts)).catch_unwind();
         let (outcome, next) = match tokio::time::timeout(PASS_DEADLINE, pass).await {
             Ok(Ok(Outcome::Done(next))) => {
                 if memory.refused.is_empty() {
@@ -160,28 +178,24 @@ impl<C: Control> Driver<C> {
             }
             Ok(Ok(Outcome::Defect(message))) => {
                 error!(%key, message, "a defect of this program");
-                memory.hold(stored.meta.generation, AFTER_DEFECT);
-                (self.stall(key, &stored, &mut memory, &message).await, Some(AFTER_DEFECT))
+                ("defect", Some(self.stall(key, &stored, &mut memory, &message).await))
             }
             Ok(Err(_)) => {
                 self.metrics.panicked(C::KIND.kind);
                 error!(%key, "the reconcile ended in a panic");
-                memory.hold(stored.meta.generation, AFTER_DEFECT);
-                (
-                    self.stall(
-                        key,
-                        &stored,
-                        &mut memory,
-                        "the reconcile of this object ended in a defect of the operator; its log has more",
-                    )
-                    .await,
-                    Some(AFTER_DEFECT),
-                )
+                let message = "the reconcile of this object ended in a defect of the operator; its log has more";
+                ("defect", Some(self.stall(key, &stored, &mut memory, message).await))
             }
             Err(_) => {
                 self.metrics.timed_out(C::KIND.kind);
-                warn!(%key, seconds = PASS_DEADLINE.as_secs(), "the reconcile did not end in time");
-                ("timeout", Some(memory.back_off(fastrand::f64())))
+                let acts = acts.load(Ordering::Relaxed);
+                warn!(%key, seconds = PASS_DEADLINE.as_secs(), acts, "the reconcile did not end in time");
+                let message = if acts { ACTS_TOO_LONG } else { OBSERVES_TOO_LONG };
+                self.say(key, &stored, &mut memory, Undecided::Retrying { message }).await;
+                let delay = memory.back_off(fastrand::f64());
+                // Its own status would wake it at once.
+                memory.hold(stored.meta.generation, delay);
+                ("timeout", Some(delay))
             }
         };
         self.put_memory(key, uid, memory);
@@ -191,7 +205,8 @@ impl<C: Control> Driver<C> {
         self.metrics.reconciled(C::KIND.kind, outcome, started.elapsed());
     }
 
-    async fn reconcile(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory) -> Outcome {
+    /// `acts` tells how far it got, should it be stopped.
+    async fn reconcile(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory, acts: &AtomicBool) -> Outcome {
         let seen = |kind: &'static str, version| match self.actor.caches.get(kind) {
             Some((_, cache)) => cache.has_seen(&key.namespace, version),
             // What was read after a conflict counts as well as what the watch delivered.
@@ -205,7 +220,8 @@ impl<C: Control> Driver<C> {
             Err(message) => {
                 self.note_validity(key, false);
                 let message = format!("the stored object does not fit the schema of this version: {message}; apply a valid one");
-                return self.write_stalled(key, stored, memory, reasons::INVALID_OBJECT, &message).await;
+                let undecided = Undecided::Stalled { reason: reasons::INVALID_OBJECT, message: &message };
+                return self.write_undecided(key, stored, memory, undecided).await;
             }
         };
         self.note_validity(key, true);
@@ -213,6 +229,7 @@ impl<C: Control> Driver<C> {
             Ok(decision) => decision,
             Err(error) => return Outcome::Defect(error.to_string()),
         };
+        acts.store(true, Ordering::Relaxed);
         if decision.children == Children::Keep {
             // Nothing is tried, so that there is nothing to try again.
             memory.refused.clear();
@@ -226,10 +243,12 @@ impl<C: Control> Driver<C> {
                 return Outcome::Done(None);
             }
             if memory.refusals() != before {
+                acts.store(false, Ordering::Relaxed);
                 decision = match self.decide(key, object.clone(), memory).await {
                     Ok(decision) => decision,
                     Err(error) => return Outcome::Defect(error.to_string()),
                 };
+                acts.store(true, Ordering::Relaxed);
             }
         }
         match self.write_status(key, stored, decision.status, memory).await {
@@ -279,21 +298,31 @@ impl<C: Control> Driver<C> {
         Ok(true)
     }
 
-    async fn write_stalled(
+    /// Writes a status that no decision made, and tells of it where it is news.
+    async fn write_undecided(
         &self,
         key: &ObjectKey,
         stored: &Stored<C::Object>,
         memory: &mut Memory,
-        reason: &'static str,
-        message: &str,
+        undecided: Undecided<'_>,
     ) -> Outcome {
-        // Nothing is tried, so that there is nothing to try again.
-        memory.refused.clear();
-        let generation = stored.meta.generation;
-        let status = stalled::status(&stored.status, C::CONDITIONS, generation, reason, message, Timestamp::now());
+        let (generation, now) = (stored.meta.generation, Timestamp::now());
+        let (status, event) = match undecided {
+            Undecided::Stalled { reason, message } => {
+                // Nothing is tried, so that there is nothing to try again.
+                memory.refused.clear();
+                let status = stalled::status(&stored.status, C::CONDITIONS, generation, reason, message, now);
+                (status, decision::Event { warning: true, reason: reason.to_owned(), note: message.to_owned() })
+            }
+            Undecided::Retrying { message } => {
+                let status = stalled::retrying(&stored.status, generation, message, now);
+                let reason = reasons::PROGRESSING_WITH_RETRY.to_owned();
+                (status, decision::Event { warning: false, reason, note: message.to_owned() })
+            }
+        };
+        let is_news = stalled::is_news(&stored.status, &status);
         match self.write_status(key, stored, status, memory).await {
-            Ok(written) => {
-                let event = decision::Event { warning: true, reason: reason.to_owned(), note: message.to_owned() };
+            Ok(true) if is_news => {
                 let mut reference = k8s_openapi::api::core::v1::ObjectReference {
                     api_version: Some(C::KIND.resource().api_version),
                     kind: Some(C::KIND.kind.to_owned()),
@@ -302,11 +331,10 @@ impl<C: Control> Driver<C> {
                     ..Default::default()
                 };
                 reference.uid = stored.meta.uid.clone();
-                if written {
-                    self.tell(reference, vec![event]);
-                }
+                self.tell(reference, vec![event]);
                 Outcome::Done(None)
             }
+            Ok(_) => Outcome::Done(None),
             Err(error) => self.not_written(key, error).await,
         }
     }
@@ -329,11 +357,26 @@ impl<C: Control> Driver<C> {
         }
     }
 
-    async fn stall(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory, message: &str) -> &'static str {
-        if let Outcome::Failed(error) = self.write_stalled(key, stored, memory, reasons::INTERNAL_ERROR, message).await {
-            warn!(%key, %error, "failed to say so in the status");
+    /// Says that the object met a defect, and leaves it alone for the time that is returned.
+    async fn stall(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory, message: &str) -> Duration {
+        self.say(key, stored, memory, Undecided::Stalled { reason: reasons::INTERNAL_ERROR, message }).await;
+        memory.hold(stored.meta.generation, AFTER_DEFECT);
+        AFTER_DEFECT
+    }
+
+    /// Says in the status what a pass came to that has no other outcome. What spoilt the pass may spoil this as well: it has a
+    /// deadline, and panics in it are caught.
+    async fn say(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory, undecided: Undecided<'_>) {
+        let saying = AssertUnwindSafe(self.write_undecided(key, stored, memory, undecided)).catch_unwind();
+        match tokio::time::timeout(SAYING_DEADLINE, saying).await {
+            Ok(Ok(Outcome::Failed(error))) => warn!(%key, %error, "failed to say so in the status"),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                self.metrics.panicked(C::KIND.kind);
+                error!(%key, "saying so in the status ended in a panic");
+            }
+            Err(_) => warn!(%key, seconds = SAYING_DEADLINE.as_secs(), "saying so in the status did not end in time"),
         }
-        "defect"
     }
 
     /// Publishes events in the background: an event that cannot be told must not hold up the next pass.

@@ -32,7 +32,43 @@ async fn a_panic_and_a_hang_cost_only_the_objects_that_they_happen_to() {
     assert_eq!(world.condition("panics", "Stalled"), Some(("True".into(), "InternalError".into())));
     assert_eq!(world.condition("panics", "Ready"), Some(("False".into(), "InternalError".into())));
     assert!(world.shows(r#"quartermaster_reconcile_panics_total{kind="InferenceBackend"} 1"#));
-    assert_eq!(world.status("hangs"), json!({}));
+    assert_eq!(world.status("hangs"), json!({}), "its time is not over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_reconcile_hangs_says_so_once_and_in_which_half() {
+    let world = World::new();
+    world.server.hangs.store(true, Ordering::Relaxed);
+    world.put("hangs", 1, spec(1));
+    world.put("parent-of-many", 1, spec(1));
+    seconds(600).await;
+    for (name, words) in [("hangs", "observing what this object depends on"), ("parent-of-many", "applying what was decided")] {
+        for (type_, status) in [("Ready", "False"), ("Reconciling", "True")] {
+            assert_eq!(world.condition(name, type_), Some((status.into(), "ProgressingWithRetry".into())), "{name}");
+        }
+        assert_eq!(world.status(name)["observedGeneration"], 1, "{name}");
+        assert!(world.status(name)["conditions"][0]["message"].as_str().unwrap().contains(words), "{}", world.status(name));
+        assert_eq!(world.asked(&format!("PATCH inferencebackends {name}")), 1, "it says the same");
+    }
+    assert_eq!(world.asked("events"), 2);
+    world.put("hangs", 2, json!({ "vllm": { "model": 7 } }));
+    world.server.hangs.store(false, Ordering::Relaxed);
+    seconds(91).await;
+    assert_eq!(world.status("parent-of-many")["replicas"], 1);
+    assert_eq!(world.condition("hangs", "Reconciling"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_that_cannot_be_told_either_costs_only_its_object_and_only_for_a_while() {
+    let world = World::new();
+    world.server.panics.store(true, Ordering::Relaxed);
+    world.put("panics", 1, spec(1));
+    seconds(1).await;
+    world.server.panics.store(false, Ordering::Relaxed);
+    seconds(300).await;
+    assert_eq!(world.condition("panics", "Stalled"), Some(("True".into(), "InternalError".into())));
+    assert!(world.shows(r#"quartermaster_reconcile_panics_total{kind="InferenceBackend"} 3"#), "twice the first time");
+    assert!(!world.driving.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +122,11 @@ async fn an_object_that_cannot_be_decoded_gets_a_condition_and_blocks_nobody() {
     seconds(600).await;
     assert_eq!(world.asked(""), before, "it is said once");
 
-    world.put("bad", 2, spec(2));
+    let events = world.asked("events");
+    world.put("bad", 2, json!({ "vllm": { "model": 8 } }));
+    seconds(1).await;
+    assert_eq!((&world.status("bad")["observedGeneration"], world.asked("events")), (&json!(2), events), "no news for an event");
+    world.put("bad", 3, spec(2));
     seconds(1).await;
     assert_eq!(world.status("bad")["replicas"], 2);
     assert_eq!(world.condition("bad", "Stalled"), None);

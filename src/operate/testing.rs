@@ -16,6 +16,7 @@ use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Chil
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,7 @@ impl Control for Scripted {
     const KIND: ChildKind = Backends::KIND;
     const MANAGER: &'static str = "test";
     const CHILDREN: &'static [ChildKind] = &[SERVICE];
-    const CONDITIONS: &'static [&'static str] = &["Ready", "Stalled"];
+    const CONDITIONS: &'static [&'static str] = &["Ready", "Reconciling", "Stalled"];
 
     async fn observe(&self, object: Arc<InferenceBackend>, refusals: Vec<Refusal>) -> Observation {
         let name = object.metadata.name.clone().unwrap();
@@ -68,21 +69,28 @@ impl Control for Scripted {
         let backend = &observation.backend;
         let name = backend.metadata.name.as_deref().unwrap();
         assert!(name != "panics" || backend.spec.replicas != Some(1), "as the test wants");
-        let object = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": { "name": name, "ownerReferences": [{
-                "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "name": name, "controller": true,
-                "uid": backend.metadata.uid,
-            }] },
-        });
-        let identity = ChildIdentity { kind: "Service".into(), name: name.into() };
         let mode = if name == "parent-keeps" { ApplyMode::Keep } else { ApplyMode::Apply };
-        let child = Child { identity, object, mode };
+        let child = |child: String| {
+            let object = json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": { "name": child, "ownerReferences": [{
+                    "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "name": name, "controller": true,
+                    "uid": backend.metadata.uid,
+                }] },
+            });
+            Child { identity: ChildIdentity { kind: "Service".into(), name: child }, object, mode }
+        };
+        let children = match name {
+            // Their calls, each with its deadline, take longer together than a pass may.
+            "parent-of-many" => (0..12).map(|number| child(format!("{name}-{number}"))).collect(),
+            name if name.starts_with("parent") => vec![child(name.to_owned())],
+            _ => Vec::new(),
+        };
         let refusal = observation.refusals.first().map(|refusal| refusal.message.clone());
         // An event with every decision: that it is told once is the driver's doing.
         let event = Event { warning: false, reason: "Decided".into(), note: format!("{:?}", backend.spec.replicas) };
         Ok(Decision {
-            children: Children::Exactly(if name.starts_with("parent") { vec![child] } else { Vec::new() }),
+            children: Children::Exactly(children),
             status: json!({ "replicas": backend.spec.replicas, "endpoint": refusal }),
             events: vec![event],
             next: None,
@@ -100,6 +108,10 @@ pub struct Server {
     pub silent: AtomicBool,
     /// Answers every apply of a child with 403.
     pub forbids: AtomicBool,
+    /// Answers no apply of a child.
+    pub hangs: AtomicBool,
+    /// Panics at every write of a status.
+    pub panics: AtomicBool,
     /// Answers every apply of a child as in a namespace that is being deleted.
     pub is_going: AtomicBool,
     objects: Arc<Cache<Stored<InferenceBackend>>>,
@@ -122,6 +134,12 @@ impl Server {
         let name = path.trim_end_matches("/status").rsplit('/').next().unwrap().to_owned();
         let plural = ["inferencebackends", "services", "events"].into_iter().find(|plural| path.contains(plural)).unwrap();
         self.state.lock().unwrap().asked.push(format!("{} {plural} {name}", parts.method));
+        if parts.method == Method::PATCH && plural == "inferencebackends" {
+            assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
+        }
+        if plural == "services" && parts.method == Method::PATCH && self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let (code, answer) = match (parts.method, plural) {
             (Method::PATCH, "services") if self.forbids.load(Ordering::Relaxed) => {
                 (403, json!({ "message": "services is forbidden: User \"x\" cannot patch resource \"services\"" }))
@@ -221,6 +239,10 @@ fn merge(target: &mut Value, patch: Value) {
 pub struct World {
     pub server: Arc<Server>,
     pub driver: Arc<Driver<Scripted>>,
+    /// The driver at work.
+    pub driving: JoinHandle<()>,
+    /// Asks the driver to end.
+    pub stop: CancellationToken,
 }
 
 impl World {
@@ -248,10 +270,10 @@ impl World {
             observations: None,
         });
         let leads = watch::Sender::new(true);
-        let (driving, subscribed) = (driver.clone(), leads.subscribe());
-        tokio::spawn(async move { driving.run(subscribed, Health::default().watch("test"), CancellationToken::new()).await });
+        let stop = CancellationToken::new();
+        let driving = tokio::spawn(driver.clone().run(leads.subscribe(), Health::default().watch("test"), stop.clone()));
         std::mem::forget(leads);
-        Self { server, driver }
+        Self { server, driver, driving, stop }
     }
 
     /// A user's write.

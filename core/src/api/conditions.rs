@@ -40,7 +40,7 @@ reasons! {
     AVAILABLE = "Available";
     /// Work is going on; nothing is wrong.
     PROGRESSING = "Progressing";
-    /// A call failed and is repeated.
+    /// A call failed, or a reconcile did not end in time, and is repeated.
     PROGRESSING_WITH_RETRY = "ProgressingWithRetry";
     /// The user set `suspend`.
     SUSPENDED = "Suspended";
