@@ -31,6 +31,11 @@ impl Calls {
         Self { client, leadership }
     }
 
+    /// Whether this process leads at this very moment. Whoever calls past this type has to ask before each call.
+    pub fn leads(&self) -> bool {
+        self.leadership.leads()
+    }
+
     /// An object as it is stored, or `None` when there is none.
     pub async fn read(&self, kind: ChildKind, key: &ObjectKey) -> Result<Option<DynamicObject>, CallError> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
@@ -103,7 +108,7 @@ impl Calls {
     ) -> Result<T, CallError> {
         let what = || format!("{kind} {name}");
         // A process that was suspended may have lost the lease without having noticed yet.
-        if !self.leadership.leads() {
+        if !self.leads() {
             return Err(CallError::NotLeader { verb: doing, what: what() });
         }
         match tokio::time::timeout(CALL_DEADLINE, call).await {

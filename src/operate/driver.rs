@@ -21,6 +21,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::act::{Acted, Actor, Owner};
@@ -71,6 +72,8 @@ pub struct Driver<C: Control> {
     pub calls: Calls,
     /// What tells of events.
     pub recorder: Recorder,
+    /// The events that are being told of. Who leads next must not find one that is still under way.
+    pub telling: TaskTracker,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Fields that the served schema lacks.
@@ -114,7 +117,7 @@ impl<C: Control> Driver<C> {
         self.objects.keys().into_iter().for_each(|key| self.queue.add(key));
     }
 
-    /// Works on the queue while `leads` is true, until cancelled. Returns when every pass has ended.
+    /// Works on the queue while `leads` is true, until cancelled. Returns when every pass has ended and its events are told.
     pub async fn run(self: Arc<Self>, leads: watch::Receiver<bool>, watchdog: Watchdog, cancelled: CancellationToken) {
         let watchdog = Arc::new(watchdog);
         let workers = (0..WORKERS).map(|_| {
@@ -134,6 +137,8 @@ impl<C: Control> Driver<C> {
             })
         });
         futures::future::join_all(workers.collect::<Vec<_>>()).await;
+        self.telling.close();
+        self.telling.wait().await;
     }
 
     /// One pass over one object, which costs nobody else anything: with a deadline, and with panics caught.
@@ -384,8 +389,8 @@ impl<C: Control> Driver<C> {
         if events.is_empty() {
             return;
         }
-        let recorder = self.recorder.clone();
-        tokio::spawn(async move {
+        let (recorder, calls) = (self.recorder.clone(), self.calls.clone());
+        self.telling.spawn(async move {
             for event in events {
                 let published = Event {
                     type_: if event.warning { EventType::Warning } else { EventType::Normal },
@@ -394,6 +399,10 @@ impl<C: Control> Driver<C> {
                     action: actions::RECONCILE.to_owned(),
                     secondary: None,
                 };
+                if !calls.leads() {
+                    warn!("failed to publish an event: this process no longer leads");
+                    return;
+                }
                 match tokio::time::timeout(Duration::from_secs(15), recorder.publish(&published, &about)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => warn!(%error, "failed to publish an event"),

@@ -72,6 +72,29 @@ async fn a_panic_that_cannot_be_told_either_costs_only_its_object_and_only_for_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_is_not_told_by_a_process_that_has_lost_its_leadership_since() {
+    let world = World::new();
+    world.server.deposes.store(true, Ordering::Relaxed);
+    world.put("fine", 1, spec(1));
+    seconds(60).await;
+    assert_eq!(world.status("fine")["replicas"], 1);
+    assert_eq!(world.asked("events"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_driver_ends_when_its_events_are_told() {
+    let world = World::new();
+    world.server.slow_events.store(true, Ordering::Relaxed);
+    world.put("fine", 1, spec(1));
+    seconds(1).await;
+    world.stop.cancel();
+    seconds(1).await;
+    assert_eq!((world.asked("events"), world.driving.is_finished()), (1, false), "one is under way");
+    seconds(4).await;
+    assert!(world.driving.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_object_whose_reconcile_panics_is_left_alone_for_five_minutes_unless_its_spec_changes() {
     let world = World::new();
     world.put("panics", 1, spec(1));

@@ -55,7 +55,7 @@ impl Leadership {
         Now { monotonic: self.origin.elapsed(), wall: Timestamp::now() }
     }
 
-    fn set(&self, until: Option<Duration>) {
+    pub(super) fn set(&self, until: Option<Duration>) {
         self.until.store(until.map_or(0, milliseconds), Ordering::Release);
         self.leads.send_if_modified(|leads| std::mem::replace(leads, until.is_some()) != until.is_some());
     }

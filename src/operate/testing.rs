@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::act::{Actor, ChildCaches};
 use super::cache::Cache;
@@ -112,6 +113,11 @@ pub struct Server {
     pub hangs: AtomicBool,
     /// Panics at every write of a status.
     pub panics: AtomicBool,
+    /// Takes the leadership away with every write of a status.
+    pub deposes: AtomicBool,
+    /// Takes 5 s for every event.
+    pub slow_events: AtomicBool,
+    leadership: Arc<Leadership>,
     /// Answers every apply of a child as in a namespace that is being deleted.
     pub is_going: AtomicBool,
     objects: Arc<Cache<Stored<InferenceBackend>>>,
@@ -136,9 +142,15 @@ impl Server {
         self.state.lock().unwrap().asked.push(format!("{} {plural} {name}", parts.method));
         if parts.method == Method::PATCH && plural == "inferencebackends" {
             assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
+            if self.deposes.load(Ordering::Relaxed) {
+                self.leadership.set(None);
+            }
         }
         if plural == "services" && parts.method == Method::PATCH && self.hangs.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
+        }
+        if plural == "events" && self.slow_events.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
         }
         let (code, answer) = match (parts.method, plural) {
             (Method::PATCH, "services") if self.forbids.load(Ordering::Relaxed) => {
@@ -248,11 +260,12 @@ pub struct World {
 impl World {
     /// A driver that runs until the test ends.
     pub fn new() -> Self {
-        let server = Arc::new(Server::default());
+        let leadership = Arc::new(Leadership::alone());
+        let server = Arc::new(Server { leadership: leadership.clone(), ..Server::default() });
         let answers = server.clone();
         let client = Client::new(tower::service_fn(move |request| answers.clone().answer(request)), "team");
         let metrics = Arc::new(Metrics::new("test").unwrap());
-        let calls = Calls::new(client.clone(), Arc::new(Leadership::alone()));
+        let calls = Calls::new(client.clone(), leadership);
         let caches = ChildCaches::from([("Service", (SERVICE, server.services.clone()))]);
         let (lacks, outdated_schema) = watch::channel(Arc::default());
         std::mem::forget(lacks);
@@ -263,6 +276,7 @@ impl World {
             actor: Actor { calls: calls.clone(), caches, manager: "test", metrics: metrics.clone() },
             calls,
             recorder: Recorder::new(client, Reporter::from("test")),
+            telling: TaskTracker::new(),
             metrics,
             outdated_schema,
             memories: Mutex::default(),

@@ -14,6 +14,7 @@ use quartermaster_core::decide::configuration::InvalidValue;
 use quartermaster_core::decide::lease::{Candidate, Loss, Timing};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::controllers::inference_backend::{Backends, Referrers};
@@ -214,6 +215,7 @@ fn build(
         actor,
         calls,
         recorder: Recorder::new(clients.calls.clone(), reporter),
+        telling: TaskTracker::new(),
         metrics: metrics.clone(),
         outdated_schema: lacks.subscribe(),
         memories: Mutex::default(),
