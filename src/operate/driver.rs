@@ -19,6 +19,7 @@ use quartermaster_core::decide::decision::{self, Children};
 use quartermaster_core::decide::{merge_patch, served_schema, stalled};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -118,11 +119,22 @@ impl<C: Control> Driver<C> {
     }
 
     /// Works on the queue while `leads` is true, until cancelled. Returns when every pass has ended and its events are told.
-    pub async fn run(self: Arc<Self>, leads: watch::Receiver<bool>, watchdog: Watchdog, cancelled: CancellationToken) {
+    ///
+    /// # Errors
+    ///
+    /// A worker ended in a panic, beside the pass, in which panics are caught. It had an object that nobody would ever work on
+    /// again: the process must end.
+    pub async fn run(
+        self: Arc<Self>,
+        leads: watch::Receiver<bool>,
+        watchdog: Watchdog,
+        cancelled: CancellationToken,
+    ) -> Result<(), JoinError> {
         let watchdog = Arc::new(watchdog);
-        let workers = (0..WORKERS).map(|_| {
+        let mut workers = JoinSet::new();
+        for _ in 0..WORKERS {
             let (driver, mut leads, watchdog, cancelled) = (self.clone(), leads.clone(), watchdog.clone(), cancelled.clone());
-            tokio::spawn(async move {
+            workers.spawn(async move {
                 loop {
                     let key = tokio::select! {
                         biased;
@@ -134,11 +146,14 @@ impl<C: Control> Driver<C> {
                     driver.queue.done(&key);
                     watchdog.progressed(driver.queue.ready());
                 }
-            })
-        });
-        futures::future::join_all(workers.collect::<Vec<_>>()).await;
+            });
+        }
+        while let Some(ended) = workers.join_next().await {
+            ended?;
+        }
         self.telling.close();
         self.telling.wait().await;
+        Ok(())
     }
 
     /// One pass over one object, which costs nobody else anything: with a deadline, and with panics caught.

@@ -72,6 +72,16 @@ async fn a_panic_that_cannot_be_told_either_costs_only_its_object_and_only_for_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_beside_the_pass_ends_the_driver_with_an_error() {
+    let world = World::new();
+    world.put("fine", 1, spec(1));
+    seconds(1).await;
+    world.wake("unforgettable");
+    let ended = tokio::time::timeout(Duration::from_secs(60), world.driving).await.unwrap();
+    assert!(ended.unwrap().unwrap_err().is_panic());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_is_not_told_by_a_process_that_has_lost_its_leadership_since() {
     let world = World::new();
     world.server.deposes.store(true, Ordering::Relaxed);

@@ -16,7 +16,7 @@ use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Chil
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,7 +98,9 @@ impl Control for Scripted {
         })
     }
 
-    fn forget(&self, _: &ObjectKey) {}
+    fn forget(&self, key: &ObjectKey) {
+        assert!(key.name != "unforgettable", "as the test wants");
+    }
 }
 
 /// What the API server keeps, and what it was asked.
@@ -252,7 +254,7 @@ pub struct World {
     pub server: Arc<Server>,
     pub driver: Arc<Driver<Scripted>>,
     /// The driver at work.
-    pub driving: JoinHandle<()>,
+    pub driving: JoinHandle<Result<(), JoinError>>,
     /// Asks the driver to end.
     pub stop: CancellationToken,
 }

@@ -13,6 +13,7 @@ use quartermaster_core::decide::backend::facts::Settings;
 use quartermaster_core::decide::configuration::InvalidValue;
 use quartermaster_core::decide::lease::{Candidate, Loss, Timing};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -62,9 +63,9 @@ pub enum RunError {
     /// Signals cannot be listened for.
     #[error("failed to listen for signals: {0}")]
     Signals(std::io::Error),
-    /// A task of this program ended in a panic.
-    #[error("stopped at once: {0}")]
-    Task(#[from] tokio::task::JoinError),
+    /// A task of this program ended in a panic. Its message is not repeated: it may hold what it was about.
+    #[error("stopped at once: a task of the operator ended in a panic; its log says where")]
+    Task(#[from] JoinError),
 }
 
 /// What the command line adds to the configuration.
@@ -76,7 +77,8 @@ pub struct Start {
     pub namespace: Option<String>,
 }
 
-/// Runs the operator until a signal ends it, or leadership is lost.
+/// Runs the operator until a signal ends it, leadership is lost, or one of the tasks that work for all objects ends in a panic.
+/// Then nothing tells that it is missing, and another process does better.
 pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunError> {
     let stop = shutdown::listen().map_err(RunError::Signals)?;
     let timing = Timing::from_configuration(&configuration.leader_election)?;
@@ -114,18 +116,18 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let api_server = Arc::new(ApiServerAddresses::new(connector.clone(), rules, &clients.server_host, service_host.as_deref()));
     let driver = Arc::new(build(&clients, &configuration, &identity, &metrics, &leadership, observations, &lacks, connector, wake));
     metrics.show_queue(Backends::KIND.kind, driver.queue.clone());
-    let first_lists = watches::start(&clients, &configuration, &driver, &api_server, &readiness, &metrics, &working);
-    tokio::spawn(pass_on(woken, driver.queue.clone()));
-    tokio::spawn(wake_all(lacks.subscribe(), driver.clone()));
-    tokio::spawn(wake_all(api_server.subscribe(), driver.clone()));
-    tokio::spawn({
+    let (first_lists, mut tasks) = watches::start(&clients, &configuration, &driver, &api_server, &readiness, &metrics, &working);
+    tasks.spawn(pass_on(woken, driver.queue.clone()));
+    tasks.spawn(wake_all(lacks.subscribe(), driver.clone()));
+    tasks.spawn(wake_all(api_server.subscribe(), driver.clone()));
+    tasks.spawn({
         let cancelled = working.clone();
         async move { api_server.look_up(&SystemLookup, cancelled).await }
     });
     let schema_gate = readiness.gate("served schema");
     let compare =
         served_schema::compare(clients.calls.clone(), Backends::KIND.kind, lacks, schema_gate, metrics.clone(), working.clone());
-    tokio::spawn(compare);
+    tasks.spawn(compare);
     let mut election = tokio::spawn({
         let namespace = start.namespace.unwrap_or_else(|| clients.namespace.clone());
         let (api, name) = (Api::namespaced(clients.lease.clone(), &namespace), configuration.leader_election.lease_name.clone());
@@ -145,18 +147,27 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         let (driver, leads, watchdog, working) =
             (driver.clone(), leadership.subscribe(), health.watch(Backends::KIND.kind), working.clone());
         async move {
+            let late = tokio::select! {
+                () = working.cancelled() => return Ok(()),
+                late = first_lists.complete() => late,
+            };
+            let wake_when_complete = async {
+                late.await;
+                driver.wake_all();
+                std::future::pending().await
+            };
             tokio::select! {
-                () = working.cancelled() => return,
-                () = first_lists.complete(&driver) => {}
+                ended = driver.clone().run(leads, watchdog, working) => ended,
+                never = wake_when_complete => never,
             }
-            driver.run(leads, watchdog, working).await;
         }
     });
 
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         lost = &mut election => lost.map_err(RunError::from).and_then(|lost| lost.map_err(RunError::from)),
-        driven = &mut driving => driven.map_err(RunError::from),
+        driven = &mut driving => driven.flatten().map_err(RunError::from),
+        error = panicked(&mut tasks) => Err(error.into()),
     };
     if let Err(error) = ended {
         // Whoever leads now may already act: nothing is finished.
@@ -164,7 +175,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         return Err(error);
     }
     working.cancel();
-    if tokio::time::timeout(DRAIN, driving).await.is_err() {
+    if !matches!(tokio::time::timeout(DRAIN, driving).await, Ok(Ok(Ok(())))) {
         // What they have sent may still arrive: whoever leads next has to wait until the lease expires.
         warn!("reconciles that were running did not end in time: the lease is not given back");
         return Ok(());
@@ -221,6 +232,17 @@ fn build(
         memories: Mutex::default(),
         invalid: Mutex::default(),
         observations,
+    }
+}
+
+/// Waits for the first of these tasks that ends in a panic. One that has done its work may end.
+async fn panicked(tasks: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) => return error,
+            Some(Ok(())) => {}
+            None => std::future::pending().await,
+        }
     }
 }
 

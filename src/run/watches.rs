@@ -15,6 +15,7 @@ use quartermaster_core::api::configuration::Configuration;
 use quartermaster_core::decide::backend::children::BACKEND_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -51,20 +52,23 @@ pub struct FirstLists {
 impl FirstLists {
     /// Waits until decisions can be made on them. A decision that is made on a part of the nodes, Deployments, pods or Secrets
     /// would make another choice or another key; but where the operator may not watch one of the kinds that no decision reads,
-    /// the objects that need no child of that kind, and the other children of those that do, can go on.
-    pub async fn complete(self, driver: &Arc<Driver<Backends>>) {
+    /// the objects that need no child of that kind, and the other children of those that do, can go on. Returns what ends when
+    /// these are there as well, and never where none is late.
+    pub async fn complete(self) -> impl Future<Output = ()> + Send {
         let mut unread = join_all(self.unread);
         let patience = tokio::time::sleep(PATIENCE);
         join_all(self.read).await;
-        tokio::select! {
-            _ = &mut unread => {}
+        let late = tokio::select! {
+            _ = &mut unread => None,
             () = patience => {
                 warn!("beginning without kinds that cannot be listed; /readyz says which, and why");
-                let driver = driver.clone();
-                tokio::spawn(async move {
-                    unread.await;
-                    driver.wake_all();
-                });
+                Some(unread)
+            }
+        };
+        async move {
+            match late {
+                Some(unread) => drop(unread.await),
+                None => std::future::pending().await,
             }
         }
     }
@@ -79,9 +83,11 @@ struct Watches<'a> {
     metrics: &'a Arc<Metrics>,
     cancelled: &'a CancellationToken,
     first: FirstLists,
+    tasks: JoinSet<()>,
 }
 
-/// Starts every watch.
+/// Starts every watch. Whoever holds their tasks has to end the process should one of them panic: without it the operator
+/// would believe for ever what it knew of that kind.
 pub fn start(
     clients: &Clients,
     configuration: &Configuration,
@@ -90,9 +96,10 @@ pub fn start(
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     cancelled: &CancellationToken,
-) -> FirstLists {
+) -> (FirstLists, JoinSet<()>) {
     let namespaces = &configuration.watch_namespaces;
-    let mut watches = Watches { client: &clients.watches, namespaces, readiness, metrics, cancelled, first: FirstLists::default() };
+    let (client, first, tasks) = (&clients.watches, FirstLists::default(), JoinSet::new());
+    let mut watches = Watches { client, namespaces, readiness, metrics, cancelled, first, tasks };
     let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
     let backends = &driver.control;
 
@@ -126,7 +133,7 @@ pub fn start(
     watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
     watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
     watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
-    watches.first
+    (watches.first, watches.tasks)
 }
 
 /// Wakes the backend that owns, or owned, a child.
@@ -195,7 +202,7 @@ impl Watches<'_> {
         let (synced, receiver) = oneshot::channel();
         self.first.unread.push(receiver);
         let addresses = addresses.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if complete.await.is_ok() {
                 addresses.listed();
                 let _ = synced.send(());
@@ -261,7 +268,7 @@ impl Watches<'_> {
     }
 
     /// Starts a watch. The receiver tells when its first list is complete.
-    fn run<K, T, Cut, Tell>(&self, watch: Watch<K, T, Cut, Tell>) -> oneshot::Receiver<()>
+    fn run<K, T, Cut, Tell>(&mut self, watch: Watch<K, T, Cut, Tell>) -> oneshot::Receiver<()>
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Cached,
@@ -272,7 +279,7 @@ impl Watches<'_> {
         let name =
             watch.namespace.as_ref().map_or_else(|| format!("watch {kind}"), |namespace| format!("watch {kind} in {namespace}"));
         let (synced, receiver) = oneshot::channel();
-        tokio::spawn(watch.run(self.readiness.gate(&name), synced, self.metrics.clone(), self.cancelled.clone()));
+        self.tasks.spawn(watch.run(self.readiness.gate(&name), synced, self.metrics.clone(), self.cancelled.clone()));
         receiver
     }
 }
@@ -281,5 +288,41 @@ fn scoped<K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>>(c
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::run::panicked;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_what_a_watch_keeps_or_tells_is_told_to_who_can_end_the_process() {
+        let answer = |_: Request<Body>| async {
+            let list =
+                r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":"a"}}]}"#;
+            Ok::<_, std::io::Error>(Response::new(Body::from(list.as_bytes().to_vec())))
+        };
+        let client = Client::new(tower::service_fn(answer), "team");
+        let (readiness, metrics) = (Readiness::default(), Arc::new(Metrics::new("test").unwrap()));
+        let mut watches = Watches {
+            client: &client,
+            namespaces: &[],
+            readiness: &readiness,
+            metrics: &metrics,
+            cancelled: &CancellationToken::new(),
+            first: FirstLists::default(),
+            tasks: JoinSet::new(),
+        };
+        let panics = |pod: Pod| -> Option<cut::CachedPod> { panic!("{:?} has a secret in it", pod.metadata.name) };
+        watches.namespaced("pods", Selection::default(), &Arc::default(), panics, |_, _| {});
+        // What has done its work may end.
+        watches.tasks.spawn(async {});
+        let error = tokio::time::timeout(Duration::from_secs(60), panicked(&mut watches.tasks)).await.unwrap();
+        let error = crate::run::RunError::from(error).to_string();
+        assert!(error.contains("ended in a panic") && !error.contains("secret"), "{error}");
     }
 }
