@@ -10,7 +10,7 @@ use crate::faulty::{ALONE, Faulty, page, small_model};
 use crate::harness::{DEADLINE, condition, resource};
 use crate::providers::Provider;
 
-/// A call to the API server ends within this time (design: every call has a deadline), and a second for the machine.
+/// A call to the API server ends within its deadline of 15 s. The machine gets a second more.
 const CALL_DEADLINE: Duration = Duration::from_secs(16);
 
 fn backend(replicas: u32) -> Value {
