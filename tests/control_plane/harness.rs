@@ -1,9 +1,7 @@
 //! What every test stands on: a namespace of its own, and an operator of its own that watches only that namespace, under a
 //! ServiceAccount of its own with the rules of deploy/rbac.yaml, so that the audit log tells what this operator did.
 
-use std::fs::File;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -96,28 +94,9 @@ impl Team {
 
     /// The same under another account. RUST_LOG in the environment chooses another filter of the log.
     pub fn start_as(&self, kubeconfig: &Path, configuration: &str, environment: &[(&str, &str)]) -> Operator {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let stem = self.connection.directory().join(format!("operator-{}-{port}", self.namespace));
-        let (file, log) = (stem.with_extension("yaml"), stem.with_extension("log"));
-        let text = format!(
-            "watchNamespaces: [{}]\nadmin: {{listen: \"127.0.0.1:{port}\", observations: true}}\n{configuration}\n",
-            self.namespace
-        );
-        std::fs::write(&file, text).unwrap();
-        let output = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
-            .args(["run", "--log-format=text", "--namespace", &self.namespace])
-            .arg("--configuration")
-            .arg(&file)
-            .env("KUBECONFIG", kubeconfig)
-            .env("RUST_LOG", "info,quartermaster=debug")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        Operator { child, port, log }
+        let configuration = format!("watchNamespaces: [{}]\n{configuration}", self.namespace);
+        let arguments = ["--namespace", &self.namespace];
+        Operator::start(kubeconfig, &arguments, &configuration, environment)
     }
 
     /// The kubeconfig of the operators' account.
