@@ -141,9 +141,10 @@ impl Faulty {
 }
 
 impl Drop for Faulty {
-    /// The proxy knows the operator as well, and ends a moment later.
+    /// The proxy knows operator and team as well, and ends a moment later, in a task whose failure is nobody's.
     fn drop(&mut self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.team.check_contract();
     }
 }
 

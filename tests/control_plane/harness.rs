@@ -4,16 +4,18 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::rules::rules;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use quartermaster_dev::{Connection, account};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use crate::contract::Versions;
 pub use crate::operator::Operator;
+use crate::rules::rules;
 
 /// Longest time that a condition is waited for. Ten times what the slowest of them takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -32,12 +34,15 @@ pub struct Team {
     pub connection: Connection,
     pub client: Client,
     kubeconfig: PathBuf,
+    /// None while nobody checks them.
+    versions: Mutex<Option<Versions>>,
 }
 
-/// The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
 impl Drop for Team {
     fn drop(&mut self) {
+        // The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
         self.kubectl(&["delete", "inferencebackends", "--all", "--wait=false"]);
+        self.check_contract();
     }
 }
 
@@ -53,9 +58,30 @@ impl Team {
     pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
-        let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new() };
+        let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new(), versions: Mutex::default() };
         team.kubeconfig = team.account(ACCOUNT).await;
+        team.versions = Mutex::new(Versions::watch(team.backends()).await);
         team
+    }
+
+    /// The statuses of this test are not checked when it ends: it writes some itself, or has the contract broken on purpose.
+    pub fn excuse_statuses(&self) {
+        self.versions.lock().unwrap().take();
+    }
+
+    /// Every version of a backend so far, in their order.
+    pub fn versions_of(&self, name: &str) -> Vec<Value> {
+        self.versions.lock().unwrap().as_ref().unwrap().of(name)
+    }
+
+    /// Fails where a status that anybody could see broke the contract; those after this are not checked. The end of a test does
+    /// so by itself.
+    pub fn check_contract(&self) {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(versions) = versions.filter(|_| !std::thread::panicking()) {
+            let broken = versions.broken();
+            assert!(broken.is_empty(), "{}", broken.join("\n"));
+        }
     }
 
     /// Makes an account with the rules of deploy/rbac.yaml; returns its kubeconfig. It lives beside the objects, where a Role
