@@ -309,7 +309,7 @@ async fn a_secret_that_could_not_be_read_is_read_again_and_nobody_has_to_touch_a
         rules.push(faulty.proxy.add(read, Action::Status { code, retry_after: None }));
     }
     let provider = Provider::serve().await;
-    let operator = faulty.start_with(&format!("{ALONE}\ndestinations: {{allowLoopback: true}}"));
+    let operator = faulty.start_with(ALONE);
     operator.ready().await;
     let mut model = small_model();
     model["huggingFace"] = json!({ "tokenSecretKeyRef": { "name": "hub", "key": "api-key" } });
