@@ -42,8 +42,9 @@ Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   python           Python 3.11 to 3.14 with venv, for vLLM's own parser
   control-plane    the Kubernetes binaries, built from source; about 7 minutes on 2 cores, once
 
-On Debian and Ubuntu a missing tool is installed with apt-get (as root, or with sudo).
-Elsewhere it is named together with the remedy, before anything long begins.
+On Debian and Ubuntu a missing tool is installed with apt-get (as root, or with sudo), and Rust with rustup's installer
+where the package is too old. Elsewhere what is missing is named together with the remedy, before anything long begins.
+Where rustup is installed, it is what brings Rust.
 
 Environment:
   XDG_CACHE_HOME      the binaries live in \$XDG_CACHE_HOME/quartermaster (default ~/.cache/quartermaster)
@@ -154,20 +155,20 @@ apt_install() {
 apt_candidate() { apt-cache policy "$1" 2>/dev/null | awk '/Candidate:/ {sub(/^[0-9]+:/, "", $2); print $2}'; }
 
 # Debian's Rust is often older than we need: rustup first where it is, then the package if it is new enough,
-# then rustup's own installer if it can be reached.
+# then rustup's own installer if it can be reached. On a machine that is not Debian's, or whose user may install
+# nothing, that installer is not run: the remedy says what to do.
 install_rust() {
   if command -v rustup >/dev/null; then
     say "rustup toolchain install stable"
     rustup toolchain install stable --profile minimal --component rustfmt --component clippy >&2 &&
       rustup default stable >&2 && return 0
   fi
-  if can_use_apt; then
-    apt_update
-    if at_least "$(apt_candidate cargo)" "$(rust_minimum)"; then
-      apt_install cargo rustc rustfmt rust-clippy && return 0
-    fi
-    command -v curl >/dev/null || apt_install curl ca-certificates
+  can_use_apt || return 1
+  apt_update
+  if at_least "$(apt_candidate cargo)" "$(rust_minimum)"; then
+    apt_install cargo rustc rustfmt rust-clippy && return 0
   fi
+  command -v curl >/dev/null || apt_install curl ca-certificates
   local installer
   if command -v curl >/dev/null && installer=$(curl --fail --silent --show-error --max-time 20 https://sh.rustup.rs); then
     say "installing Rust with rustup"

@@ -83,8 +83,9 @@ stage() {
   return "$code"
 }
 
+# Clippy checks every dependency anew, which takes minutes the first time: it shows how far it is.
 lint() {
-  cargo fmt --all --check && cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+  cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings
 }
 
 stage bootstrap dev/bootstrap.sh

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube::api::Api;
@@ -16,6 +17,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, watcher};
+use quartermaster::run::watches::{API_SERVER, SECRETS};
 use quartermaster_core::api::InferenceBackend;
 use quartermaster_core::decide::backend::children::BACKEND_LABEL;
 use serde::de::DeserializeOwned;
@@ -75,10 +77,13 @@ pub async fn run(namespace: &str) {
     let nodes = reflect(Api::<Node>::all(client.clone()), watcher::Config::default());
     let deployments = reflect(Api::<Deployment>::namespaced(client.clone(), namespace), ours());
     let pods = reflect(Api::<Pod>::namespaced(client.clone(), namespace), ours());
-    let secrets = reflect(Api::<PartialObjectMeta<Secret>>::namespaced(client.clone(), namespace), watcher::Config::default());
+    let referred = watcher::Config::default().fields(SECRETS);
+    let secrets = reflect(Api::<PartialObjectMeta<Secret>>::namespaced(client.clone(), namespace), referred);
     let services = reflect(Api::<PartialObjectMeta<Service>>::namespaced(client.clone(), namespace), ours());
     let accounts = reflect(Api::<PartialObjectMeta<ServiceAccount>>::namespaced(client.clone(), namespace), ours());
     let budgets = reflect(Api::<PartialObjectMeta<PodDisruptionBudget>>::namespaced(client.clone(), namespace), ours());
+    let of_api_server = watcher::Config::default().labels(API_SERVER);
+    let endpoints = reflect(Api::<EndpointSlice>::namespaced(client.clone(), "default"), of_api_server);
     backends.wait_until_ready().await.unwrap();
     nodes.wait_until_ready().await.unwrap();
     deployments.wait_until_ready().await.unwrap();
@@ -87,10 +92,11 @@ pub async fn run(namespace: &str) {
     services.wait_until_ready().await.unwrap();
     accounts.wait_until_ready().await.unwrap();
     budgets.wait_until_ready().await.unwrap();
+    endpoints.wait_until_ready().await.unwrap();
     let objects = json!({
         "InferenceBackend": backends.len(), "Node": nodes.len(), "Deployment": deployments.len(), "Pod": pods.len(),
         "Secret": secrets.len(), "Service": services.len(), "ServiceAccount": accounts.len(),
-        "PodDisruptionBudget": budgets.len(),
+        "PodDisruptionBudget": budgets.len(), "EndpointSlice": endpoints.len(),
     });
     println!("{objects}");
     std::future::pending().await

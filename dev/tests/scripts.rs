@@ -46,13 +46,17 @@ impl Machine {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("quartermaster-dev-scripts-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let machine = Self(directory);
-        for tool in COMMON_TOOLS {
+        Self(directory).with_tools(&COMMON_TOOLS)
+    }
+
+    /// Adds tools of the machine that the test runs on.
+    fn with_tools(self, tools: &[&str]) -> Self {
+        for tool in tools {
             let paths = std::env::var_os("PATH").unwrap();
             let found = std::env::split_paths(&paths).map(|path| path.join(tool)).find(|path| path.exists());
-            symlink(found.unwrap_or_else(|| panic!("this machine lacks {tool}")), machine.0.join(tool)).unwrap();
+            symlink(found.unwrap_or_else(|| panic!("this machine lacks {tool}")), self.0.join(tool)).unwrap();
         }
-        machine
+        self
     }
 
     /// Adds a tool.
@@ -145,6 +149,35 @@ fn a_rust_that_is_too_old_is_not_installed_and_neither_are_its_components() {
     assert!(said(&output).contains("missing: rust; install Rust 1."), "{}", said(&output));
     // The installer of rustup would have been asked with curl, which this machine does not get either.
     assert_eq!(machine.notes(), ["apt-get update -qq", "apt-get install --yes --no-install-recommends -qq curl ca-certificates"]);
+}
+
+/// A stand-in for curl that notes what it fetches, and brings an installer of rustup that brings cargo.
+const CURL: &str = r#"#!/bin/bash
+directory=$(dirname "$0")
+echo "curl ${*: -1}" >>"$directory/notes"
+cat <<'INSTALLER'
+mkdir -p "$HOME/.cargo/bin"
+printf '#!/bin/bash\necho "cargo 1.999.0"\n' >"$HOME/.cargo/bin/cargo"
+chmod +x "$HOME/.cargo/bin/cargo"
+INSTALLER
+"#;
+
+#[test]
+fn the_installer_of_rustup_is_fetched_where_the_package_is_too_old_and_only_where_the_script_may_install() {
+    let machine = Machine::of_debian(0).with("apt-cache", "#!/bin/bash\necho '  Candidate: 0.66.0+ds1-1'\n").with("curl", CURL);
+    let machine = machine.with_tools(&["sh", "mkdir"]);
+    let output = machine.bootstrap(&["rust"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(machine.notes(), ["apt-get update -qq", "curl https://sh.rustup.rs"]);
+
+    let of_another_system = Machine::new().with("curl", CURL);
+    let of_nobody_who_may_install = Machine::of_debian(1000).with("curl", CURL);
+    for machine in [of_another_system, of_nobody_who_may_install] {
+        let output = machine.bootstrap(&["rust"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("missing: rust; install Rust 1."), "{}", said(&output));
+        assert_eq!(machine.notes(), Vec::<String>::new());
+    }
 }
 
 #[test]

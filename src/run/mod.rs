@@ -1,7 +1,7 @@
 //! Running the operator: everything is made here, started in order, and ended in the reverse order.
 
 mod destinations;
-mod watches;
+pub mod watches;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -33,8 +33,11 @@ use crate::operate::metrics::Metrics;
 use crate::operate::object::Stored;
 use crate::operate::watch::{Selection, Watch};
 
-/// Secrets of these types are many and nobody refers to them.
-const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=kubernetes.io/dockercfg";
+/// Field selector of the Secrets that are watched: those of these types are many, and nobody refers to them.
+pub const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=kubernetes.io/dockercfg";
+
+/// Label selector of the EndpointSlices of the API server's own Service.
+pub const API_SERVER: &str = "kubernetes.io/service-name=kubernetes";
 
 /// Kinds of children of which no decision reads anything. Without their lists only they themselves cannot be made.
 const UNREAD: &[&str] = &["services", "serviceaccounts", "poddisruptionbudgets"];
@@ -192,7 +195,7 @@ impl Watches<'_> {
             kind: "endpointslices",
             api: Api::<EndpointSlice>::namespaced(self.client.clone(), "default"),
             namespace: Some("default".to_owned()),
-            selection: Selection { labels: Some("kubernetes.io/service-name=kubernetes".to_owned()), fields: None },
+            selection: Selection { labels: Some(API_SERVER.to_owned()), fields: None },
             cache: addresses.endpoints.clone(),
             cut: cut::endpoints,
             tell: changed,

@@ -1,9 +1,11 @@
-//! Every version of a status that anybody can see keeps the contract that kstatus, Argo CD, Flux and Helm read.
+//! Every version of a status that anybody can see keeps the contract that kstatus, Argo CD, Flux and Helm read. The versions of
+//! every test are watched, and checked when it ends.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use quartermaster_core::api::conditions::reasons;
 use serde_json::{Value, json};
 
@@ -13,32 +15,69 @@ use crate::harness::{Team, condition, small_model};
 /// Keeps every version of the backends of a namespace, in their order.
 pub struct Versions {
     seen: Arc<Mutex<Vec<Value>>>,
-    watching: tokio::task::JoinHandle<()>,
+    watching: tokio::task::JoinHandle<Result<(), kube::Error>>,
+}
+
+impl Drop for Versions {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
 }
 
 impl Versions {
-    pub async fn watch(team: &Team) -> Self {
+    /// Begins to watch. None where the definition is not served, so that there is nothing to watch.
+    pub async fn watch(backends: Api<DynamicObject>) -> Option<Self> {
+        let listed = match backends.list(&ListParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => return None,
+            listed => listed.unwrap(),
+        };
         let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let backends = team.backends();
-        let version = backends.list(&Default::default()).await.unwrap().metadata.resource_version.unwrap();
-        let mut events = backends.watch(&WatchParams::default().timeout(290), &version).await.unwrap().boxed();
-        let watching = tokio::spawn({
-            let seen = seen.clone();
-            async move {
-                while let Some(event) = events.try_next().await.unwrap() {
-                    if let WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) = event {
-                        seen.lock().unwrap().push(serde_json::to_value(object).unwrap());
-                    }
-                }
-            }
-        });
-        Self { seen, watching }
+        let watching = tokio::spawn(follow(backends, listed.metadata.resource_version.unwrap(), seen.clone()));
+        Some(Self { seen, watching })
     }
 
-    /// The versions of one backend. Fails when the watch has ended, since versions would be missing.
+    /// The versions of one backend.
     pub fn of(&self, name: &str) -> Vec<Value> {
-        assert!(!self.watching.is_finished(), "the watch has ended");
-        self.seen.lock().unwrap().iter().filter(|object| object["metadata"]["name"] == name).cloned().collect()
+        self.all().into_iter().filter(|object| object["metadata"]["name"] == name).collect()
+    }
+
+    /// What the versions of all backends do not keep of the contract.
+    pub fn broken(&self) -> Vec<String> {
+        let (all, mut before, mut found) = (self.all(), HashMap::new(), Vec::new());
+        for now in &all {
+            // A backend that is made anew begins anew.
+            let earlier: Option<&Value> = before.insert(now["metadata"]["uid"].as_str(), now);
+            let broken = violations(earlier, now);
+            if !broken.is_empty() {
+                let before = earlier.map(|earlier| serde_json::to_string_pretty(&earlier["status"]).unwrap()).unwrap_or_default();
+                let now = serde_json::to_string_pretty(now).unwrap();
+                found.push(format!("a version breaks the contract: {broken:#?}\n{now}\nafter the status\n{before}"));
+            }
+        }
+        found
+    }
+
+    /// Fails when the watch has ended, since versions would be missing.
+    fn all(&self) -> Vec<Value> {
+        assert!(!self.watching.is_finished(), "the watch of all versions has ended");
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Watches from a version on, and goes on where a watch ends in good order.
+async fn follow(backends: Api<DynamicObject>, mut version: String, seen: Arc<Mutex<Vec<Value>>>) -> Result<(), kube::Error> {
+    loop {
+        let mut events = backends.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
+        while let Some(event) = events.try_next().await? {
+            match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
+                    version = object.metadata.resource_version.clone().unwrap();
+                    seen.lock().unwrap().push(serde_json::to_value(object).unwrap());
+                }
+                WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            }
+        }
     }
 }
 
@@ -104,20 +143,8 @@ fn violations(before: Option<&Value>, now: &Value) -> Vec<String> {
     broken
 }
 
-/// What the versions of a backend, in their order, do not keep of the contract.
-pub fn broken(versions: &[Value]) -> Vec<String> {
-    let of = |(index, now): (usize, &Value)| {
-        let before = index.checked_sub(1).map(|before| &versions[before]);
-        let broken = violations(before, now);
-        (!broken.is_empty()).then(|| format!("version {index} breaks: {broken:#?}\n{}", serde_json::to_string_pretty(now).unwrap()))
-    };
-    versions.iter().enumerate().filter_map(of).collect()
-}
-
-/// Checks every version of a backend, and gives the states of Ready in their order.
-fn check(versions: &[Value]) -> Vec<String> {
-    let broken = broken(versions);
-    assert!(broken.is_empty(), "{}", broken.join("\n"));
+/// The states of Ready in the order of the versions.
+fn states(versions: &[Value]) -> Vec<String> {
     let ready = versions.iter().filter_map(|version| condition(version, "Ready"));
     let mut states: Vec<String> =
         ready.map(|ready| format!("{} {}", ready["status"].as_str().unwrap(), ready["reason"].as_str().unwrap())).collect();
@@ -128,7 +155,6 @@ fn check(versions: &[Value]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_self_hosted_backend_keeps_the_contract_from_its_first_version_to_its_last() {
     let team = Team::new("contract").await;
-    let versions = Versions::watch(&team).await;
     let _operator = team.operator().await;
     team.apply("small", json!({ "vllm": small_model(json!({})) })).await;
     team.until_ready("small", "True", "Available").await;
@@ -158,7 +184,7 @@ async fn a_self_hosted_backend_keeps_the_contract_from_its_first_version_to_its_
     team.backends().delete("small", &Default::default()).await.unwrap();
     team.until("small", "gone", Value::is_null).await;
     team.until_in(&team.deployments(), "small-backend", "gone", Value::is_null).await;
-    let states = check(&versions.of("small"));
+    let states = states(&team.versions_of("small"));
     for state in ["True Available", "False InvalidArguments", "True ScaledToZero"] {
         assert!(states.iter().any(|seen| seen == state), "{states:?}");
     }
@@ -169,7 +195,6 @@ async fn a_self_hosted_backend_keeps_the_contract_from_its_first_version_to_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_waits_stalls_or_is_refused_keeps_the_contract_too() {
     let team = Team::new("contract-bad").await;
-    let versions = Versions::watch(&team).await;
     let _operator = team.operator().await;
     let token = json!({ "huggingFace": { "tokenSecretKeyRef": { "name": "hub", "key": "token" } } });
     team.apply("waits", json!({ "vllm": small_model(token) })).await;
@@ -188,9 +213,8 @@ async fn a_backend_that_waits_stalls_or_is_refused_keeps_the_contract_too() {
     team.kubectl(&["create", "secret", "generic", "hub", "--from-literal=token=hf_x"]);
     team.until_ready("waits", "True", "Available").await;
     for name in ["waits", "stalls", "hosted", "refused"] {
-        let seen = versions.of(name);
+        let seen = team.versions_of(name);
         assert!(seen.len() >= 2, "{name}");
-        check(&seen);
         // An outcome is written once, however often it is looked at again.
         assert!(seen.len() < 20, "{name} has {} versions", seen.len());
     }

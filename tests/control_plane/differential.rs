@@ -1,7 +1,8 @@
-//! One workload, the same in every run, and what the ends of two runs are compared by: the objects, what was made and removed,
-//! and the contract of every status on the way.
+//! One workload, the same in every run, and what the ends of two runs are compared by: the objects, and what was made and
+//! removed. The contract of every status on the way is checked of every test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams};
@@ -10,42 +11,58 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-use crate::contract::{Versions, broken};
 use crate::faulty::{Faulty, small_model};
 use crate::harness::{DEADLINE, resource};
+use crate::providers::{KNOWN, Provider};
 
 /// Time without a write after which a run has ended: the longest second delay of the operator's back-off, twice.
 pub const QUIET: Duration = Duration::from_secs(2);
 
-const BACKENDS: [&str; 3] = ["one", "two", "three"];
+const BACKENDS: [&str; 4] = ["one", "two", "three", "hosted"];
 
-/// Three backends are made, all are changed, one is removed. Every step of it has a name, so that a test can do something
-/// between two.
+/// The port of a provider for all runs, so that its address is the same in each. It outlives the test that asks first.
+static PROVIDER: LazyLock<u16> = LazyLock::new(|| {
+    let (port, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            port.send(Provider::serve().await.port).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    receiver.recv().unwrap()
+});
+
+/// Three backends of models and a hosted one are made, all are changed, one is removed, and then all others. Every step of it
+/// has a name, so that a test can do something between two.
 pub struct Workload {
     pub faulty: Faulty,
-    versions: Versions,
     keys: JoinHandle<String>,
 }
 
 /// How a run ended.
 pub struct End {
-    /// The objects, by kind and name.
+    /// The objects before the last backends were removed, by kind and name.
     pub objects: BTreeMap<String, Value>,
+    /// Those after that: what a test has made itself.
+    pub left: BTreeMap<String, Value>,
     /// How often each object was made and removed by the operator.
     pub counts: BTreeMap<String, usize>,
-    /// What the statuses on the way broke of their contract.
-    pub broken: Vec<String>,
     /// The writes, in their order.
     pub writes: Vec<Recorded>,
+    /// The writes of events, in their order.
+    pub events: Vec<Recorded>,
 }
 
 impl Workload {
     /// A team and a proxy. The operator does not run yet.
     pub async fn new(name: &str) -> Self {
         let faulty = Faulty::new(name).await;
-        let versions = Versions::watch(&faulty).await;
+        for secret in ["before", "after"] {
+            faulty.kubectl(&["create", "secret", "generic", secret, &format!("--from-literal=api-key={KNOWN}")]);
+        }
         let keys = tokio::spawn(watch_keys(faulty.api(&resource("", "v1", "Secret", "secrets"))));
-        Self { faulty, versions, keys }
+        Self { faulty, keys }
     }
 
     /// The whole of it, with nothing between its steps.
@@ -64,14 +81,25 @@ impl Workload {
         self.faulty.apply(name, json!({ "replicas": replicas, "vllm": vllm })).await;
     }
 
-    pub async fn make(&self) {
-        for (name, replicas) in BACKENDS.into_iter().zip([1, 2, 1]) {
-            self.apply(name, replicas, json!({})).await;
-        }
+    /// The hosted one, with its key in this Secret.
+    async fn apply_hosted(&self, secret: &str) {
+        let external = json!({
+            "provider": "OpenAICompatible", "model": "m", "baseURL": format!("http://127.0.0.1:{}/knows/v1", *PROVIDER),
+            "apiKeys": [{ "name": "first", "secretKeyRef": { "name": secret, "key": "api-key" } }],
+        });
+        self.faulty.apply("hosted", json!({ "external": external })).await;
     }
 
-    /// New pods; a budget that is no longer needed; one that is needed from now on.
+    pub async fn make(&self) {
+        for (name, replicas) in [("one", 1), ("two", 2), ("three", 1)] {
+            self.apply(name, replicas, json!({})).await;
+        }
+        self.apply_hosted("before").await;
+    }
+
+    /// New pods; a budget that is no longer needed; one that is needed from now on; another Secret.
     pub async fn change(&self) {
+        self.apply_hosted("after").await;
         self.apply("one", 1, json!({ "drainTimeout": "90s" })).await;
         self.apply("two", 1, json!({})).await;
         self.apply("three", 2, json!({})).await;
@@ -81,20 +109,28 @@ impl Workload {
         self.faulty.until_settled(&BACKENDS).await;
     }
 
-    /// One is removed and another changed at the same time. Then all gets quiet.
+    /// One is removed and another changed at the same time, and so is the Secret that no backend refers to any more. When all is
+    /// quiet, the others are removed.
     pub async fn finish(self, quiet: Duration) -> End {
-        let Self { faulty, versions, keys } = self;
+        let Self { faulty, keys } = self;
         faulty.backends().delete("three", &DeleteParams::default()).await.unwrap();
         let mut vllm = small_model();
         vllm["extraArgs"] = json!(["--seed=7"]);
         faulty.apply("two", json!({ "replicas": 1, "vllm": vllm })).await;
-        until_gone(&faulty, "three").await;
-        faulty.until_quiet(&["one", "two"], quiet).await;
+        faulty.kubectl(&["delete", "secret", "before"]);
+        until_gone(&faulty, &["three"]).await;
+        let others = ["one", "two", "hosted"];
+        faulty.until_quiet(&others, quiet).await;
         assert!(!keys.is_finished(), "{}", keys.await.unwrap());
         keys.abort();
-        let writes = faulty.proxy.writes();
-        let broken = BACKENDS.iter().flat_map(|name| broken(&versions.of(name))).collect();
-        let end = End { objects: objects(&faulty).await, counts: counts(&writes), broken, writes };
+        let at_rest = objects(&faulty).await;
+        for name in others {
+            faulty.backends().delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        until_gone(&faulty, &others).await;
+        faulty.until_quiet(&[], quiet).await;
+        let (writes, events) = (faulty.proxy.writes(), faulty.proxy.events());
+        let end = End { objects: at_rest, left: objects(&faulty).await, counts: counts(&writes), writes, events };
         faulty.kubectl(&["delete", "namespace", &faulty.namespace, "--wait=false"]);
         end
     }
@@ -106,6 +142,8 @@ pub struct Reference {
     /// The writes that every run without faults makes, in the order of one of them. How many statuses are written between two
     /// states depends on when pods become ready.
     pub writes: Vec<WriteIdentity>,
+    /// The same of the events.
+    pub events: Vec<WriteIdentity>,
 }
 
 impl Reference {
@@ -120,16 +158,19 @@ impl Reference {
         let (end, other) = tokio::join!(run(), run());
         let found = difference(&end, &other);
         assert!(found.is_empty(), "two runs without faults end differently:\n{}", found.join("\n"));
-        let all = |end: &End| end.writes.iter().filter_map(|write| write.identity.clone()).collect::<Vec<WriteIdentity>>();
-        let (mut writes, others) = (all(&end), all(&other));
+        let all = |writes: &[Recorded]| writes.iter().filter_map(|write| write.identity.clone()).collect::<Vec<WriteIdentity>>();
+        let (mut writes, others) = (all(&end.writes), all(&other.writes));
         let of_children = |writes: &[WriteIdentity]| -> BTreeSet<WriteIdentity> {
             writes.iter().filter(|write| write.subresource.is_empty()).cloned().collect()
         };
         assert_eq!(of_children(&writes), of_children(&others), "two runs without faults write other children");
         writes.retain(|write| others.contains(write));
         assert!(writes.len() >= 30, "a workload with {} writes proves little", writes.len());
-        println!("{} writes are the same in both runs without faults", writes.len());
-        Self { end, writes }
+        let (mut events, others) = (all(&end.events), all(&other.events));
+        events.retain(|event| others.contains(event));
+        assert!(!events.is_empty(), "no event is told in both runs");
+        println!("{} writes and {} events are the same in both runs without faults", writes.len(), events.len());
+        Self { end, writes, events }
     }
 
     /// What is another at the end of this run than at that of a run without faults. Empty: nothing.
@@ -147,10 +188,10 @@ impl Reference {
 /// What is another at the end of one run than at that of the other.
 pub fn difference(expected: &End, end: &End) -> Vec<String> {
     let mut found = differences(&expected.objects, &end.objects);
+    found.extend(differences(&expected.left, &end.left).into_iter().map(|left| format!("when all backends are gone: {left}")));
     if end.counts != expected.counts {
         found.push(format!("made and removed {:?} instead of {:?}", end.counts, expected.counts));
     }
-    found.extend(end.broken.iter().cloned());
     found
 }
 
@@ -166,16 +207,16 @@ pub fn counts(writes: &[Recorded]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Waits until nothing is left of a backend.
-async fn until_gone(faulty: &Faulty, name: &str) {
+/// Waits until nothing is left of backends.
+async fn until_gone(faulty: &Faulty, names: &[&str]) {
     let started = Instant::now();
     loop {
-        let left: Vec<String> =
-            objects(faulty).await.into_keys().filter(|object| object.split('/').any(|part| part.starts_with(name))).collect();
+        let is_left = |object: &String| object.split('/').any(|part| names.iter().any(|name| part.starts_with(name)));
+        let left: Vec<String> = objects(faulty).await.into_keys().filter(is_left).collect();
         if left.is_empty() {
             return;
         }
-        assert!(started.elapsed() < DEADLINE, "left of {name}: {left:?}\n{}", faulty.told());
+        assert!(started.elapsed() < DEADLINE, "left of {names:?}: {left:?}\n{}", faulty.told());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Operator, Team, condition};
 
-/// A single replica, which leads without a lease: what the lease costs and when would number the writes by chance.
-pub const ALONE: &str = "leaderElection: {enabled: false}";
+/// A single replica, which leads without a lease: what the lease costs and when would number the writes by chance. The providers
+/// of tests are on this machine.
+pub const ALONE: &str = "leaderElection: {enabled: false}\ndestinations: {allowLoopback: true}";
 
 /// A model that fits the smallest device of the fleet, of which there are many, so that several tests find place beside
 /// each other.
@@ -41,7 +42,8 @@ impl Faulty {
         let running: Arc<Mutex<Option<Operator>>> = Arc::default();
         let kill = {
             let running = running.clone();
-            move || running.lock().unwrap().as_mut().unwrap().kill()
+            // It is dead when this returns, and until the next one is started there is none.
+            move || drop(running.lock().unwrap().take())
         };
         let start_again = {
             let (team, running, kubeconfig) = (team.clone(), running.clone(), proxy.kubeconfig().to_owned());
@@ -67,11 +69,11 @@ impl Faulty {
         self.team.start_as(self.proxy.kubeconfig(), configuration, &[])
     }
 
-    /// What the operator that runs now says of itself; none while it is not ready. Fails if it has ended by itself.
+    /// Whether the operator that runs now says that it is ready. Fails if it has ended by itself.
     pub async fn is_ready(&self) -> bool {
         let port = {
             let mut running = self.running.lock().unwrap();
-            let operator = running.as_mut().unwrap();
+            let Some(operator) = running.as_mut() else { return false };
             let ended = operator.child.try_wait().unwrap();
             assert!(ended.is_none(), "the operator ended by itself: {ended:?}\n{}", operator.log());
             operator.port
@@ -90,7 +92,7 @@ impl Faulty {
 
     /// A page of the admin server of the operator that runs now.
     pub async fn page(&self, path: &str) -> Option<String> {
-        let port = self.running.lock().unwrap().as_ref().unwrap().port;
+        let port = self.running.lock().unwrap().as_ref()?.port;
         page(port, path).await
     }
 
@@ -141,9 +143,10 @@ impl Faulty {
 }
 
 impl Drop for Faulty {
-    /// The proxy knows the operator as well, and ends a moment later.
+    /// The proxy knows operator and team as well, and ends a moment later, in a task whose failure is nobody's.
     fn drop(&mut self) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.team.check_contract();
     }
 }
 

@@ -1,21 +1,21 @@
 //! What every test stands on: a namespace of its own, and an operator of its own that watches only that namespace, under a
 //! ServiceAccount of its own with the rules of deploy/rbac.yaml, so that the audit log tells what this operator did.
 
-use std::fs::File;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::rules::rules;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use quartermaster_dev::{Connection, account};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use crate::contract::Versions;
 pub use crate::operator::Operator;
+use crate::rules::rules;
 
 /// Longest time that a condition is waited for. Ten times what the slowest of them takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,12 +34,15 @@ pub struct Team {
     pub connection: Connection,
     pub client: Client,
     kubeconfig: PathBuf,
+    /// None while nobody checks them.
+    versions: Mutex<Option<Versions>>,
 }
 
-/// The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
 impl Drop for Team {
     fn drop(&mut self) {
+        // The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
         self.kubectl(&["delete", "inferencebackends", "--all", "--wait=false"]);
+        self.check_contract();
     }
 }
 
@@ -55,9 +58,30 @@ impl Team {
     pub async fn within(connection: Connection, name: &str) -> Self {
         let client = connection.client().await.unwrap();
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
-        let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new() };
+        let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new(), versions: Mutex::default() };
         team.kubeconfig = team.account(ACCOUNT).await;
+        team.versions = Mutex::new(Versions::watch(team.backends()).await);
         team
+    }
+
+    /// The statuses of this test are not checked when it ends: it writes some itself, or has the contract broken on purpose.
+    pub fn excuse_statuses(&self) {
+        self.versions.lock().unwrap().take();
+    }
+
+    /// Every version of a backend so far, in their order.
+    pub fn versions_of(&self, name: &str) -> Vec<Value> {
+        self.versions.lock().unwrap().as_ref().unwrap().of(name)
+    }
+
+    /// Fails where a status that anybody could see broke the contract; those after this are not checked. The end of a test does
+    /// so by itself.
+    pub fn check_contract(&self) {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(versions) = versions.filter(|_| !std::thread::panicking()) {
+            let broken = versions.broken();
+            assert!(broken.is_empty(), "{}", broken.join("\n"));
+        }
     }
 
     /// Makes an account with the rules of deploy/rbac.yaml; returns its kubeconfig. It lives beside the objects, where a Role
@@ -96,28 +120,9 @@ impl Team {
 
     /// The same under another account. RUST_LOG in the environment chooses another filter of the log.
     pub fn start_as(&self, kubeconfig: &Path, configuration: &str, environment: &[(&str, &str)]) -> Operator {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let stem = self.connection.directory().join(format!("operator-{}-{port}", self.namespace));
-        let (file, log) = (stem.with_extension("yaml"), stem.with_extension("log"));
-        let text = format!(
-            "watchNamespaces: [{}]\nadmin: {{listen: \"127.0.0.1:{port}\", observations: true}}\n{configuration}\n",
-            self.namespace
-        );
-        std::fs::write(&file, text).unwrap();
-        let output = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
-            .args(["run", "--log-format=text", "--namespace", &self.namespace])
-            .arg("--configuration")
-            .arg(&file)
-            .env("KUBECONFIG", kubeconfig)
-            .env("RUST_LOG", "info,quartermaster=debug")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        Operator { child, port, log }
+        let configuration = format!("watchNamespaces: [{}]\n{configuration}", self.namespace);
+        let arguments = ["--namespace", &self.namespace];
+        Operator::start(kubeconfig, &arguments, &configuration, environment)
     }
 
     /// The kubeconfig of the operators' account.

@@ -119,7 +119,7 @@ async fn a_restart_of_the_operator_never_makes_a_healthy_backend_unready() {
     assert_eq!(team.kubectl(&["get", "events", "-o", "name"]), events);
 }
 
-/// Scenario R44 of reliability.md: the new key is in use within ten seconds, and nothing else moves.
+/// The new key is in use within ten seconds, and nothing else moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_key_is_used_within_seconds_and_no_deployment_rolls() {
     let team = Team::new("rotation").await;

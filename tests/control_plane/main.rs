@@ -11,6 +11,7 @@ mod operator;
 mod rules;
 
 mod bad_input;
+mod cluster_wide;
 mod columns;
 mod contract;
 mod crashes;

@@ -1,6 +1,8 @@
 //! A running operator, as a test sees it: its process, its admin server, its log.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +19,30 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// Starts an operator under the account of a kubeconfig, and does not wait. The configuration (YAML) is all but that of the
+    /// admin server. RUST_LOG in the environment chooses another filter of the log.
+    pub fn start(kubeconfig: &Path, arguments: &[&str], configuration: &str, environment: &[(&str, &str)]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let beside = |extension: &str| kubeconfig.with_extension(format!("operator-{port}.{extension}"));
+        let (file, log) = (beside("yaml"), beside("log"));
+        let text = format!("admin: {{listen: \"127.0.0.1:{port}\", observations: true}}\n{configuration}\n");
+        std::fs::write(&file, text).unwrap();
+        let output = File::create(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
+            .args(["run", "--log-format=text", "--configuration"])
+            .arg(&file)
+            .args(arguments)
+            .env("KUBECONFIG", kubeconfig)
+            .env("RUST_LOG", "info,quartermaster=debug")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { child, port, log }
+    }
+
     /// What `/readyz` says: whether it is ready, and what it waits for.
     pub async fn readiness(&self) -> Option<Value> {
         self.get("readyz").await.and_then(|text| serde_json::from_str(&text).ok())

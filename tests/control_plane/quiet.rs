@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::harness::Team;
+use crate::harness::{Team, small_model};
 
 fn small() -> Value {
     json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
@@ -32,16 +32,23 @@ async fn provider() -> String {
 async fn a_hundred_backends_without_change_cost_no_call_for_a_minute() {
     let team = Team::new("quiet").await;
     let _operator = team.operator_with("destinations: {allowLoopback: true}", &[]).await;
-    for number in 0..90 {
+    for number in 0..80 {
         team.apply(&format!("model-{number}"), small()).await;
+    }
+    // These have pods, which kubelet, scheduler and controllers write to.
+    for number in 0..10 {
+        team.apply(&format!("served-{number}"), json!({ "vllm": small_model(json!({})) })).await;
     }
     // These are checked every second, which is no business of the API server.
     let external = json!({ "provider": "OpenAICompatible", "model": "m", "baseURL": provider().await });
     for number in 0..10 {
         team.apply(&format!("hosted-{number}"), json!({ "external": external, "healthCheck": { "interval": "1s" } })).await;
     }
-    for number in 0..90 {
+    for number in 0..80 {
         team.until_ready(&format!("model-{number}"), "True", "ScaledToZero").await;
+    }
+    for number in 0..10 {
+        team.until_ready(&format!("served-{number}"), "True", "Available").await;
     }
     for number in 0..10 {
         team.until_ready(&format!("hosted-{number}"), "True", "Healthy").await;

@@ -14,10 +14,8 @@ fn small() -> Value {
     json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_right_is_used_and_no_call_is_refused() {
-    let team = Team::new("rights").await;
-    let _operator = team.operator().await;
+/// Has a running operator use every right that it has on objects of this namespace. Ends with the backend `model` ready.
+pub async fn use_every_right(team: &Team) {
     team.kubectl(&["create", "secret", "generic", "key", "--from-literal=key=x"]);
     team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 2 })).await;
     let external = json!({ "provider": "OpenAI", "model": "gpt-5.4", "apiKeys": [{ "name": "a", "secretKeyRef": { "name": "key", "key": "key" } }] });
@@ -31,9 +29,16 @@ async fn every_right_is_used_and_no_call_is_refused() {
         team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": replicas })).await;
         team.until_ready("model", "True", if replicas == 0 { "ScaledToZero" } else { "Available" }).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_right_is_used_and_no_call_is_refused() {
+    let team = Team::new("rights").await;
+    let _operator = team.operator().await;
+    use_every_right(&team).await;
     let started = Instant::now();
     loop {
-        let used: BTreeSet<_> = team.audited().iter().flat_map(rights).collect();
+        let used: BTreeSet<_> = team.audited().iter().flat_map(rights_used).map(|(_, right)| right).collect();
         let unused: Vec<_> = granted().difference(&used).cloned().collect();
         if unused.is_empty() {
             break;
@@ -45,32 +50,55 @@ async fn every_right_is_used_and_no_call_is_refused() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// Group, resource and verb of a request. A patch that made an object needed the right to create as well.
-fn rights(entry: &Value) -> Vec<(String, String, String)> {
+/// A right, in the words of RBAC.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    pub group: String,
+    pub resource: String,
+    pub verb: String,
+}
+
+/// The rights that a request needed, with its namespace. A patch that made an object needed the right to create as well.
+pub fn rights_used(entry: &Value) -> Vec<(String, Right)> {
     let part = |name: &str| entry["objectRef"][name].as_str().unwrap_or_default().to_owned();
     let resource =
         if part("subresource").is_empty() { part("resource") } else { format!("{}/{}", part("resource"), part("subresource")) };
     let verb = entry["verb"].as_str().unwrap_or_default();
     let made = verb == "patch" && entry["responseStatus"]["code"] == 201;
     let verbs = [Some(verb), made.then_some("create")];
-    verbs.into_iter().flatten().map(|verb| (part("apiGroup"), resource.clone(), verb.to_owned())).collect()
+    let right = |verb: &str| Right { group: part("apiGroup"), resource: resource.clone(), verb: verb.to_owned() };
+    verbs.into_iter().flatten().map(|verb| (part("namespace"), right(verb))).collect()
 }
 
-/// What deploy/rbac.yaml grants, without the right that admission asks about itself: no request carries it.
-fn granted() -> BTreeSet<(String, String, String)> {
+/// What deploy/rbac.yaml grants.
+fn granted() -> BTreeSet<Right> {
+    roles().iter().flat_map(rights_of).collect()
+}
+
+/// What deploy/rbac.yaml grants by the Role or ClusterRole of this name.
+pub fn rights_of_role(name: &str) -> Vec<Right> {
+    rights_of(roles().iter().find(|role| role["metadata"]["name"] == name).unwrap())
+}
+
+fn roles() -> Vec<Value> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
+    documents.into_iter().filter(|document| document["rules"].is_array()).collect()
+}
+
+/// What a role grants, without the right that admission asks about itself: no request carries it.
+fn rights_of(role: &Value) -> Vec<Right> {
     let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
-    let mut granted = BTreeSet::new();
-    for rule in documents.iter().filter_map(|document| document["rules"].as_array()).flatten() {
+    let mut rights = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
         for group in texts(&rule["apiGroups"]) {
             for resource in texts(&rule["resources"]).into_iter().filter(|resource| !resource.ends_with("/finalizers")) {
                 for verb in texts(&rule["verbs"]) {
-                    granted.insert((group.clone(), resource.clone(), verb));
+                    rights.push(Right { group: group.clone(), resource: resource.clone(), verb });
                 }
             }
         }
     }
-    granted
+    rights
 }
 
 /// Changes the rules of the ClusterRole that this namespace's operators have.

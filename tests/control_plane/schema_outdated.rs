@@ -50,11 +50,13 @@ async fn an_older_definition_is_named_and_costs_nothing_but_what_it_lacks() {
     }
     assert_eq!(others(), before, "{:?}", team.writes());
 
+    // A change of the definition ends every watch of it.
+    team.check_contract();
     account::apply(&team.connection, DEFINITION).await.unwrap();
     let healed = team.until("model", "lose SchemaOutdated", |backend| condition(backend, "SchemaOutdated").is_none()).await;
     assert!(healed["status"]["sizing"]["derivation"].is_string());
     assert!(shows("quartermaster_schema_outdated 0").await);
-    drop(operator);
+    drop((operator, team));
     control_plane.stop().unwrap();
 }
 

@@ -57,5 +57,6 @@ async fn an_object_that_cannot_be_decoded_is_stalled_with_its_field_and_blocks_n
     team.until_ready("innocent", "True", "Available").await;
     team.apply("number", good).await;
     team.until_ready("number", "True", "Available").await;
+    drop(team);
     drop(control_plane);
 }

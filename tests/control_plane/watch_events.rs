@@ -158,7 +158,7 @@ async fn what_happened_behind_bookmarks_is_found_by_the_next_list() {
     faulty.start_operator();
     workload.make().await;
     workload.settled().await;
-    faulty.until_quiet(&["one", "two", "three"], QUIET).await;
+    faulty.until_quiet(&["one", "two", "three", "hosted"], QUIET).await;
     let written = faulty.proxy.writes().len();
     let silent = faulty.proxy.add(Match::all(), Action::BookmarkOnly);
     workload.change().await;

@@ -190,7 +190,7 @@ mod tests {
             let rules = Rules::new();
             rules.add(Match::all().resource("things").name("a").event(EventKind::Modified).times(1), action.clone(), 0);
             let uri = http::Uri::from_static("/apis/q.dev/v1/namespaces/team/things?watch=1");
-            let about = Request::of(&http::Method::GET, &uri, &http::HeaderMap::new());
+            let about = Request::of(&http::Method::GET, &uri, &http::HeaderMap::new(), &[]);
             let mut watch = OpenWatch::new(Body::empty(), rules, about, 1);
             watch.take(&text.as_bytes()[..cut]);
             watch.take(&text.as_bytes()[cut..]);

@@ -106,7 +106,16 @@ impl FaultProxy {
 
     /// The writes among them, without leases and events.
     pub fn writes(&self) -> Vec<Recorded> {
-        self.requests().into_iter().filter(|recorded| recorded.request.class() == Class::Write).collect()
+        self.of_class(Class::Write)
+    }
+
+    /// The writes of events among them.
+    pub fn events(&self) -> Vec<Recorded> {
+        self.of_class(Class::Event)
+    }
+
+    fn of_class(&self, class: Class) -> Vec<Recorded> {
+        self.requests().into_iter().filter(|recorded| recorded.request.class() == class).collect()
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Recorded {
     pub at: Instant,
     /// What it is about.
     pub request: Request,
-    /// Which write it is; none for reads, leases and events.
+    /// Which write it is; none for reads and leases.
     pub identity: Option<WriteIdentity>,
     /// The first 64 bits of the SHA-256 of its body, in hexadecimal: the body itself may hold secrets.
     pub body_hash: String,
@@ -52,7 +52,7 @@ impl Record {
     pub fn arrived(&self, request: &Request, body: &[u8]) -> u64 {
         let body_hash = Sha256::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let mut record = self.lock();
-        let identity = (request.class() == Class::Write).then(|| {
+        let identity = matches!(request.class(), Class::Write | Class::Event).then(|| {
             let before = record.iter().filter(|recorded| recorded.request.is_like(request)).count();
             WriteIdentity {
                 verb: request.verb,

@@ -49,7 +49,7 @@ impl Relay {
     pub async fn answer(self, request: http::Request<Incoming>, socket: Arc<OwnedFd>) -> Result<Response<Answer>, Abort> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
-        let about = Request::of(&head.method, &head.uri, &head.headers);
+        let about = Request::of(&head.method, &head.uri, &head.headers, &body);
         let arrival = self.record.arrived(&about, &body);
         let fault = self.rules.action(&about);
         let mut path = head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);

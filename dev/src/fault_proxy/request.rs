@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::{HeaderMap, Method, Uri, header};
+use serde_json::Value;
 use url::form_urlencoded;
 
 /// What a request does, in the words of RBAC. Server-side apply, a patch to RBAC, has its own.
@@ -42,8 +43,10 @@ pub enum Class {
     Read,
     /// Writes that follow from what is asked of the operator.
     Write,
-    /// Leases are renewed by the clock and events are told in the background.
-    LeaseOrEvent,
+    /// Leases are renewed by the clock.
+    Lease,
+    /// Events are told in the background.
+    Event,
 }
 
 /// Names one write of a run. The order of writes about different objects is another one in each run, since many objects are
@@ -84,7 +87,7 @@ pub struct Request {
     pub subresource: String,
     /// Namespace of the object.
     pub namespace: String,
-    /// Name of the object.
+    /// Name of the object. Of an Event, whose own name says when it was told, the name of the object that it is about.
     pub name: String,
     /// Field manager.
     pub manager: String,
@@ -93,8 +96,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads method, path, query and content type.
-    pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+    /// Reads method, path, query and content type, and of the body of an Event that is made, whom it is about.
+    pub fn of(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Self {
         let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
         let (group, rest) = match parts.as_slice() {
             ["api", _version, rest @ ..] => ("", rest),
@@ -135,7 +138,7 @@ impl Request {
             resource: resource.to_owned(),
             subresource: subresource.to_owned(),
             namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            name: if resource == "events" { told_of(name, body) } else { name.to_owned() },
             manager: parameter("fieldManager").unwrap_or_default(),
             continued: parameter("continue").is_some_and(|token| !token.is_empty()),
         }
@@ -153,10 +156,18 @@ impl Request {
     pub fn class(&self) -> Class {
         match self.resource.as_str() {
             _ if !self.verb.is_write() => Class::Read,
-            "leases" | "events" => Class::LeaseOrEvent,
+            "leases" => Class::Lease,
+            "events" => Class::Event,
             _ => Class::Write,
         }
     }
+}
+
+/// Whom an Event is about. Every client names an Event after that object and the time, with a dot between.
+fn told_of(name: &str, body: &[u8]) -> String {
+    let made: Value = if name.is_empty() { serde_json::from_slice(body).unwrap_or_default() } else { Value::Null };
+    let name = made.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(name);
+    name.rsplit_once('.').map_or(name, |(object, _)| object).to_owned()
 }
 
 impl fmt::Display for Request {
@@ -175,8 +186,12 @@ mod tests {
     use super::*;
 
     fn read(method: Method, uri: &'static str, content_type: &'static str) -> Request {
+        read_with_body(method, uri, content_type, "")
+    }
+
+    fn read_with_body(method: Method, uri: &'static str, content_type: &'static str, body: &str) -> Request {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type))]);
-        Request::of(&method, &Uri::from_static(uri), &headers)
+        Request::of(&method, &Uri::from_static(uri), &headers, body.as_bytes())
     }
 
     #[test]
@@ -192,6 +207,17 @@ mod tests {
         let request = read(Method::GET, "/api/v1/namespaces/team", "");
         assert_eq!((request.verb, request.resource.as_str(), request.name.as_str()), (Verb::Get, "namespaces", "team"));
         let request = read(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/team/leases/q", "application/json");
-        assert_eq!((request.verb, request.class()), (Verb::Update, Class::LeaseOrEvent));
+        assert_eq!((request.verb, request.class()), (Verb::Update, Class::Lease));
+    }
+
+    #[test]
+    fn an_event_goes_by_the_name_of_whom_it_is_about() {
+        let events = "/apis/events.k8s.io/v1/namespaces/team/events";
+        let body = r#"{"metadata": {"name": "llama.8b.18f0a1"}, "reason": "Available"}"#;
+        let request = read_with_body(Method::POST, events, "application/json", body);
+        assert_eq!((request.verb, request.class(), request.name.as_str()), (Verb::Create, Class::Event, "llama.8b"));
+        let repeated = "/apis/events.k8s.io/v1/namespaces/team/events/llama.8b.18f0a1";
+        let request = read_with_body(Method::PATCH, repeated, "application/merge-patch+json", body);
+        assert_eq!((request.verb, request.class(), request.name.as_str()), (Verb::Patch, Class::Event, "llama.8b"));
     }
 }
