@@ -360,15 +360,15 @@ fn a_secret_is_waited_for_and_a_wrong_one_stalls() {
         "model": "Qwen/Qwen3-32B", "huggingFace": { "tokenSecretKeyRef": { "name": "hf", "key": "token" } },
     } }));
     let present = |key: &str, value| SecretFacts::Present { keys: BTreeMap::from([(key.to_owned(), value)]), version: "1".into() };
-    for (facts, reason, state) in [
-        (SecretFacts::Missing, "SecretNotFound", "Reconciling"),
-        (present("other", SecretValue::Line), "SecretKeyMissing", "Stalled"),
-        (present("token", SecretValue::Empty), "SecretEmpty", "Stalled"),
-        (present("token", SecretValue::Binary), "SecretInvalid", "Stalled"),
-        (SecretFacts::Unreadable { message: "no answer".into(), forbidden: false }, "ProgressingWithRetry", "Reconciling"),
-        (SecretFacts::Unreadable { message: "no right".into(), forbidden: true }, "Forbidden", "Reconciling"),
+    let unread = |forbidden| SecretFacts::Unreadable { message: "no answer".into(), forbidden };
+    for (facts, reason, state, next) in [
+        (SecretFacts::Missing, "SecretNotFound", "Reconciling", Some(600)),
+        (present("other", SecretValue::Line), "SecretKeyMissing", "Stalled", None),
+        (present("token", SecretValue::Empty), "SecretEmpty", "Stalled", None),
+        (present("token", SecretValue::Binary), "SecretInvalid", "Stalled", None),
+        (unread(false), "ProgressingWithRetry", "Reconciling", Some(5)),
+        (unread(true), "Forbidden", "Reconciling", Some(20)),
     ] {
-        let unread = matches!(facts, SecretFacts::Unreadable { .. });
         observation.secrets.insert("hf".into(), facts);
         // The same where the hub has to be asked, which cannot be done without the token.
         let mut unlisted = observation.clone();
@@ -378,7 +378,7 @@ fn a_secret_is_waited_for_and_a_wrong_one_stalls() {
             let decision = decide(observation, now());
             assert_eq!(ready(&decision), ("False".into(), reason.into()));
             assert!(condition(&decision, state).is_some(), "{reason}");
-            assert_eq!(decision.next.is_some(), unread, "{reason}");
+            assert_eq!(decision.next.map(|next| next.as_secs()), next, "{reason}");
         }
     }
     observation.secrets.insert("hf".into(), present("token", SecretValue::Line));

@@ -1,5 +1,7 @@
 //! What the Deployment and its pods say about a self-hosted backend.
 
+use std::time::Duration;
+
 use super::engine_errors;
 use super::facts::{DeploymentFacts, Failed, PodFacts};
 use super::verdicts::Readiness;
@@ -29,8 +31,9 @@ pub struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Whether the backend does what it is for.
-    pub fn readiness(&self) -> Readiness {
+    /// Whether the backend does what it is for. `progress_deadline` is how long a rollout of the Deployment may take: that long
+    /// it may wait for nodes and images, too, when no rollout is going on.
+    pub fn readiness(&self, progress_deadline: Duration) -> Readiness {
         if let Some(refused) = self.refusals.iter().find_map(refused) {
             return refused;
         }
@@ -52,11 +55,11 @@ impl Serving<'_> {
         if complete {
             return Readiness::ready(reasons::AVAILABLE, "all replicas answer");
         }
-        self.obstacle(deployment)
+        self.obstacle(deployment, progress_deadline)
     }
 
     /// Why not all replicas answer: the gravest of what admission, the scheduler, the kubelet and the engine say.
-    fn obstacle(&self, deployment: &DeploymentFacts) -> Readiness {
+    fn obstacle(&self, deployment: &DeploymentFacts, progress_deadline: Duration) -> Readiness {
         if let Some(message) = &deployment.replica_failure {
             if message.contains(NAMESPACE_IS_GOING) {
                 return Readiness::progressing(reasons::PROGRESSING, "the namespace is being deleted");
@@ -74,7 +77,7 @@ impl Serving<'_> {
         }
         let stalls = |reason, message| match deployment.deadline_exceeded {
             true => Readiness::stalled(reason, message),
-            false => Readiness::waiting(reason, message),
+            false => Readiness::waiting_within(progress_deadline, reason, message),
         };
         if let Some(waiting) = living().find_map(|pod| pod.waiting.as_ref()) {
             let said = format!("{}: {}", waiting.reason, waiting.message);
