@@ -32,7 +32,7 @@ pub struct Serving<'a> {
 
 impl Serving<'_> {
     /// Whether the backend does what it is for. `progress_deadline` is how long a rollout of the Deployment may take: that long
-    /// it may wait for nodes and images, too, when no rollout is going on.
+    /// it may wait for nodes, images and an engine that has ended, too, when no rollout is going on.
     pub fn readiness(&self, progress_deadline: Duration) -> Readiness {
         if let Some(refused) = self.refusals.iter().find_map(refused) {
             return refused;
@@ -72,13 +72,13 @@ impl Serving<'_> {
             };
         }
         let living = || self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none() && !pod.ready);
-        if let Some(ended) = living().find_map(ended) {
-            return ended;
-        }
-        let stalls = |reason, message| match deployment.deadline_exceeded {
+        let stalls = |reason: &'static str, message: String| match deployment.deadline_exceeded {
             true => Readiness::stalled(reason, message),
             false => Readiness::waiting_within(progress_deadline, reason, message),
         };
+        if let Some(ended) = living().find_map(|pod| ended(pod, stalls)) {
+            return ended;
+        }
         if let Some(waiting) = living().find_map(|pod| pod.waiting.as_ref()) {
             let said = format!("{}: {}", waiting.reason, waiting.message);
             match waiting.reason.as_str() {
@@ -192,8 +192,9 @@ fn refused(refusal: &Refusal) -> Option<Readiness> {
     })
 }
 
-/// What the end of a container means. An end whose cause is known and lies in the spec is not waited for.
-fn ended(pod: &PodFacts) -> Option<Readiness> {
+/// What the end of a container means. An end whose cause is known and lies in the spec is not waited for; `stalls` is the
+/// state while something else is, such as an engine that is started again and loads the model for as long as that takes.
+fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> Option<Readiness> {
     let terminated = pod.terminated.as_ref()?;
     if pod.restarts == 0 && pod.waiting.is_none() {
         return None;
@@ -204,7 +205,7 @@ fn ended(pod: &PodFacts) -> Option<Readiness> {
     }
     if let Some((reason, fix)) = engine_errors::classify(&terminated.message) {
         return Some(match reason {
-            reasons::INSUFFICIENT_FREE_GPU_MEMORY => Readiness::waiting(reason, fix),
+            reasons::INSUFFICIENT_FREE_GPU_MEMORY => stalls(reason, fix),
             _ => Readiness::stalled(reason, fix),
         });
     }
@@ -212,7 +213,11 @@ fn ended(pod: &PodFacts) -> Option<Readiness> {
     let message = format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason);
     match crashes || pod.restarts > 0 {
         true if pod.restarts >= CRASHES_UNTIL_STALLED => Some(Readiness::stalled(reasons::CRASH_LOOP, message)),
-        true => Some(Readiness::waiting(reasons::CRASH_LOOP, message)),
+        true => Some(stalls(reasons::CRASH_LOOP, message)),
         false => None,
     }
 }
+
+#[cfg(test)]
+#[path = "serving_tests.rs"]
+mod tests;
