@@ -430,7 +430,7 @@ fn what_keeps_a_pod_from_answering_is_told() {
         |reason: &str| PodFacts { waiting: Some(Waiting { reason: reason.into(), message: "why".into() }), ..PodFacts::default() };
     let ended = |message: &str, reason: &str, restarts| PodFacts {
         restarts,
-        terminated: Some(Terminated { reason: reason.into(), message: message.into(), exit_code: 1 }),
+        terminated: Some(Terminated { reason: reason.into(), message: message.into(), exit_code: 1, started_at: None }),
         ..waiting("CrashLoopBackOff")
     };
     let unschedulable =
@@ -442,7 +442,7 @@ fn what_keeps_a_pod_from_answering_is_told() {
         (waiting("CreateContainerConfigError"), "ContainerConfigError", "Reconciling"),
         (ended("", "OOMKilled", 1), "OutOfMemory", "Stalled"),
         (ended("", "Error", 1), "CrashLoop", "Reconciling"),
-        (ended("", "Error", 5), "CrashLoop", "Stalled"),
+        (ended("", "Error", 5), "CrashLoop", "Reconciling"),
         (ended("torch.OutOfMemoryError: CUDA out of memory.", "Error", 1), "OutOfMemory", "Stalled"),
     ] {
         let mut observation = carried_out(qwen());

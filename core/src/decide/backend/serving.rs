@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::engine_errors;
-use super::facts::{DeploymentFacts, Failed, PodFacts};
+use super::facts::{DeploymentFacts, Failed, PodFacts, Terminated};
 use super::verdicts::Readiness;
 use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{NAMESPACE_IS_GOING, Refusal, RefusalCause};
-
-/// Restarts after which a container that ends again and again counts as one that will not come up by itself.
-const CRASHES_UNTIL_STALLED: u32 = 3;
 
 /// One sentence for the time until the Deployment is applied and its controller has seen it: one state, one write.
 const BEING_BROUGHT: &str = "the Deployment is being brought to what the spec asks for";
@@ -192,30 +189,38 @@ fn refused(refusal: &Refusal) -> Option<Readiness> {
     })
 }
 
-/// What the end of a container means. An end whose cause is known and lies in the spec is not waited for; `stalls` is the
-/// state while something else is, such as an engine that is started again and loads the model for as long as that takes.
+/// What the end of a container means until the model is loaded again. `stalls` is the state while it may yet be.
+///
+/// An engine that ended while it loaded the model has yet to load it once: that is told in the same words whether the kubelet
+/// waits, or runs it again, or it ends again. A known cause that lies in the spec is not waited for. An engine that served
+/// before it ended can load the model: it only loads it again, unless the kubelet says that it ends again and again. How often
+/// a container has ended in all its life tells nothing: months may lie between two ends.
 fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> Option<Readiness> {
-    let terminated = pod.terminated.as_ref()?;
-    if pod.restarts == 0 && pod.waiting.is_none() {
+    let terminated = pod.terminated.as_ref().filter(|_| !pod.started)?;
+    let backs_off = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
+    let served = served(pod, terminated);
+    if !backs_off && (served || pod.restarts == 0) {
         return None;
     }
-    if terminated.reason == "OOMKilled" {
-        let message = "the container ran out of host memory: raise spec.vllm.resources.limits.memory";
-        return Some(Readiness::stalled(reasons::OUT_OF_MEMORY, message));
-    }
-    if let Some((reason, fix)) = engine_errors::classify(&terminated.message) {
-        return Some(match reason {
-            reasons::INSUFFICIENT_FREE_GPU_MEMORY => stalls(reason, fix),
-            _ => Readiness::stalled(reason, fix),
-        });
-    }
-    let crashes = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
-    let message = format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason);
-    match crashes || pod.restarts > 0 {
-        true if pod.restarts >= CRASHES_UNTIL_STALLED => Some(Readiness::stalled(reasons::CRASH_LOOP, message)),
-        true => Some(stalls(reasons::CRASH_LOOP, message)),
-        false => None,
-    }
+    let known = match terminated.reason.as_str() {
+        "OOMKilled" => Some((reasons::OUT_OF_MEMORY, OUT_OF_HOST_MEMORY.to_owned())),
+        _ => engine_errors::classify(&terminated.message),
+    };
+    Some(match known {
+        Some((reason, fix)) if served || reason == reasons::INSUFFICIENT_FREE_GPU_MEMORY => stalls(reason, fix),
+        Some((reason, fix)) => Readiness::stalled(reason, fix),
+        None => stalls(
+            reasons::CRASH_LOOP,
+            format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason),
+        ),
+    })
+}
+
+const OUT_OF_HOST_MEMORY: &str = "the container ran out of host memory: raise spec.vllm.resources.limits.memory";
+
+/// Whether the engine served before it ended: the pod stopped to be ready later than that engine was started.
+fn served(pod: &PodFacts, terminated: &Terminated) -> bool {
+    pod.unready_since.zip(terminated.started_at).is_some_and(|(unready, started)| unready > started)
 }
 
 #[cfg(test)]

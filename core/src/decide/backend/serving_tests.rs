@@ -1,3 +1,5 @@
+use jiff::Timestamp;
+
 use super::*;
 use crate::decide::backend::facts::{Terminated, Waiting};
 use crate::decide::backend::verdicts::State;
@@ -24,14 +26,24 @@ fn readiness(pod: PodFacts) -> Readiness {
     serving(&deployment(), &[pod]).readiness(PROGRESS_DEADLINE)
 }
 
-/// A pod whose engine ended in this way, and that the kubelet starts again after a while.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A pod whose engine was started at 100 s and ended in this way, and that the kubelet starts again after a while.
 fn ended_with(reason: &str, message: &str) -> PodFacts {
     PodFacts {
         restarts: 1,
-        terminated: Some(Terminated { reason: reason.into(), message: message.into(), exit_code: 1 }),
+        terminated: Some(Terminated { reason: reason.into(), message: message.into(), exit_code: 1, started_at: Some(at(100)) }),
         waiting: Some(Waiting { reason: "CrashLoopBackOff".into(), message: String::new() }),
+        unready_since: Some(at(50)),
         ..PodFacts::default()
     }
+}
+
+/// The same pod when its container runs again.
+fn again(pod: &PodFacts) -> PodFacts {
+    PodFacts { waiting: None, ..pod.clone() }
 }
 
 const TAKEN: &str =
@@ -48,4 +60,48 @@ fn an_engine_that_is_started_again_may_take_as_long_as_a_rollout() {
         let told = serving(&exceeded, &[pod]).readiness(PROGRESS_DEADLINE);
         assert_eq!((told.reason, told.state), (reason, State::Stalled));
     }
+}
+
+#[test]
+fn an_engine_that_never_loaded_the_model_is_told_alike_while_it_waits_and_while_it_runs_again() {
+    let access = "OSError: You are trying to access a gated repo.";
+    for (reason, message, told) in [
+        ("Error", "", reasons::CRASH_LOOP),
+        ("Error", TAKEN, reasons::INSUFFICIENT_FREE_GPU_MEMORY),
+        ("Error", access, reasons::MODEL_ACCESS_DENIED),
+        ("OOMKilled", "", reasons::OUT_OF_MEMORY),
+    ] {
+        for restarts in [1, 30] {
+            let pod = PodFacts { restarts, ..ended_with(reason, message) };
+            assert_eq!(readiness(pod.clone()), readiness(again(&pod)));
+            let spec = [reasons::MODEL_ACCESS_DENIED, reasons::OUT_OF_MEMORY].contains(&told);
+            let state = if spec { State::Stalled } else { State::Waiting };
+            assert_eq!((readiness(pod.clone()).reason, readiness(pod).state), (told, state));
+        }
+    }
+}
+
+#[test]
+fn an_end_is_over_once_the_engine_has_loaded_the_model_again() {
+    for reason in ["Error", "OOMKilled"] {
+        let pod = PodFacts { restarts: 3, started: true, ..again(&ended_with(reason, "")) };
+        assert_eq!(readiness(pod).state, State::Progressing, "it only misses readiness");
+    }
+}
+
+#[test]
+fn an_engine_that_served_before_it_ended_loads_the_model_again() {
+    for reason in ["Error", "OOMKilled"] {
+        let pod = PodFacts { restarts: 3, unready_since: Some(at(9000)), ..ended_with(reason, "") };
+        let told = readiness(again(&pod));
+        assert_eq!((told.reason, told.state), (reasons::MODEL_LOADING, State::Progressing));
+        // The kubelet waits only where it has ended more than once within minutes.
+        assert_eq!(readiness(pod).state, State::Waiting);
+    }
+}
+
+#[test]
+fn the_first_end_is_told_when_the_kubelet_has_started_the_engine_again() {
+    let first = PodFacts { restarts: 0, ..again(&ended_with("Error", "")) };
+    assert_eq!(readiness(first).reason, reasons::MODEL_LOADING);
 }
