@@ -138,8 +138,7 @@ impl Serving<'_> {
             ];
         }
         let available = self.deployment.is_some_and(|deployment| deployment.available_replicas > 0);
-        let loaded = self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none() && pod.started).count();
-        let loaded = u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas;
+        let loaded = self.loaded();
         vec![
             match available {
                 true => Verdict::holds(types::AVAILABLE, reasons::AVAILABLE, "at least one replica answers"),
@@ -150,6 +149,17 @@ impl Serving<'_> {
                 false => Verdict::fails(types::MODEL_LOADED, reasons::MODEL_LOADING, "not every replica has loaded the model"),
             },
         ]
+    }
+
+    /// Whether every replica has loaded the model as the spec asks for it now. Pods of an earlier version tell nothing of that,
+    /// nor do any before the Deployment's controller has seen the newest template.
+    fn loaded(&self) -> bool {
+        let seen = self.deployment.filter(|deployment| self.current && deployment.observed_generation >= deployment.generation);
+        let updated = seen.is_some_and(|deployment| deployment.updated_replicas >= self.replicas);
+        let living = || self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none());
+        let Some(newest) = living().max_by_key(|pod| pod.created).filter(|_| updated) else { return false };
+        let loaded = living().filter(|pod| pod.started && pod.template_hash == newest.template_hash).count();
+        u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas
     }
 }
 

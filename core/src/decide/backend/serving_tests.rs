@@ -3,6 +3,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::decide::backend::facts::{Terminated, Waiting};
 use crate::decide::backend::verdicts::State;
+use crate::decide::conditions::Status;
 
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2640);
 
@@ -104,4 +105,31 @@ fn an_engine_that_served_before_it_ended_loads_the_model_again() {
 fn the_first_end_is_told_when_the_kubelet_has_started_the_engine_again() {
     let first = PodFacts { restarts: 0, ..again(&ended_with("Error", "")) };
     assert_eq!(readiness(first).reason, reasons::MODEL_LOADING);
+}
+
+/// The status of the condition ModelLoaded.
+fn loaded(serving: &Serving<'_>) -> Status {
+    serving.verdicts().into_iter().find(|verdict| verdict.type_ == types::MODEL_LOADED).unwrap().status
+}
+
+#[test]
+fn the_model_is_loaded_only_when_pods_of_the_newest_version_have_loaded_it() {
+    let pod = |version: &str, second, started| PodFacts {
+        created: Some(at(second)),
+        template_hash: version.into(),
+        started,
+        ..PodFacts::default()
+    };
+    let complete = deployment();
+    let pods = [pod("old", 1, true)];
+    assert_eq!(loaded(&serving(&complete, &pods)), Status::True);
+    // The spec has changed: before the Deployment is applied, before its controller has seen it, and before it has made a pod.
+    assert_eq!(loaded(&Serving { current: false, ..serving(&complete, &pods) }), Status::False);
+    assert_eq!(loaded(&serving(&DeploymentFacts { generation: 2, ..deployment() }, &pods)), Status::False);
+    assert_eq!(loaded(&serving(&DeploymentFacts { updated_replicas: 0, ..deployment() }, &pods)), Status::False);
+    // The new pod loads beside the old one, and then has loaded.
+    for (started, expected) in [(false, Status::False), (true, Status::True)] {
+        let pods = [pod("new", 2, started), pod("old", 1, true)];
+        assert_eq!(loaded(&serving(&complete, &pods)), expected);
+    }
 }
