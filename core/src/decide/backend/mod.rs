@@ -98,4 +98,6 @@ fn event(warning: bool, reason: &str, note: &str) -> Event {
 }
 
 #[cfg(test)]
+mod decide_hub_tests;
+#[cfg(test)]
 mod decide_tests;

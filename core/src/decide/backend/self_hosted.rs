@@ -215,6 +215,14 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     let spec_hash = choice::spec_hash(spec).map_err(|error| {
         NotChosen::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
     })?;
+    // New pods would fail where the hub refuses the model, while those of the last good configuration serve on. Pods that are
+    // the same as before stay what they are, whatever the hub says.
+    if in_force.is_some_and(|choice| choice.spec_hash != spec_hash)
+        && matches!(resolution, Resolution::AccessDenied { .. } | Resolution::NotFound { .. } | Resolution::Pending)
+        && let Some(problem) = problem_of_model(&resolution)
+    {
+        return Err(NotChosen::of(problem, false));
+    }
     let inputs_hash = sizing::inputs_hash(&request);
     let image = image(spec, &observation.settings);
     let fresh = fresh(&resolution, &accelerators, &request).map(|sizing| {
