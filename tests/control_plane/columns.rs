@@ -89,17 +89,21 @@ async fn a_wait_for_ready_never_ends_before_the_newest_generation_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scale_is_read_and_written_by_kubectl_and_by_an_autoscaler() {
+async fn scale_is_read_and_written_by_kubectl_and_by_an_autoscaler_once_the_replicas_have_been_set() {
     let team = Team::new("scale").await;
     let _operator = team.operator().await;
     team.apply("small", json!({ "vllm": small() })).await;
     team.until_ready("small", "True", "Available").await;
 
+    let path = format!("/apis/quartermaster.dev/v1alpha1/namespaces/{}/inferencebackends/small/scale", team.namespace);
+    // An autoscaler begins with this question, and so cannot begin before the replicas have been set once.
+    let (code, said) = team.kubectl_with_input(&["get", "--raw", &path], "");
+    assert!(code != 0 && said.contains(".spec.replicas"), "{said}");
+
     let said = team.kubectl(&["scale", "ib/small", "--replicas=2"]);
     assert!(said.contains("scaled"), "{said}");
     let ready = team.until_ready("small", "True", "Available").await;
     assert_eq!(ready.pointer("/status/summary/replicas"), Some(&json!("2/2")));
-    let path = format!("/apis/quartermaster.dev/v1alpha1/namespaces/{}/inferencebackends/small/scale", team.namespace);
     let scale: Value = serde_json::from_str(&team.kubectl(&["get", "--raw", &path])).unwrap();
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(2), &json!(2)));
     let selector = scale["status"]["selector"].as_str().unwrap();
