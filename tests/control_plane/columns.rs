@@ -49,6 +49,15 @@ async fn the_columns_say_what_was_chosen_and_whether_it_answers() {
     assert_eq!(cell("CONTEXT").map(str::to_owned), ready.pointer("/status/sizing/contextLength").map(Value::to_string));
     assert_eq!(cell("KV-TOKENS").map(str::to_owned), ready.pointer("/status/sizing/kvCacheTokens").map(Value::to_string));
     assert_eq!(cell("REASON"), Some("Available"));
+    let claude = json!({
+        "provider": "Anthropic", "model": "claude-haiku-4-5",
+        "apiKeys": [{ "name": "a", "secretKeyRef": { "name": "absent", "key": "key" } }],
+    });
+    team.apply("claude", json!({ "external": claude })).await;
+    team.until_ready("claude", "False", "SecretNotFound").await;
+    let cells = row(&team.kubectl(&["get", "ib", "claude", "-o", "wide"]));
+    let cell = |name: &str| cells.iter().find(|(column, _)| column == name).map(|(_, cell)| cell.as_str());
+    assert_eq!((cell("ENGINE"), cell("CONTEXT")), (Some("Anthropic"), Some("200000")));
     for name in ["inferencebackends", "inferencebackend", "quartermaster"] {
         assert!(team.kubectl(&["get", name]).contains("small"), "{name}");
     }

@@ -190,6 +190,9 @@ pub struct Summary {
     /// Ready and wanted replicas, for example 2/2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<String>,
+    /// Largest context in tokens, as chosen or as the provider's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u32>,
 }
 
 /// Bytes as people read them, with one decimal, in binary units: `131.4 GiB`.

@@ -93,6 +93,7 @@ fn shown(observation: &Observation, spec: &VllmSpec, replicas: u32) -> Inference
             engine: Some("vLLM".to_owned()),
             gpus: None,
             replicas: Some(format!("{}/{replicas}", deployment.ready_replicas)),
+            context_length: None,
         }),
         ..InferenceBackendStatus::default()
     }
@@ -132,6 +133,7 @@ fn sized_as(choice: &Choice) -> Verdict {
 fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
     if let Some(summary) = &mut status.summary {
         summary.gpus = Some(sizing.summary());
+        summary.context_length = sizing.context_length;
     }
 }
 
