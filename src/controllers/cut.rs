@@ -102,10 +102,10 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
         .and_then(|condition| {
             Some(Unschedulable { since: condition.last_transition_time?.0, message: condition.message.unwrap_or_default() })
         });
-    let preparing_since = condition("PodReadyToStartContainers")
-        .filter(|condition| condition.status == "False")
-        .and_then(|condition| condition.last_transition_time)
-        .map(|time| time.0);
+    let false_since = |type_: &str| {
+        let condition = condition(type_).filter(|condition| condition.status == "False");
+        condition.and_then(|condition| condition.last_transition_time).map(|time| time.0)
+    };
     let failed = (status.phase.as_deref() == Some("Failed")).then(|| Failed {
         reason: status.reason.clone().unwrap_or_default(),
         message: cut(status.message.as_deref().unwrap_or_default()),
@@ -123,8 +123,9 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             requests: pod.spec.as_ref().map(requests).unwrap_or_default(),
             unschedulable,
-            preparing_since,
+            preparing_since: false_since("PodReadyToStartContainers"),
             ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
+            unready_since: false_since("Ready"),
             // What is ready has started, whether that is said or not.
             started: main.as_ref().is_some_and(|container| container.started.unwrap_or(container.ready)),
             restarts: main.as_ref().and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or_default(),
@@ -161,6 +162,7 @@ fn container(container: &ContainerStatus) -> (Option<Waiting>, Option<Terminated
         reason: terminated.reason.clone().unwrap_or_default(),
         message: cut(terminated.message.as_deref().unwrap_or_default()),
         exit_code: terminated.exit_code,
+        started_at: terminated.started_at.as_ref().map(|time| time.0),
     });
     (waiting, terminated)
 }

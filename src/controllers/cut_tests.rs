@@ -41,3 +41,21 @@ fn a_node_that_prepares_volumes_is_told_from_one_that_has() {
     };
     assert_eq!((of("False"), of("True")), (Some("2026-11-25T12:00:00Z".parse().unwrap()), None));
 }
+
+#[test]
+fn an_engine_that_ended_is_kept_with_when_it_began_and_since_when_the_pod_is_not_ready() {
+    let of = |ready: &str| {
+        let ended = json!({ "reason": "OOMKilled", "exitCode": 137, "startedAt": "2026-11-25T11:00:00Z" });
+        let main = json!({
+            "name": "vllm", "image": "a", "imageID": "a", "ready": false, "started": false, "restartCount": 1,
+            "state": { "running": {} }, "lastState": { "terminated": ended },
+        });
+        let condition = json!({ "type": "Ready", "status": ready, "lastTransitionTime": "2026-11-25T12:00:00Z" });
+        facts(json!({ "containers": [] }), json!({ "conditions": [condition], "containerStatuses": [main] }))
+    };
+    let facts = of("False");
+    assert_eq!(facts.unready_since, Some("2026-11-25T12:00:00Z".parse().unwrap()));
+    let ended = facts.terminated.unwrap();
+    assert_eq!((ended.reason.as_str(), ended.started_at), ("OOMKilled", Some("2026-11-25T11:00:00Z".parse().unwrap())));
+    assert_eq!(of("True").unready_since, None);
+}

@@ -49,6 +49,15 @@ async fn the_columns_say_what_was_chosen_and_whether_it_answers() {
     assert_eq!(cell("CONTEXT").map(str::to_owned), ready.pointer("/status/sizing/contextLength").map(Value::to_string));
     assert_eq!(cell("KV-TOKENS").map(str::to_owned), ready.pointer("/status/sizing/kvCacheTokens").map(Value::to_string));
     assert_eq!(cell("REASON"), Some("Available"));
+    let claude = json!({
+        "provider": "Anthropic", "model": "claude-haiku-4-5",
+        "apiKeys": [{ "name": "a", "secretKeyRef": { "name": "absent", "key": "key" } }],
+    });
+    team.apply("claude", json!({ "external": claude })).await;
+    team.until_ready("claude", "False", "SecretNotFound").await;
+    let cells = row(&team.kubectl(&["get", "ib", "claude", "-o", "wide"]));
+    let cell = |name: &str| cells.iter().find(|(column, _)| column == name).map(|(_, cell)| cell.as_str());
+    assert_eq!((cell("ENGINE"), cell("CONTEXT")), (Some("Anthropic"), Some("200000")));
     for name in ["inferencebackends", "inferencebackend", "quartermaster"] {
         assert!(team.kubectl(&["get", name]).contains("small"), "{name}");
     }
@@ -89,17 +98,21 @@ async fn a_wait_for_ready_never_ends_before_the_newest_generation_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scale_is_read_and_written_by_kubectl_and_by_an_autoscaler() {
+async fn scale_is_read_and_written_by_kubectl_and_by_an_autoscaler_once_the_replicas_have_been_set() {
     let team = Team::new("scale").await;
     let _operator = team.operator().await;
     team.apply("small", json!({ "vllm": small() })).await;
     team.until_ready("small", "True", "Available").await;
 
+    let path = format!("/apis/quartermaster.dev/v1alpha1/namespaces/{}/inferencebackends/small/scale", team.namespace);
+    // An autoscaler begins with this question, and so cannot begin before the replicas have been set once.
+    let (code, said) = team.kubectl_with_input(&["get", "--raw", &path], "");
+    assert!(code != 0 && said.contains(".spec.replicas"), "{said}");
+
     let said = team.kubectl(&["scale", "ib/small", "--replicas=2"]);
     assert!(said.contains("scaled"), "{said}");
     let ready = team.until_ready("small", "True", "Available").await;
     assert_eq!(ready.pointer("/status/summary/replicas"), Some(&json!("2/2")));
-    let path = format!("/apis/quartermaster.dev/v1alpha1/namespaces/{}/inferencebackends/small/scale", team.namespace);
     let scale: Value = serde_json::from_str(&team.kubectl(&["get", "--raw", &path])).unwrap();
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(2), &json!(2)));
     let selector = scale["status"]["selector"].as_str().unwrap();

@@ -282,7 +282,7 @@ fn mask(value: &mut Value, namespace: &str) {
             for name in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "clusterIP", "clusterIPs"] {
                 members.remove(name);
             }
-            members.retain(|name, _| !name.ends_with("Time") && !name.ends_with("Timestamp"));
+            members.retain(|name, _| !name.ends_with("Time") && !name.ends_with("Timestamp") && name != "waitingSince");
             members.values_mut().for_each(|member| mask(member, namespace));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| mask(item, namespace)),

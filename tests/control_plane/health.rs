@@ -66,6 +66,7 @@ async fn a_value_that_no_call_can_carry_is_named_with_its_field_until_the_secret
     header["external"]["headers"] = json!([key("X-Token", "control")]);
     let mut authority = with_keys(provider.backend("ok"), json!([key("first", "good")]));
     authority["external"]["tls"] = json!({ "caSecretKeyRef": { "name": "authority", "key": "api-key" } });
+    authority["external"]["baseURL"] = authority["external"]["baseURL"].as_str().unwrap().replacen("http:", "https:", 1).into();
     for (name, backend, field, fix) in [
         ("binary", with_keys(provider.backend("ok"), json!([key("first", "binary")])), "apiKeys[first].secretKeyRef", "plain text"),
         ("control", with_keys(provider.backend("ok"), json!([key("first", "control")])), "apiKeys[first].secretKeyRef", "one line"),

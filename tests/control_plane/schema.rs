@@ -129,6 +129,30 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
         ),
         (external(json!({ "baseURL": "https://token@example.com" })), &["must not carry credentials"]),
         (
+            external(json!({ "baseURL": "https://example.com/v1?api-version=1" })),
+            &["spec.external.baseURL: Invalid value", "neither a query nor a fragment", "remove all from the first ? or # on"],
+        ),
+        (external(json!({ "baseURL": "https://example.com?a" })), &["neither a query nor a fragment"]),
+        (external(json!({ "baseURL": "https://example.com/v1#a" })), &["neither a query nor a fragment"]),
+        (
+            external(json!({
+                "provider": "OpenAICompatible", "baseURL": "http://a/v1", "tls": { "caSecretKeyRef": { "name": "ca", "key": "ca.crt" } },
+            })),
+            &[
+                "spec.external.tls: Invalid value",
+                "external.baseURL is called over http, where external.tls.caSecretKeyRef has no effect",
+                "begin baseURL with https, or remove caSecretKeyRef",
+            ],
+        ),
+        (
+            vllm(json!({ "huggingFace": { "endpoint": "https://user:password@hub.example" } })),
+            &[
+                "spec.vllm.huggingFace.endpoint: Invalid value",
+                "huggingFace.endpoint must not carry credentials",
+                "put the token into a Secret and name it in huggingFace.tokenSecretKeyRef",
+            ],
+        ),
+        (
             header(json!({ "name": "X-Team" })),
             &["spec.external.headers[0]: Invalid value", "a header needs exactly one of value, secretKeyRef"],
         ),
@@ -215,7 +239,7 @@ async fn a_value_that_no_field_can_have_is_refused_with_the_field_and_its_bounds
         (vllm(json!({ "extraArgs": ["a".repeat(4097)] })), &["spec.vllm.extraArgs[0]", "may not be more than 4096"]),
         (vllm(json!({ "loraAdapters": [{ "name": "sql", "source": "org/sql" }] })), &["loraAdapters[0].source", "should match"]),
         (
-            vllm(json!({ "huggingFace": { "endpoint": "https://user:password@hub.example" } })),
+            vllm(json!({ "huggingFace": { "endpoint": "https://hub.example?a=b" } })),
             &["spec.vllm.huggingFace.endpoint", "should match"],
         ),
         (

@@ -74,6 +74,25 @@ async fn a_missing_secret_is_told_step_by_step_until_it_can_be_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_for_too_long_is_stalled_and_still_taken_up_when_it_comes() {
+    let team = Team::new("overdue").await;
+    let _operator = team.operator().await;
+    team.apply("late", vllm(json!({ "huggingFace": { "tokenSecretKeyRef": { "name": "hub", "key": "token" } } }))).await;
+    let waiting = team.until_ready("late", "False", "SecretNotFound").await;
+    assert!(condition(&waiting, "Reconciling").is_some(), "{waiting}");
+    assert!(waiting["status"]["waitingSince"].is_string(), "{waiting}");
+    // As if it had begun long ago.
+    let past = r#"{"status":{"waitingSince":"2026-01-01T00:00:00Z"}}"#;
+    team.kubectl(&["patch", "ib", "late", "--subresource=status", "--type=merge", "-p", past]);
+    let stalled = team.until("late", "stalled", |backend| condition(backend, "Stalled").is_some()).await;
+    assert_eq!(condition(&stalled, "Reconciling"), None);
+    assert_eq!(message(&stalled, "Stalled"), message(&waiting, "Ready"));
+    team.kubectl(&["create", "secret", "generic", "hub", "--from-literal=token=hf_x"]);
+    let ready = team.until_ready("late", "True", "Available").await;
+    assert_eq!(ready["status"].get("waitingSince"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_somebody_else_uses_is_told_and_never_touched() {
     let team = Team::new("name-in-use").await;
     let operator = team.operator().await;

@@ -12,6 +12,7 @@ use super::references::{SecretKeyReference, ServiceReference};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.baseURL) && has(self.serviceRef))").message("external.baseURL and external.serviceRef exclude each other: keep one").field_path(".serviceRef"))]
 #[x_kube(validation = Rule::new("!(has(self.serviceRef) && has(self.tls) && has(self.tls.caSecretKeyRef))").message("external.serviceRef is called over http, where external.tls.caSecretKeyRef has no effect: remove it, or name the server by external.baseURL with https").field_path(".tls"))]
+#[x_kube(validation = Rule::new("!(has(self.baseURL) && self.baseURL.startsWith('http://') && has(self.tls) && has(self.tls.caSecretKeyRef))").message("external.baseURL is called over http, where external.tls.caSecretKeyRef has no effect: begin baseURL with https, or remove caSecretKeyRef").field_path(".tls"))]
 #[x_kube(validation = Rule::new("!(self.provider in ['AzureOpenAI', 'Bedrock', 'LMStudio', 'OpenAICompatible']) || has(self.baseURL) || has(self.serviceRef)").message("external.baseURL is required for the providers AzureOpenAI, Bedrock, LMStudio and OpenAICompatible: they have no address of their own; an in-cluster server can be named by external.serviceRef").field_path(".baseURL"))]
 #[x_kube(validation = Rule::new("self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0").message("external.apiKeys is required for this provider: name a Secret's key in apiKeys[].secretKeyRef").field_path(".apiKeys"))]
 pub struct ExternalSpec {
@@ -22,7 +23,8 @@ pub struct ExternalSpec {
     pub model: String,
     /// Address of the provider's API. Default: the provider's own. Required for AzureOpenAI, Bedrock, LMStudio and OpenAICompatible.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "baseURL")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^/?#\s]+(/[^\s?#]*)?$"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^/?#\s]+([/?#]\S*)?$"))]
+    #[x_kube(validation = Rule::new("!self.matches('[?#]')").message("external.baseURL must have neither a query nor a fragment, because paths are appended to it: remove all from the first ? or # on"))]
     #[x_kube(validation = Rule::new("!self.matches('^https?://[^/?#]*@')").message("external.baseURL must not carry credentials: put the key into a Secret and name it in external.apiKeys"))]
     pub base_url: Option<String>,
     /// A Service of this namespace that serves the model, instead of baseURL. It is called over http.

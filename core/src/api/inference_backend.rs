@@ -36,7 +36,7 @@ pub const NAME_MAX_LENGTH: usize = 52;
     printcolumn(name = "GPUs", type_ = "string", json_path = ".status.summary.gpus", description = "Accelerators of one replica and the tensor-parallel size."),
     printcolumn(name = "Replicas", type_ = "string", json_path = ".status.summary.replicas", description = "Ready and wanted replicas."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation."),
-    printcolumn(name = "Context", type_ = "integer", json_path = ".status.sizing.contextLength", description = "Largest context in tokens.", priority = 1),
+    printcolumn(name = "Context", type_ = "integer", json_path = ".status.summary.contextLength", description = "Largest context in tokens.", priority = 1),
     printcolumn(name = "KV-Tokens", type_ = "integer", json_path = ".status.sizing.kvCacheTokens", description = "Tokens that the key-value cache is predicted to hold.", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready or not.", priority = 1),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be a DNS label, without dots: a Service is named after it"),

@@ -1,6 +1,6 @@
 //! What the operator says about an InferenceBackend.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,10 @@ pub struct InferenceBackendStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// Since when it waits for what the condition Ready tells. The wait becomes Stalled after 10 minutes, or after the progress
+    /// deadline of the Deployment where it is one of its pods. Absent while nothing is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
     /// What was chosen for a self-hosted model, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sizing: Option<SizingStatus>,
@@ -186,6 +190,9 @@ pub struct Summary {
     /// Ready and wanted replicas, for example 2/2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<String>,
+    /// Largest context in tokens, as chosen or as the provider's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u32>,
 }
 
 /// Bytes as people read them, with one decimal, in binary units: `131.4 GiB`.

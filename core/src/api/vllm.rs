@@ -243,7 +243,7 @@ pub struct EphemeralCache {
 pub struct NodeLocalCache {}
 
 /// The hub that models are loaded from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HuggingFaceSpec {
     /// The key of a Secret that holds the access token.
@@ -251,7 +251,8 @@ pub struct HuggingFaceSpec {
     pub token_secret_key_ref: Option<SecretKeyReference>,
     /// The hub's address. Default: https://huggingface.co.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^/@?#\s]+(/[^\s?#]*)?$"))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^https?://[^/?#\s]+(/[^\s?#]*)?$"))]
+    #[x_kube(validation = Rule::new("!self.matches('^https?://[^/?#]*@')").message("huggingFace.endpoint must not carry credentials: put the token into a Secret and name it in huggingFace.tokenSecretKeyRef"))]
     pub endpoint: Option<String>,
 }
 

@@ -62,6 +62,9 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
         "!(has(self.serviceRef) && has(self.tls) && has(self.tls.caSecretKeyRef))" => {
             !(has("serviceRef") && value.pointer("/tls/caSecretKeyRef").is_some())
         }
+        "!(has(self.baseURL) && self.baseURL.startsWith('http://') && has(self.tls) && has(self.tls.caSecretKeyRef))" => {
+            !(text(value, "baseURL").starts_with("http://") && value.pointer("/tls/caSecretKeyRef").is_some())
+        }
         "!has(self.revision) || !self.model.matches('^(pvc|s3|oci)://')" => {
             !has("revision") || !["pvc://", "s3://", "oci://"].iter().any(|scheme| text(value, "model").starts_with(scheme))
         }
@@ -71,6 +74,7 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
         "self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0" => {
             provider_is_in(&["LMStudio", "OpenAICompatible", "Bedrock", "VertexAI"]) || length("apiKeys") > 0
         }
+        "!self.matches('[?#]')" => !itself.contains(['?', '#']),
         "!self.matches('^https?://[^/?#]*@')" => !has_credentials(itself),
         "has(self.value) != has(self.secretKeyRef)" => has("value") != has("secretKeyRef"),
         "!has(self.memory) || !has(self.products) || size(self.products) <= 1" => !has("memory") || length("products") <= 1,

@@ -48,6 +48,10 @@ fn external(fields: Value) -> Value {
     json!({ "external": { "provider": "LMStudio", "serviceRef": { "name": "a", "port": 1 }, "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } } }),
     "spec.external.tls: external.serviceRef is called over http"
 )]
+#[case::an_authority_over_http(
+    external(json!({ "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } })),
+    "spec.external.tls: external.baseURL is called over http"
+)]
 #[case::a_revision_of_a_claim(
     json!({ "vllm": { "model": "pvc://models/a", "revision": "main" } }),
     "spec.vllm.revision: vllm.revision names a revision of a Hugging Face repository"
@@ -55,6 +59,12 @@ fn external(fields: Value) -> Value {
 #[case::no_address(json!({ "external": { "provider": "Bedrock", "model": "m" } }), "spec.external.baseURL: external.baseURL is required")]
 #[case::no_key(json!({ "external": { "provider": "OpenAI", "model": "m" } }), "spec.external.apiKeys: external.apiKeys is required")]
 #[case::credentials(external(json!({ "baseURL": "https://me:secret@a/v1" })), "spec.external.baseURL: external.baseURL must not carry")]
+#[case::a_query(external(json!({ "baseURL": "https://a/v1?version=1" })), "spec.external.baseURL: external.baseURL must have neither")]
+#[case::a_fragment(external(json!({ "baseURL": "https://a#b" })), "spec.external.baseURL: external.baseURL must have neither")]
+#[case::credentials_of_a_hub(
+    json!({ "vllm": { "model": "a", "huggingFace": { "endpoint": "https://me:secret@hub" } } }),
+    "spec.vllm.huggingFace.endpoint: huggingFace.endpoint must not carry credentials"
+)]
 #[case::a_header_without_value(external(json!({ "headers": [{ "name": "X-A" }] })), "spec.external.headers[0]: a header needs exactly one")]
 #[case::a_header_that_is_ours(
     external(json!({ "headers": [{ "name": "X-A", "value": "a" }, { "name": "Authorization", "value": "a" }] })),
@@ -77,6 +87,8 @@ fn what_a_rule_forbids_is_told_in_its_own_words(#[case] spec: Value, #[case] beg
 #[case(json!({ "vllm": { "model": "a", "cache": { "nodeLocal": {} }, "accelerator": { "memory": "1Gi", "products": ["a"] } }, "replicas": 2 }))]
 #[case(external(json!({ "headers": [{ "name": "X-A", "value": "a" }], "baseURL": "http://a/me@home" })))]
 #[case(json!({ "external": { "provider": "OpenAI", "model": "m", "apiKeys": [{ "name": "a" }] }, "healthCheck": {} }))]
+#[case(external(json!({ "baseURL": "https://a/v1", "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } })))]
+#[case(external(json!({ "tls": {} })))]
 fn what_the_rules_allow_passes(#[case] spec: Value) {
     assert_eq!(said("name-2", spec), Vec::<String>::new());
 }

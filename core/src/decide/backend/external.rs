@@ -14,14 +14,16 @@ use crate::decide::decision::Children;
 /// What the status of an external backend says.
 pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
     let namespace = observation.backend.metadata.namespace.as_deref().unwrap_or_default();
+    let context_length = spec.context_length.or_else(|| hosted::context_length(spec.provider, &spec.model));
     let status = InferenceBackendStatus {
         endpoint: provider::endpoint(spec, namespace),
-        context_length: spec.context_length.or_else(|| hosted::context_length(spec.provider, &spec.model)),
+        context_length,
         summary: Some(Summary {
             model: Some(spec.model.clone()),
             engine: serde_json::to_value(spec.provider).ok().and_then(|name| name.as_str().map(str::to_owned)),
             gpus: None,
             replicas: None,
+            context_length,
         }),
         ..InferenceBackendStatus::default()
     };

@@ -243,6 +243,9 @@ pub struct PodFacts {
     /// The condition Ready.
     #[serde(default)]
     pub ready: bool,
+    /// Since when the condition Ready is False: since it was made, or since it was ready last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unready_since: Option<Timestamp>,
     /// The startup probe has succeeded.
     #[serde(default)]
     pub started: bool,
@@ -252,7 +255,7 @@ pub struct PodFacts {
     /// Why the main container waits, for example ImagePullBackOff.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
-    /// How the main container ended last.
+    /// How the main container ended last, whether it runs again or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminated: Option<Terminated>,
 }
@@ -303,6 +306,9 @@ pub struct Terminated {
     /// The exit code.
     #[serde(default)]
     pub exit_code: i32,
+    /// When the container was started that then ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
 }
 
 /// What the checks of an external backend found.

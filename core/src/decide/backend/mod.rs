@@ -17,6 +17,7 @@ pub mod facts;
 pub mod hosted;
 pub mod model;
 pub mod model_source;
+pub mod overdue;
 pub mod patch;
 pub mod provider;
 pub mod rollout;
@@ -62,13 +63,16 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBa
     }
     let previous = backend.status.clone().unwrap_or_default();
     let generation = backend.metadata.generation;
+    let judged = overdue::judge(outcome.ready, &previous, generation, now);
+    outcome.ready = judged.ready;
     let verdicts = verdicts::all(&outcome, suspended, &observation.outdated_schema);
     let events = events(&previous, &outcome);
     let mut status = outcome.status;
     status.observed_generation = generation;
+    status.waiting_since = judged.since;
     status.conditions = conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now);
     let children = if suspended { Children::Keep } else { outcome.children };
-    let next = [outcome.next, secrets::read_again(&observation.secrets)].into_iter().flatten().min();
+    let next = [outcome.next, judged.next, secrets::read_again(&observation.secrets)].into_iter().flatten().min();
     Decision { children, status, events, next }
 }
 
@@ -93,5 +97,7 @@ fn event(warning: bool, reason: &str, note: &str) -> Event {
     Event { warning, reason: reason.to_owned(), note: conditions::truncated(note.to_owned()) }
 }
 
+#[cfg(test)]
+mod decide_hub_tests;
 #[cfg(test)]
 mod decide_tests;

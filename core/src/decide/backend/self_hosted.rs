@@ -21,7 +21,6 @@ use super::sizing::{self, Cluster, Refusal, Request};
 use super::verdicts::{Outcome, Readiness};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::{reasons, types};
-use crate::api::duration::ParseDurationError;
 use crate::api::status::{InferenceBackendStatus, SizingStatus, Summary};
 use crate::api::vllm::{UpgradeType, VllmSpec};
 use crate::decide::conditions::Verdict;
@@ -47,7 +46,7 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
             if let Some(problem) = secret.filter(|_| not_chosen.ready.reason == reasons::MODEL_FACTS_PENDING) {
                 not_chosen = NotChosen::of(problem, false);
             }
-            outcome.verdicts.push(not_chosen.verdict);
+            outcome.verdicts.push(not_chosen.verdict());
             outcome.verdicts.extend(served(observation, replicas, &not_chosen.ready));
             return with_choice(outcome, not_chosen.ready, in_force.as_ref());
         }
@@ -73,7 +72,7 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     };
     let serving = serving(observation, replicas, made.current);
     outcome.verdicts.extend(serving.verdicts());
-    outcome.ready = serving.readiness();
+    outcome.ready = serving.readiness(made.progress_deadline);
     outcome.children = Children::Exactly(made.children);
     outcome.next = made.next;
     outcome
@@ -94,6 +93,7 @@ fn shown(observation: &Observation, spec: &VllmSpec, replicas: u32) -> Inference
             engine: Some("vLLM".to_owned()),
             gpus: None,
             replicas: Some(format!("{}/{replicas}", deployment.ready_replicas)),
+            context_length: None,
         }),
         ..InferenceBackendStatus::default()
     }
@@ -133,6 +133,7 @@ fn sized_as(choice: &Choice) -> Verdict {
 fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
     if let Some(summary) = &mut status.summary {
         summary.gpus = Some(sizing.summary());
+        summary.context_length = sizing.context_length;
     }
 }
 
@@ -176,16 +177,22 @@ struct Chosen {
 /// Why there is no choice.
 struct NotChosen {
     ready: Readiness,
-    verdict: Verdict,
+    /// Whether the model is known, so that it is certain that there is none.
+    known: bool,
 }
 
 impl NotChosen {
     fn of(ready: Readiness, known: bool) -> Self {
-        let verdict = match known {
+        Self { ready, known }
+    }
+
+    /// The condition Sized.
+    fn verdict(&self) -> Verdict {
+        let ready = &self.ready;
+        match self.known {
             true => Verdict::fails(types::SIZED, ready.reason, ready.message.clone()),
             false => Verdict::unknown(types::SIZED, ready.reason, ready.message.clone()),
-        };
-        Self { ready, verdict }
+        }
     }
 }
 
@@ -210,6 +217,14 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
     let spec_hash = choice::spec_hash(spec).map_err(|error| {
         NotChosen::of(Readiness::stalled(reasons::INTERNAL_ERROR, format!("failed to hash the spec: {error}")), false)
     })?;
+    // New pods would fail where the hub refuses the model, while those of the last good configuration serve on. Pods that are
+    // the same as before stay what they are, whatever the hub says.
+    if in_force.is_some_and(|choice| choice.spec_hash != spec_hash)
+        && matches!(resolution, Resolution::AccessDenied { .. } | Resolution::NotFound { .. } | Resolution::Pending)
+        && let Some(problem) = problem_of_model(&resolution)
+    {
+        return Err(NotChosen::of(problem, false));
+    }
     let inputs_hash = sizing::inputs_hash(&request);
     let image = image(spec, &observation.settings);
     let fresh = fresh(&resolution, &accelerators, &request).map(|sizing| {
@@ -321,6 +336,8 @@ pub fn placement(accelerator: &Accelerator) -> Placement {
 struct Made {
     children: Vec<Child>,
     current: bool,
+    /// How long a rollout of the Deployment may take.
+    progress_deadline: Duration,
     next: Option<Duration>,
 }
 
@@ -350,7 +367,8 @@ fn make(
     let intent = deployment_of(&mut children).map(|deployment| intent(deployment)).unwrap_or_default();
     let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
     let current = stored == Some(&intent);
-    let rollout = proceed(observation, spec, choice, current, now)?;
+    let clocks = Clocks::of(spec, &choice.sizing)?;
+    let rollout = proceed(observation, spec, choice, &clocks, current, now);
     if rollout.max_unavailable > 0 {
         plan.max_unavailable = rollout.max_unavailable;
         let in_place = children::deployment::build(&plan)?.object;
@@ -363,7 +381,8 @@ fn make(
     {
         annotations.insert(INTENT_ANNOTATION.to_owned(), json!(intent));
     }
-    Ok(Made { children, current, next: rollout.next })
+    let progress_deadline = Duration::from_secs(clocks.progress_deadline());
+    Ok(Made { children, current, progress_deadline, next: rollout.next })
 }
 
 fn deployment_of(children: &mut [Child]) -> Option<&mut Value> {
@@ -371,14 +390,7 @@ fn deployment_of(children: &mut [Child]) -> Option<&mut Value> {
 }
 
 /// How the next rollout begins, or the one that is going on proceeds.
-fn proceed(
-    observation: &Observation,
-    spec: &VllmSpec,
-    choice: &Choice,
-    current: bool,
-    now: Timestamp,
-) -> Result<Rollout, ParseDurationError> {
-    let clocks = Clocks::of(spec, &choice.sizing)?;
+fn proceed(observation: &Observation, spec: &VllmSpec, choice: &Choice, clocks: &Clocks, current: bool, now: Timestamp) -> Rollout {
     let cache = spec.cache.as_ref().is_some_and(|cache| cache.persistent_volume_claim.is_some());
     let none = BTreeMap::new();
     let question = rollout::Question {
@@ -392,7 +404,7 @@ fn proceed(
         shared_claim: cache || matches!(ModelSource::of(&spec.model), ModelSource::Claim { .. }),
         termination_grace_period: Duration::from_secs(clocks.termination_grace_period()),
     };
-    Ok(rollout::decide(&question, now))
+    rollout::decide(&question, now)
 }
 
 /// Tells one wanted Deployment from another, without what changes no pod: the strategy of a rollout and annotations.

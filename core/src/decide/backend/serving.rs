@@ -1,14 +1,13 @@
 //! What the Deployment and its pods say about a self-hosted backend.
 
+use std::time::Duration;
+
 use super::engine_errors;
-use super::facts::{DeploymentFacts, Failed, PodFacts};
+use super::facts::{DeploymentFacts, Failed, PodFacts, Terminated};
 use super::verdicts::Readiness;
 use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{NAMESPACE_IS_GOING, Refusal, RefusalCause};
-
-/// Restarts after which a container that ends again and again counts as one that will not come up by itself.
-const CRASHES_UNTIL_STALLED: u32 = 3;
 
 /// One sentence for the time until the Deployment is applied and its controller has seen it: one state, one write.
 const BEING_BROUGHT: &str = "the Deployment is being brought to what the spec asks for";
@@ -29,8 +28,9 @@ pub struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Whether the backend does what it is for.
-    pub fn readiness(&self) -> Readiness {
+    /// Whether the backend does what it is for. `progress_deadline` is how long a rollout of the Deployment may take: that long
+    /// it may wait for nodes, images and an engine that has ended, too, when no rollout is going on.
+    pub fn readiness(&self, progress_deadline: Duration) -> Readiness {
         if let Some(refused) = self.refusals.iter().find_map(refused) {
             return refused;
         }
@@ -52,11 +52,11 @@ impl Serving<'_> {
         if complete {
             return Readiness::ready(reasons::AVAILABLE, "all replicas answer");
         }
-        self.obstacle(deployment)
+        self.obstacle(deployment, progress_deadline)
     }
 
     /// Why not all replicas answer: the gravest of what admission, the scheduler, the kubelet and the engine say.
-    fn obstacle(&self, deployment: &DeploymentFacts) -> Readiness {
+    fn obstacle(&self, deployment: &DeploymentFacts, progress_deadline: Duration) -> Readiness {
         if let Some(message) = &deployment.replica_failure {
             if message.contains(NAMESPACE_IS_GOING) {
                 return Readiness::progressing(reasons::PROGRESSING, "the namespace is being deleted");
@@ -69,13 +69,13 @@ impl Serving<'_> {
             };
         }
         let living = || self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none() && !pod.ready);
-        if let Some(ended) = living().find_map(ended) {
+        let stalls = |reason: &'static str, message: String| match deployment.deadline_exceeded {
+            true => Readiness::stalled(reason, message),
+            false => Readiness::waiting_within(progress_deadline, reason, message),
+        };
+        if let Some(ended) = living().find_map(|pod| ended(pod, stalls)) {
             return ended;
         }
-        let stalls = |reason, message| match deployment.deadline_exceeded {
-            true => Readiness::stalled(reason, message),
-            false => Readiness::waiting(reason, message),
-        };
         if let Some(waiting) = living().find_map(|pod| pod.waiting.as_ref()) {
             let said = format!("{}: {}", waiting.reason, waiting.message);
             match waiting.reason.as_str() {
@@ -138,8 +138,7 @@ impl Serving<'_> {
             ];
         }
         let available = self.deployment.is_some_and(|deployment| deployment.available_replicas > 0);
-        let loaded = self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none() && pod.started).count();
-        let loaded = u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas;
+        let loaded = self.loaded();
         vec![
             match available {
                 true => Verdict::holds(types::AVAILABLE, reasons::AVAILABLE, "at least one replica answers"),
@@ -150,6 +149,17 @@ impl Serving<'_> {
                 false => Verdict::fails(types::MODEL_LOADED, reasons::MODEL_LOADING, "not every replica has loaded the model"),
             },
         ]
+    }
+
+    /// Whether every replica has loaded the model as the spec asks for it now. Pods of an earlier version tell nothing of that,
+    /// nor do any before the Deployment's controller has seen the newest template.
+    fn loaded(&self) -> bool {
+        let seen = self.deployment.filter(|deployment| self.current && deployment.observed_generation >= deployment.generation);
+        let updated = seen.is_some_and(|deployment| deployment.updated_replicas >= self.replicas);
+        let living = || self.pods.iter().filter(|pod| !pod.terminating && pod.failed.is_none());
+        let Some(newest) = living().max_by_key(|pod| pod.created).filter(|_| updated) else { return false };
+        let loaded = living().filter(|pod| pod.started && pod.template_hash == newest.template_hash).count();
+        u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas
     }
 }
 
@@ -189,27 +199,40 @@ fn refused(refusal: &Refusal) -> Option<Readiness> {
     })
 }
 
-/// What the end of a container means. An end whose cause is known and lies in the spec is not waited for.
-fn ended(pod: &PodFacts) -> Option<Readiness> {
-    let terminated = pod.terminated.as_ref()?;
-    if pod.restarts == 0 && pod.waiting.is_none() {
+/// What the end of a container means until the model is loaded again. `stalls` is the state while it may yet be.
+///
+/// An engine that ended while it loaded the model has yet to load it once: that is told in the same words whether the kubelet
+/// waits, or runs it again, or it ends again. A known cause that lies in the spec is not waited for. An engine that served
+/// before it ended can load the model: it only loads it again, unless the kubelet says that it ends again and again. How often
+/// a container has ended in all its life tells nothing: months may lie between two ends.
+fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> Option<Readiness> {
+    let terminated = pod.terminated.as_ref().filter(|_| !pod.started)?;
+    let backs_off = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
+    let served = served(pod, terminated);
+    if !backs_off && (served || pod.restarts == 0) {
         return None;
     }
-    if terminated.reason == "OOMKilled" {
-        let message = "the container ran out of host memory: raise spec.vllm.resources.limits.memory";
-        return Some(Readiness::stalled(reasons::OUT_OF_MEMORY, message));
-    }
-    if let Some((reason, fix)) = engine_errors::classify(&terminated.message) {
-        return Some(match reason {
-            reasons::INSUFFICIENT_FREE_GPU_MEMORY => Readiness::waiting(reason, fix),
-            _ => Readiness::stalled(reason, fix),
-        });
-    }
-    let crashes = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
-    let message = format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason);
-    match crashes || pod.restarts > 0 {
-        true if pod.restarts >= CRASHES_UNTIL_STALLED => Some(Readiness::stalled(reasons::CRASH_LOOP, message)),
-        true => Some(Readiness::waiting(reasons::CRASH_LOOP, message)),
-        false => None,
-    }
+    let known = match terminated.reason.as_str() {
+        "OOMKilled" => Some((reasons::OUT_OF_MEMORY, OUT_OF_HOST_MEMORY.to_owned())),
+        _ => engine_errors::classify(&terminated.message),
+    };
+    Some(match known {
+        Some((reason, fix)) if served || reason == reasons::INSUFFICIENT_FREE_GPU_MEMORY => stalls(reason, fix),
+        Some((reason, fix)) => Readiness::stalled(reason, fix),
+        None => stalls(
+            reasons::CRASH_LOOP,
+            format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason),
+        ),
+    })
 }
+
+const OUT_OF_HOST_MEMORY: &str = "the container ran out of host memory: raise spec.vllm.resources.limits.memory";
+
+/// Whether the engine served before it ended: the pod stopped to be ready later than that engine was started.
+fn served(pod: &PodFacts, terminated: &Terminated) -> bool {
+    pod.unready_since.zip(terminated.started_at).is_some_and(|(unready, started)| unready > started)
+}
+
+#[cfg(test)]
+#[path = "serving_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::overdue;
 use crate::api::conditions::{reasons, types};
 use crate::api::status::InferenceBackendStatus;
 use crate::decide::conditions::{Status, Verdict};
@@ -34,6 +35,8 @@ pub struct Readiness {
     pub reason: &'static str,
     /// What is the case, and what to do.
     pub message: String,
+    /// How long it may be waited for before somebody should be told to act. Only of [`State::Waiting`].
+    pub patience: Option<Duration>,
 }
 
 /// The states of readiness, from the best to the worst.
@@ -43,7 +46,7 @@ pub enum State {
     Ready,
     /// It will be reached by itself.
     Progressing,
-    /// It waits for something that somebody else has to provide, and goes on by itself then.
+    /// It waits for something that somebody else has to provide, and goes on by itself then. It becomes Stalled after a while.
     Waiting,
     /// Only a change of the spec, or of what it refers to, gets it further.
     Stalled,
@@ -52,22 +55,31 @@ pub enum State {
 impl Readiness {
     /// The desired state is reached.
     pub fn ready(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { state: State::Ready, reason, message: message.into() }
+        Self::of(State::Ready, reason, message)
     }
 
     /// The desired state will be reached by itself.
     pub fn progressing(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { state: State::Progressing, reason, message: message.into() }
+        Self::of(State::Progressing, reason, message)
     }
 
-    /// It waits for something that somebody else has to provide.
+    /// It waits for something that somebody else has to provide, for as long as [`overdue::PATIENCE`] says.
     pub fn waiting(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { state: State::Waiting, reason, message: message.into() }
+        Self::waiting_within(overdue::PATIENCE, reason, message)
+    }
+
+    /// It waits for something that takes as long as this at most.
+    pub fn waiting_within(patience: Duration, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { patience: Some(patience), ..Self::of(State::Waiting, reason, message) }
     }
 
     /// Only a change of the spec, or of what it refers to, gets it further.
     pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { state: State::Stalled, reason, message: message.into() }
+        Self::of(State::Stalled, reason, message)
+    }
+
+    fn of(state: State, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { state, reason, message: message.into(), patience: None }
     }
 
     /// The status of the condition Ready.
