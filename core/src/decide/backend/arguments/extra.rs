@@ -6,6 +6,7 @@
 //! is managed is refused.
 
 use super::parser::{self, Problem};
+use super::words::shown;
 use super::{combinations, managed};
 use crate::decide::backend::children::image;
 use crate::decide::backend::choice::DEFAULT_IMAGE;
@@ -50,24 +51,29 @@ pub fn check(extra_args: &[String], images: &[&str]) -> Result<(), Vec<ArgumentE
             problems.push(Problem { item: index, option: Some(occurrence.spelling), short_for: Vec::new(), problem, fix });
         }
     }
-    problems.sort_by_key(|problem| problem.item);
-    // A value that stands alone behind a secret option may be a secret, too.
-    let secrets = occurrences.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest));
+    // A value that stands alone beside a secret option may be a secret, too.
+    let secrets = extra_args.iter().any(|item| names_a_secret(item))
+        || occurrences.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest));
     let errors: Vec<ArgumentError> = problems.into_iter().map(|problem| error(extra_args, problem, secrets)).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Whether an item names a secret option before its first blank or equals sign, however the rest is read.
+fn names_a_secret(item: &str) -> bool {
+    let (named, _) = parser::parse(&[shown(item).to_owned()]);
+    named.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest))
 }
 
 fn error(items: &[String], problem: Problem, secrets: bool) -> ArgumentError {
     let Problem { item: index, option, problem, fix, .. } = problem;
     let text = items.get(index).map_or("", String::as_str);
-    let name = text.split('=').next().unwrap_or(text);
+    let name = shown(text);
     let item = match option {
         // An abbreviation is shown with what it stands for.
         Some(option) if name != option => format!("{name} ({option})"),
         Some(_) => name.to_owned(),
-        None if text.starts_with('-') => name.to_owned(),
-        None if secrets => format!("item {}", index + 1),
-        None => text.to_owned(),
+        None if secrets && !text.starts_with('-') => format!("item {}", index + 1),
+        None => name.to_owned(),
     };
     ArgumentError { item, problem, fix }
 }

@@ -158,6 +158,15 @@ fn a_secret_is_never_repeated() {
         &["--api-key=sk-secret", "sk-secret-2"],
         &["--api_k=sk-secret"],
         &["--hf-token", "sk-secret"],
+        &["--api-key sk-secret"],
+        &["--api_key\tsk-secret"],
+        &["--api-key sk-secret", "sk-secret-2"],
+        &["--hf-token sk-secret --seed=1"],
+        &["--max-num-seqs=8 --api-key=sk-secret"],
+        &["--max-num-seqs", "8 --api-key sk-secret"],
+        &["--performance-mode=fast --hf-token=sk-secret"],
+        &["--max-num-batched-tokens=--api-key=sk-secret"],
+        &["api-key=sk-secret"],
     ] {
         for error in errors(items) {
             assert!(!error.to_string().contains("sk-secret"), "{items:?}: {error}");
@@ -203,7 +212,7 @@ fn every_error_names_the_item_and_the_fix() {
         (&["--max-num-seqs=1k"], "--max-num-seqs", "without a suffix"),
         (&["--max-num-seqs"], "--max-num-seqs", "--max-num-seqs=value"),
         (&["--max-num-batched=1.5K"], "--max-num-batched (--max-num-batched-tokens)", "1.5k"),
-        (&["--max-num-seqs 3"], "--max-num-seqs 3", "two items"),
+        (&["--max-num-seqs 3"], "--max-num-seqs", "two items"),
         (&["--speculative-config={\"model\""], "--speculative-config", "write JSON"),
         (&["--performance-mode=fast"], "--performance-mode", "balanced, interactivity, throughput"),
         (&["--enable-auto-tool-choice"], "--enable-auto-tool-choice", "add --tool-call-parser"),
