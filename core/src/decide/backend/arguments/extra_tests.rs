@@ -175,6 +175,27 @@ fn a_secret_is_never_repeated() {
 }
 
 #[test]
+fn an_item_that_kubernetes_would_rewrite_is_refused_by_its_position_whatever_the_image() {
+    for (items, position) in [
+        (&["$(A)"][..], 1),
+        (&["--seed=1", "$(HOSTNAME)--tensor-parallel-size=8"], 2),
+        (&["--seed=$(SEED)"], 1),
+        (&["--seed", "$$(SEED)"], 2),
+        (&["--tensor-parallel-size=$(N)"], 1),
+        (&["--api-key=sk-secret$(N)"], 1),
+        (&["--no-such-option=$(N)"], 1),
+    ] {
+        for image in [DEFAULT_IMAGE, "vllm/vllm-openai:v0.34.0"] {
+            let errors = super::check(&strings(items), &[image]).unwrap_err();
+            let said = errors.iter().map(ToString::to_string).find(|said| said.contains("`$(`")).unwrap();
+            assert!(said.starts_with(&format!("spec.vllm.extraArgs: item {position}: ")), "{items:?}: {said}");
+            assert!(said.ends_with("write the value itself") && !said.contains("sk-secret"), "{items:?}: {said}");
+        }
+    }
+    assert_eq!(check(&strings(&["--middleware=a$b", "--chat-template={{ (a) }}$"])), Ok(()));
+}
+
+#[test]
 fn near_misses_of_managed_options_pass() {
     for items in [
         &["--tokenizer-revision=main"][..],
