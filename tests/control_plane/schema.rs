@@ -186,6 +186,11 @@ async fn a_value_that_no_field_can_have_is_refused_with_the_field_and_its_bounds
         (vllm(json!({ "contextLength": 1.5 })), &["spec.vllm.contextLength", "must be of type integer"]),
         (vllm(json!({ "gpuMemoryUtilizationPercent": 100 })), &["gpuMemoryUtilizationPercent", "less than or equal to 99"]),
         (vllm(json!({ "parallelism": { "tensor": 0 } })), &["spec.vllm.parallelism.tensor", "greater than or equal to 1"]),
+        // vLLM's parser takes it, and its configuration does not.
+        (
+            vllm(json!({ "model": "meta-llama/Llama-3.1-8B-Instruct", "parallelism": { "tensor": -1 } })),
+            &["spec.vllm.parallelism.tensor", "greater than or equal to 1"],
+        ),
         (vllm(json!({ "trustRemoteCode": "yes" })), &["spec.vllm.trustRemoteCode", "must be of type boolean: \"string\""]),
         (vllm(json!({ "startupTimeout": "soon" })), &["spec.vllm.startupTimeout", "should match"]),
         (vllm(json!({ "drainTimeout": "1d" })), &["spec.vllm.drainTimeout", "should match"]),
