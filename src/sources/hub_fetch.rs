@@ -29,7 +29,10 @@ enum Miss {
     NotFound,
     /// The model exists, this file of it does not.
     NoFile,
+    /// The model is gated.
     AccessDenied,
+    /// 401 or 403, for another reason or for none that is given.
+    Refused,
     /// The hub itself may not be reached. A redirect to where nobody may go is the hub's failure.
     NotAllowed(String),
     Failed(String),
@@ -41,6 +44,7 @@ impl From<Miss> for HubFacts {
             Miss::NotFound => Self::NotFound,
             Miss::NoFile => Self::Failed { message: "the model has no config.json".to_owned() },
             Miss::AccessDenied => Self::AccessDenied,
+            Miss::Refused => Self::Refused,
             Miss::NotAllowed(message) => Self::NotAllowed { message },
             Miss::Failed(message) => Self::Failed { message },
         }
@@ -203,12 +207,15 @@ impl Repository<'_> {
     }
 }
 
-/// What an answer's status says.
+/// What an answer's status says, with the error code that Hugging Face puts beside it: whoever sends no token gets 401 for a
+/// repository that does not exist, for a private one (both RepoNotFound) and for a gated one (GatedRepo).
 fn verdict(answer: &Answer) -> Result<(), Miss> {
+    let says = |code: &str| answer.headers.get("x-error-code").is_some_and(|value| value == code);
     match answer.status.as_u16() {
         200..=299 => Ok(()),
-        401 | 403 => Err(Miss::AccessDenied),
-        404 if answer.headers.get("x-error-code").is_some_and(|code| code == "EntryNotFound") => Err(Miss::NoFile),
+        401 | 403 if says("GatedRepo") => Err(Miss::AccessDenied),
+        401 | 403 => Err(Miss::Refused),
+        404 if says("EntryNotFound") => Err(Miss::NoFile),
         404 => Err(Miss::NotFound),
         429 => Err(Miss::Failed("the hub limits the rate (429)".to_owned())),
         status => Err(Miss::Failed(format!("the hub answered {status}"))),

@@ -130,6 +130,9 @@ async fn the_size_of_the_only_weights_file_is_read_without_the_file(
 #[rstest]
 #[case(401, "GatedRepo", "accessDenied", "")]
 #[case(403, "GatedRepo", "accessDenied", "")]
+#[case(401, "RepoNotFound", "refused", "")]
+#[case(401, "", "refused", "")]
+#[case(403, "", "refused", "")]
 #[case(404, "RepoNotFound", "notFound", "")]
 #[case(404, "RevisionNotFound", "notFound", "")]
 #[case(404, "EntryNotFound", "failed", "the model has no config.json")]
@@ -245,7 +248,7 @@ async fn another_token_is_another_question() {
     let (hub, mut wakes) = slow();
     let question = question(address, "org/model");
     for token in [None, Some("first"), Some("second")] {
-        assert_eq!(ask(&hub, &mut wakes, &question, token).await, HubFacts::AccessDenied);
+        assert_eq!(ask(&hub, &mut wakes, &question, token).await, HubFacts::Refused);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Models that only a hub knows: sized from its config.json, refused, or hidden behind a hub that cannot be asked.
+//! Models that only a hub knows: sized from its config.json, refused, mistyped, or hidden behind a hub that cannot be asked.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Team, condition, small_model};
 
-/// A hub on loopback: `acme/unlisted` is anybody's, `acme/gated` is for the token `hf_good`, `acme/broken` is out of order.
+/// A hub on loopback: `acme/unlisted` is anybody's, `acme/gated` is for the token `hf_good`, `acme/broken` is out of order, and
+/// `acme/mistyped` does not exist, which Hugging Face tells nobody who sends no token. It knows no token `hf_expired`.
 async fn serve() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -21,13 +22,17 @@ fn answer(request: &Request) -> Response {
     let token = request.headers().get("authorization").map(|value| value.to_str().unwrap());
     let path = request.uri().path();
     let refusal = match (path, token) {
-        (path, _) if path.starts_with("/acme/broken/") => Some(StatusCode::BAD_GATEWAY),
-        (path, None) if path.starts_with("/acme/gated/") => Some(StatusCode::UNAUTHORIZED),
-        (path, Some(token)) if path.starts_with("/acme/gated/") && token != "Bearer hf_good" => Some(StatusCode::FORBIDDEN),
+        (_, Some("Bearer hf_expired")) => Some((StatusCode::UNAUTHORIZED, "")),
+        (path, _) if path.starts_with("/acme/broken/") => Some((StatusCode::BAD_GATEWAY, "")),
+        (path, None) if path.starts_with("/acme/mistyped/") => Some((StatusCode::UNAUTHORIZED, "RepoNotFound")),
+        (path, None) if path.starts_with("/acme/gated/") => Some((StatusCode::UNAUTHORIZED, "GatedRepo")),
+        (path, Some(token)) if path.starts_with("/acme/gated/") && token != "Bearer hf_good" => {
+            Some((StatusCode::FORBIDDEN, "GatedRepo"))
+        }
         _ => None,
     };
-    if let Some(status) = refusal {
-        return (status, [("x-error-code", "GatedRepo")]).into_response();
+    if let Some((status, code)) = refusal {
+        return (status, [("x-error-code", code)]).into_response();
     }
     match path.rsplit('/').next() {
         Some("config.json") => Json(json!({
@@ -55,6 +60,7 @@ async fn an_unlisted_model_is_sized_from_its_configuration_and_each_hindrance_is
     let hub = serve().await;
     let operator = team.operator_with("destinations: {allowLoopback: true}", &[]).await;
     team.kubectl(&["create", "secret", "generic", "poor", "--from-literal=token=hf_poor_secret"]);
+    team.kubectl(&["create", "secret", "generic", "expired", "--from-literal=token=hf_expired"]);
     team.apply("unlisted", of_hub(&hub, "acme/unlisted", None)).await;
     for (name, spec, reason, progress, words) in [
         ("gated", of_hub(&hub, "acme/gated", None), "ModelAccessDenied", "Stalled", vec!["accept its terms", "tokenSecretKeyRef"]),
@@ -64,6 +70,20 @@ async fn an_unlisted_model_is_sized_from_its_configuration_and_each_hindrance_is
             "ModelAccessDenied",
             "Stalled",
             vec!["to the token of", "accept the model's terms"],
+        ),
+        (
+            "mistyped",
+            of_hub(&hub, "acme/mistyped", None),
+            "ModelNotFound",
+            "Stalled",
+            vec!["does not exist, is private or gated", "correct spec.vllm.model", "spec.vllm.huggingFace.tokenSecretKeyRef"],
+        ),
+        (
+            "expired",
+            of_hub(&hub, "acme/unlisted", Some("expired")),
+            "ModelAccessDenied",
+            "Stalled",
+            vec!["the hub refuses the token of spec.vllm.huggingFace.tokenSecretKeyRef", "put a valid token into the Secret"],
         ),
         (
             "waits",

@@ -108,8 +108,11 @@ pub enum HubFacts {
     },
     /// The hub has no such model or revision.
     NotFound,
-    /// The hub wants a token, or refuses the one it got.
+    /// The model is gated, and its terms were not accepted: there was no token, or it is that of another account.
     AccessDenied,
+    /// The hub refuses to answer, and does not say that the model is gated. Without a token it answers so for what does not
+    /// exist and for what is private alike.
+    Refused,
     /// The hub's address may not be reached from here.
     NotAllowed {
         /// Which address, and why.

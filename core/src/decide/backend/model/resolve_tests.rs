@@ -84,6 +84,20 @@ fn a_gated_model_without_a_token_is_denied_before_a_pod_exists() {
 }
 
 #[test]
+fn a_refusal_that_does_not_speak_of_terms_is_most_likely_a_mistyped_name_and_with_a_token_a_wrong_token() {
+    let mistyped = spec("model: somebody/new-modle");
+    let Resolution::NotFound { message } = resolve(&mistyped, &HubFacts::Refused) else { panic!() };
+    for words in ["does not exist, is private or gated", "spec.vllm.model", "spec.vllm.huggingFace.tokenSecretKeyRef"] {
+        assert!(message.contains(words), "{message}");
+    }
+    let with_token = spec("{model: somebody/new-model, huggingFace: {tokenSecretKeyRef: {name: hf, key: token}}}");
+    let Resolution::AccessDenied { message } = resolve(&with_token, &HubFacts::Refused) else { panic!() };
+    assert!(message.contains("refuses the token of spec.vllm.huggingFace.tokenSecretKeyRef"), "{message}");
+    let Resolution::NotFound { message } = resolve(&with_token, &HubFacts::NotFound) else { panic!() };
+    assert!(message.contains("to the token of") && message.contains("spec.vllm.model"), "{message}");
+}
+
+#[test]
 fn what_the_hub_refuses_or_lacks_is_told_apart() {
     let spec = spec("model: somebody/new-model");
     assert!(matches!(resolve(&spec, &HubFacts::AccessDenied), Resolution::AccessDenied { .. }));
