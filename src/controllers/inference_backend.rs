@@ -8,7 +8,7 @@ use quartermaster_core::api::InferenceBackend;
 use quartermaster_core::api::external::ExternalSpec;
 use quartermaster_core::api::references::SecretKeyReference;
 use quartermaster_core::api::vllm::VllmSpec;
-use quartermaster_core::decide::backend::check::CheckSettings;
+use quartermaster_core::decide::backend::check::{self, CheckSettings};
 use quartermaster_core::decide::backend::facts::{HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings};
 use quartermaster_core::decide::backend::secrets::{self as references, Reference};
 use quartermaster_core::decide::backend::{self, children, model, provider};
@@ -225,6 +225,8 @@ fn check_plan(
     if keys.is_empty() && !spec.api_keys.is_empty() {
         return None;
     }
+    // A key about which the answer says nothing is not sent: one check is about the endpoint.
+    let keys = if check::judges_keys(settings.type_, spec.provider) { keys } else { Vec::new() };
     let headers = spec.headers.iter().map(|header| {
         let content = match &header.secret_key_ref {
             Some(reference) => value(values, reference)?.clone(),

@@ -74,6 +74,22 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
             &["spec.healthCheck: Invalid value", "spec.healthCheck applies to external only", "follows its pods' probes"],
         ),
         (
+            with(external(json!({ "provider": "VertexAI" })), "healthCheck", json!({ "type": "Inference" })),
+            &["spec.healthCheck.type: Invalid value", "VertexAI does not take", "set it to Endpoint"],
+        ),
+        (
+            with(
+                external(json!({ "provider": "Bedrock", "baseURL": "https://a" })),
+                "healthCheck",
+                json!({ "type": "ModelLoaded" }),
+            ),
+            &[
+                "spec.healthCheck.type: Invalid value",
+                "a list of models",
+                "set it to Endpoint or, except for VertexAI, to Inference",
+            ],
+        ),
+        (
             vllm(json!({ "accelerator": { "products": ["NVIDIA-L4", "NVIDIA-L40S"], "memory": "80Gi" } })),
             &["spec.vllm.accelerator.memory: Invalid value", "name at most one in accelerator.products, or remove memory"],
         ),
