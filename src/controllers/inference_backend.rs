@@ -165,7 +165,8 @@ impl Backends {
         secrets: &BTreeMap<String, SecretFacts>,
         values: &BTreeMap<String, Arc<Values>>,
     ) -> HubFacts {
-        if !model::resolve::needs_hub(spec) {
+        let facts = model::resolve::needs_hub(spec);
+        if !facts && !model::resolve::needs_access(spec) {
             return HubFacts::NotAsked;
         }
         // A token that is asked for and cannot be used is reported; asking without it would only be refused.
@@ -179,6 +180,7 @@ impl Backends {
             namespace: key.namespace.clone(),
             model: spec.model.clone(),
             revision: spec.revision.clone().unwrap_or_else(|| "main".to_owned()),
+            access_only: !facts,
         };
         self.hub.facts(&reference(key), &question, token)
     }

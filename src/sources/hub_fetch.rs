@@ -52,33 +52,33 @@ impl From<Miss> for HubFacts {
 }
 
 /// One hub and one model of it.
-struct Repository<'fetch> {
-    connector: &'fetch Arc<Connector>,
-    endpoint: &'fetch Url,
-    model: &'fetch str,
-    revision: &'fetch str,
-    namespace: &'fetch str,
-    token: Option<HeaderValue>,
+#[derive(Clone, Copy)]
+pub(super) struct Repository<'fetch> {
+    pub(super) connector: &'fetch Arc<Connector>,
+    pub(super) endpoint: &'fetch Url,
+    pub(super) model: &'fetch str,
+    pub(super) revision: &'fetch str,
+    pub(super) namespace: &'fetch str,
+    /// Nothing of the weights is asked for.
+    pub(super) access_only: bool,
 }
 
 /// Fetches the facts of a model, and their size as text.
-pub(super) async fn fetch(
-    connector: &Arc<Connector>,
-    endpoint: &Url,
-    model: &str,
-    revision: &str,
-    namespace: &str,
-    token: Option<&SecretString>,
-) -> (HubFacts, usize) {
+pub(super) async fn fetch(repository: Repository<'_>, token: Option<&SecretString>) -> (HubFacts, usize) {
     let token = match token.map(bearer).transpose() {
         Ok(token) => token,
         Err(miss) => return (miss.into(), 0),
     };
-    let repository = Repository { connector, endpoint, model, revision, namespace, token };
-    match repository.facts().await {
+    match (Fetch { repository, token }).facts().await {
         Ok((config, bytes, weight_bytes)) => (HubFacts::Found { config, weight_bytes }, bytes),
         Err(miss) => (miss.into(), 0),
     }
+}
+
+/// The calls for one answer.
+struct Fetch<'fetch> {
+    repository: Repository<'fetch>,
+    token: Option<HeaderValue>,
 }
 
 fn bearer(token: &SecretString) -> Result<HeaderValue, Miss> {
@@ -88,14 +88,15 @@ fn bearer(token: &SecretString) -> Result<HeaderValue, Miss> {
     Ok(value)
 }
 
-impl Repository<'_> {
+impl Fetch<'_> {
     async fn facts(&self) -> Result<(Value, usize, Option<u64>), Miss> {
         let answer = self.get("config.json", CONFIG_BYTES, FILE_TIMEOUT).await?;
         let config: Value = serde_json::from_slice(&answer.body)
             .ok()
             .filter(Value::is_object)
             .ok_or_else(|| Miss::Failed("config.json is not an object of JSON".to_owned()))?;
-        Ok((config, answer.body.len(), self.weight_bytes().await?))
+        let weight_bytes = if self.repository.access_only { None } else { self.weight_bytes().await? };
+        Ok((config, answer.body.len(), weight_bytes))
     }
 
     /// Size of the weights: what the index says, else the size of the only file. Unknown where there is neither.
@@ -166,14 +167,14 @@ impl Repository<'_> {
             let call = Call {
                 method: method.clone(),
                 url: url.clone(),
-                namespace: self.namespace.to_owned(),
+                namespace: self.repository.namespace.to_owned(),
                 headers,
                 body: None,
                 authority: None,
                 timeout,
                 body_limit,
             };
-            let answer = self.connector.call(call).await.map_err(|error| match error {
+            let answer = self.repository.connector.call(call).await.map_err(|error| match error {
                 CallError::RefuseDestination(DestinationError::AwaitApiServer { .. }) => Miss::Failed(error.to_string()),
                 CallError::RefuseDestination(refused) if url == first => Miss::NotAllowed(refused.to_string()),
                 other => Miss::Failed(other.to_string()),
@@ -194,8 +195,8 @@ impl Repository<'_> {
     }
 
     fn address(&self, file: &str) -> Result<Url, Miss> {
-        let mut url = self.endpoint.clone();
-        let names = self.model.split('/').chain(["resolve", self.revision, file]);
+        let mut url = self.repository.endpoint.clone();
+        let names = self.repository.model.split('/').chain(["resolve", self.repository.revision, file]);
         if names.clone().any(|name| matches!(name, "" | "." | "..")) {
             return Err(Miss::Failed("the name of the model or its revision has an empty part".to_owned()));
         }

@@ -68,7 +68,7 @@ pub enum Source {
 /// config.json.
 ///
 /// A gated model without a token is denied here where the catalogue knows that it is gated, so that no pod starts a
-/// download that must fail.
+/// download that must fail. Whether the token suffices, [`refused_access`] says.
 pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
     let gated = row(spec).is_some_and(|row| row.gated);
     if gated && !has_token(spec) && is_official_hub(spec) {
@@ -127,6 +127,19 @@ pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
     Resolution::Unknown { architecture: Box::new(architecture), message }
 }
 
+/// Whether the hub hands out a model whose facts are known without it: only what says that it does not, or that it is still
+/// being asked. A hub that fails, or may not be reached from here, keeps no known model from being served.
+pub fn refused_access(spec: &VllmSpec, hub: &HubFacts) -> Option<Resolution> {
+    if !needs_access(spec) {
+        return None;
+    }
+    match hub {
+        HubFacts::AccessDenied | HubFacts::Refused | HubFacts::NotFound => Some(withheld(spec, hub)),
+        HubFacts::Pending => Some(Resolution::Pending),
+        HubFacts::NotAsked | HubFacts::Found { .. } | HubFacts::NotAllowed { .. } | HubFacts::Failed { .. } => None,
+    }
+}
+
 /// What to do about a model that the hub was asked for and does not hand out.
 fn withheld(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
     let (model, revision) = (&spec.model, spec.revision.as_deref().unwrap_or("main"));
@@ -178,6 +191,12 @@ fn is_pinned(spec: &VllmSpec) -> bool {
 /// Whether the hub has to be asked: the model is from a hub, and spec and catalogue do not suffice.
 pub fn needs_hub(spec: &VllmSpec) -> bool {
     is_hub_id(&spec.model) && !missing(&without_hub(spec).0).is_empty()
+}
+
+/// Whether the hub has to be asked if it hands the model out to the token: the catalogue knows that it is gated. All that the
+/// catalogue has was public once, so that nothing else has to be asked for.
+pub fn needs_access(spec: &VllmSpec) -> bool {
+    has_token(spec) && row(spec).is_some_and(|row| row.gated)
 }
 
 /// What spec and catalogue say, and which of them says something.
