@@ -8,7 +8,7 @@ use quartermaster_core::api::InferenceBackend;
 use quartermaster_core::api::external::ExternalSpec;
 use quartermaster_core::api::references::SecretKeyReference;
 use quartermaster_core::api::vllm::VllmSpec;
-use quartermaster_core::decide::backend::check::CheckSettings;
+use quartermaster_core::decide::backend::check::{self, CheckSettings};
 use quartermaster_core::decide::backend::facts::{HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings};
 use quartermaster_core::decide::backend::secrets::{self as references, Reference};
 use quartermaster_core::decide::backend::{self, children, model, provider};
@@ -165,7 +165,8 @@ impl Backends {
         secrets: &BTreeMap<String, SecretFacts>,
         values: &BTreeMap<String, Arc<Values>>,
     ) -> HubFacts {
-        if !model::resolve::needs_hub(spec) {
+        let facts = model::resolve::needs_hub(spec);
+        if !facts && !model::resolve::needs_access(spec) {
             return HubFacts::NotAsked;
         }
         // A token that is asked for and cannot be used is reported; asking without it would only be refused.
@@ -179,6 +180,7 @@ impl Backends {
             namespace: key.namespace.clone(),
             model: spec.model.clone(),
             revision: spec.revision.clone().unwrap_or_else(|| "main".to_owned()),
+            access_only: !facts,
         };
         self.hub.facts(&reference(key), &question, token)
     }
@@ -225,6 +227,8 @@ fn check_plan(
     if keys.is_empty() && !spec.api_keys.is_empty() {
         return None;
     }
+    // A key about which the answer says nothing is not sent: one check is about the endpoint.
+    let keys = if check::judges_keys(settings.type_, spec.provider) { keys } else { Vec::new() };
     let headers = spec.headers.iter().map(|header| {
         let content = match &header.secret_key_ref {
             Some(reference) => value(values, reference)?.clone(),

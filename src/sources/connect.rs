@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use quartermaster_core::api::configuration::EgressProxy;
-use quartermaster_core::decide::backend::destination::{DestinationError, Host, Rules, bypasses_proxy};
+use quartermaster_core::decide::backend::destination::{ApiServer, DestinationError, Host, Rules, bypasses_proxy};
 use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, ClientBuilder, Method, Proxy, StatusCode, redirect};
 use sha2::{Digest, Sha256};
@@ -95,6 +95,17 @@ impl Connector {
     /// Puts other rules in force, when the API server's addresses change.
     pub fn set_rules(&self, rules: Rules) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// Waits until it is known where the API server is, but no longer than `patience`.
+    pub async fn api_server_is_known(&self, patience: Duration) {
+        let known = async {
+            while matches!(current(&self.rules).api_server, ApiServer::Unknown { .. }) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        // Whoever asked goes on in any case.
+        let _in_time = tokio::time::timeout(patience, known).await;
     }
 
     /// The URL as it is called: a Service's short name with its namespace. Fails when the host alone is forbidden.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::connect::Connector;
-use super::hub_fetch::fetch;
+use super::hub_fetch::{Repository, fetch};
 use super::limits::Limits;
 use super::{BackendRef, Wake};
 
@@ -21,6 +21,9 @@ use super::{BackendRef, Wake};
 const FETCHES: usize = 16;
 const FETCHES_PER_HUB: usize = 4;
 const FETCHES_PER_NAMESPACE: usize = 8;
+/// How long a question about access waits until it is known where the API server is, before which nothing is connected to. A
+/// hub that is asked a moment too early has not answered, and a model goes on without an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers that are kept, and their size as text; the least recently used gives way.
 const ANSWERS: usize = 1024;
 const BYTES: usize = 16 << 20;
@@ -54,6 +57,8 @@ pub struct ModelQuestion {
     pub model: String,
     /// The revision: a branch, a tag or a commit.
     pub revision: String,
+    /// Only whether the hub hands the model out is asked, by config.json: nothing of the weights is looked up.
+    pub access_only: bool,
 }
 
 /// Asks hubs and keeps their answers. Clones share them.
@@ -82,6 +87,7 @@ struct AnswerKey {
     endpoint: Url,
     model: String,
     revision: String,
+    access_only: bool,
     token: Option<[u8; 32]>,
 }
 
@@ -121,6 +127,8 @@ impl Hub {
         };
         let endpoint = match self.shared.connector.locate(&endpoint, &question.namespace) {
             Ok(url) => url,
+            // An address as it stands; the fetch waits.
+            Err(DestinationError::AwaitApiServer { .. }) if question.access_only => endpoint,
             // It will pass, and every backend is woken then.
             Err(error @ DestinationError::AwaitApiServer { .. }) => return HubFacts::Failed { message: error.to_string() },
             Err(error) => return refused(error.to_string()),
@@ -129,6 +137,7 @@ impl Hub {
             endpoint,
             model: question.model.clone(),
             revision: question.revision.clone(),
+            access_only: question.access_only,
             token: token.map(|token| Sha256::digest(token.expose_secret()).into()),
         };
         let mut answers = self.shared.lock();
@@ -157,8 +166,19 @@ impl Shared {
     async fn refresh(&self, key: AnswerKey, namespace: &str, token: Option<SecretString>) {
         // A fetch that panics must not leave the entry waiting for ever: the guard gives it back.
         let mut guard = FetchGuard { shared: self, key: &key, done: false };
+        if key.access_only {
+            self.connector.api_server_is_known(PATIENCE).await;
+        }
         let permit = self.limits.acquire(namespace, &key.endpoint).await;
-        let (facts, bytes) = fetch(&self.connector, &key.endpoint, &key.model, &key.revision, namespace, token.as_ref()).await;
+        let repository = Repository {
+            connector: &self.connector,
+            endpoint: &key.endpoint,
+            model: &key.model,
+            revision: &key.revision,
+            namespace,
+            access_only: key.access_only,
+        };
+        let (facts, bytes) = fetch(repository, token.as_ref()).await;
         drop(permit);
         let retry = self.store(&key, facts, bytes);
         guard.done = true;

@@ -29,7 +29,10 @@ enum Miss {
     NotFound,
     /// The model exists, this file of it does not.
     NoFile,
+    /// The model is gated.
     AccessDenied,
+    /// 401 or 403, for another reason or for none that is given.
+    Refused,
     /// The hub itself may not be reached. A redirect to where nobody may go is the hub's failure.
     NotAllowed(String),
     Failed(String),
@@ -41,6 +44,7 @@ impl From<Miss> for HubFacts {
             Miss::NotFound => Self::NotFound,
             Miss::NoFile => Self::Failed { message: "the model has no config.json".to_owned() },
             Miss::AccessDenied => Self::AccessDenied,
+            Miss::Refused => Self::Refused,
             Miss::NotAllowed(message) => Self::NotAllowed { message },
             Miss::Failed(message) => Self::Failed { message },
         }
@@ -48,33 +52,33 @@ impl From<Miss> for HubFacts {
 }
 
 /// One hub and one model of it.
-struct Repository<'fetch> {
-    connector: &'fetch Arc<Connector>,
-    endpoint: &'fetch Url,
-    model: &'fetch str,
-    revision: &'fetch str,
-    namespace: &'fetch str,
-    token: Option<HeaderValue>,
+#[derive(Clone, Copy)]
+pub(super) struct Repository<'fetch> {
+    pub(super) connector: &'fetch Arc<Connector>,
+    pub(super) endpoint: &'fetch Url,
+    pub(super) model: &'fetch str,
+    pub(super) revision: &'fetch str,
+    pub(super) namespace: &'fetch str,
+    /// Nothing of the weights is asked for.
+    pub(super) access_only: bool,
 }
 
 /// Fetches the facts of a model, and their size as text.
-pub(super) async fn fetch(
-    connector: &Arc<Connector>,
-    endpoint: &Url,
-    model: &str,
-    revision: &str,
-    namespace: &str,
-    token: Option<&SecretString>,
-) -> (HubFacts, usize) {
+pub(super) async fn fetch(repository: Repository<'_>, token: Option<&SecretString>) -> (HubFacts, usize) {
     let token = match token.map(bearer).transpose() {
         Ok(token) => token,
         Err(miss) => return (miss.into(), 0),
     };
-    let repository = Repository { connector, endpoint, model, revision, namespace, token };
-    match repository.facts().await {
+    match (Fetch { repository, token }).facts().await {
         Ok((config, bytes, weight_bytes)) => (HubFacts::Found { config, weight_bytes }, bytes),
         Err(miss) => (miss.into(), 0),
     }
+}
+
+/// The calls for one answer.
+struct Fetch<'fetch> {
+    repository: Repository<'fetch>,
+    token: Option<HeaderValue>,
 }
 
 fn bearer(token: &SecretString) -> Result<HeaderValue, Miss> {
@@ -84,14 +88,15 @@ fn bearer(token: &SecretString) -> Result<HeaderValue, Miss> {
     Ok(value)
 }
 
-impl Repository<'_> {
+impl Fetch<'_> {
     async fn facts(&self) -> Result<(Value, usize, Option<u64>), Miss> {
         let answer = self.get("config.json", CONFIG_BYTES, FILE_TIMEOUT).await?;
         let config: Value = serde_json::from_slice(&answer.body)
             .ok()
             .filter(Value::is_object)
             .ok_or_else(|| Miss::Failed("config.json is not an object of JSON".to_owned()))?;
-        Ok((config, answer.body.len(), self.weight_bytes().await?))
+        let weight_bytes = if self.repository.access_only { None } else { self.weight_bytes().await? };
+        Ok((config, answer.body.len(), weight_bytes))
     }
 
     /// Size of the weights: what the index says, else the size of the only file. Unknown where there is neither.
@@ -162,14 +167,14 @@ impl Repository<'_> {
             let call = Call {
                 method: method.clone(),
                 url: url.clone(),
-                namespace: self.namespace.to_owned(),
+                namespace: self.repository.namespace.to_owned(),
                 headers,
                 body: None,
                 authority: None,
                 timeout,
                 body_limit,
             };
-            let answer = self.connector.call(call).await.map_err(|error| match error {
+            let answer = self.repository.connector.call(call).await.map_err(|error| match error {
                 CallError::RefuseDestination(DestinationError::AwaitApiServer { .. }) => Miss::Failed(error.to_string()),
                 CallError::RefuseDestination(refused) if url == first => Miss::NotAllowed(refused.to_string()),
                 other => Miss::Failed(other.to_string()),
@@ -190,8 +195,8 @@ impl Repository<'_> {
     }
 
     fn address(&self, file: &str) -> Result<Url, Miss> {
-        let mut url = self.endpoint.clone();
-        let names = self.model.split('/').chain(["resolve", self.revision, file]);
+        let mut url = self.repository.endpoint.clone();
+        let names = self.repository.model.split('/').chain(["resolve", self.repository.revision, file]);
         if names.clone().any(|name| matches!(name, "" | "." | "..")) {
             return Err(Miss::Failed("the name of the model or its revision has an empty part".to_owned()));
         }
@@ -203,12 +208,15 @@ impl Repository<'_> {
     }
 }
 
-/// What an answer's status says.
+/// What an answer's status says, with the error code that Hugging Face puts beside it: whoever sends no token gets 401 for a
+/// repository that does not exist, for a private one (both RepoNotFound) and for a gated one (GatedRepo).
 fn verdict(answer: &Answer) -> Result<(), Miss> {
+    let says = |code: &str| answer.headers.get("x-error-code").is_some_and(|value| value == code);
     match answer.status.as_u16() {
         200..=299 => Ok(()),
-        401 | 403 => Err(Miss::AccessDenied),
-        404 if answer.headers.get("x-error-code").is_some_and(|code| code == "EntryNotFound") => Err(Miss::NoFile),
+        401 | 403 if says("GatedRepo") => Err(Miss::AccessDenied),
+        401 | 403 => Err(Miss::Refused),
+        404 if says("EntryNotFound") => Err(Miss::NoFile),
         404 => Err(Miss::NotFound),
         429 => Err(Miss::Failed("the hub limits the rate (429)".to_owned())),
         status => Err(Miss::Failed(format!("the hub answered {status}"))),

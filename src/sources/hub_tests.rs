@@ -5,6 +5,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use quartermaster_core::decide::backend::destination::{ApiServer, Rules};
 use rstest::rstest;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -32,7 +33,8 @@ async fn serve_hub(answer: impl Fn(&str, &str) -> Response + Clone + Send + Sync
 }
 
 fn question(hub: SocketAddr, model: &str) -> ModelQuestion {
-    ModelQuestion { endpoint: format!("http://{hub}"), namespace: "team".into(), model: model.into(), revision: "main".into() }
+    let (endpoint, namespace) = (format!("http://{hub}"), "team".to_owned());
+    ModelQuestion { endpoint, namespace, model: model.into(), revision: "main".into(), access_only: false }
 }
 
 fn quick() -> HubTimes {
@@ -127,9 +129,41 @@ async fn the_size_of_the_only_weights_file_is_read_without_the_file(
     assert!(!asked.lock().unwrap().iter().any(|(method, path, _)| method == "GET" && path.ends_with("model.safetensors")));
 }
 
+#[tokio::test]
+async fn for_access_alone_nothing_but_the_configuration_is_asked_for() {
+    let (address, asked) = serve_hub(|_, _| CONFIG.into_response()).await;
+    let (hub, mut wakes) = slow();
+    let access = ModelQuestion { access_only: true, ..question(address, "org/model") };
+    let found = HubFacts::Found { config: json!({"num_attention_heads": 32}), weight_bytes: None };
+    assert_eq!(ask(&hub, &mut wakes, &access, Some("hf_secret")).await, found);
+    let token = Some("Bearer hf_secret".to_owned());
+    let expected = ("GET".to_owned(), "/org/model/resolve/main/config.json".to_owned(), token);
+    assert_eq!(asked.lock().unwrap().as_slice(), [expected]);
+    // Whoever has to size the model asks another question.
+    assert_eq!(hub.facts(&backend("asker"), &question(address, "org/model"), None), HubFacts::Pending);
+}
+
+#[tokio::test]
+async fn a_question_about_access_waits_for_what_has_to_be_known_before_anything_is_called() {
+    let (address, _) = serve_hub(|_, _| (StatusCode::FORBIDDEN, [("x-error-code", "GatedRepo")]).into_response()).await;
+    let unknown = Rules { api_server: ApiServer::default(), ..loopback() };
+    let connector = Arc::new(Connector::new(unknown, None));
+    let (wake, mut wakes) = unbounded_channel();
+    let hub = Hub::new(connector.clone(), wake);
+    let access = ModelQuestion { access_only: true, ..question(address, "org/model") };
+    assert_eq!(hub.facts(&backend("asker"), &access, None), HubFacts::Pending);
+    assert!(matches!(hub.facts(&backend("asker"), &question(address, "org/model"), None), HubFacts::Failed { .. }));
+    connector.set_rules(loopback());
+    woken(&mut wakes).await;
+    assert_eq!(hub.facts(&backend("asker"), &access, None), HubFacts::AccessDenied);
+}
+
 #[rstest]
 #[case(401, "GatedRepo", "accessDenied", "")]
 #[case(403, "GatedRepo", "accessDenied", "")]
+#[case(401, "RepoNotFound", "refused", "")]
+#[case(401, "", "refused", "")]
+#[case(403, "", "refused", "")]
 #[case(404, "RepoNotFound", "notFound", "")]
 #[case(404, "RevisionNotFound", "notFound", "")]
 #[case(404, "EntryNotFound", "failed", "the model has no config.json")]
@@ -245,7 +279,7 @@ async fn another_token_is_another_question() {
     let (hub, mut wakes) = slow();
     let question = question(address, "org/model");
     for token in [None, Some("first"), Some("second")] {
-        assert_eq!(ask(&hub, &mut wakes, &question, token).await, HubFacts::AccessDenied);
+        assert_eq!(ask(&hub, &mut wakes, &question, token).await, HubFacts::Refused);
     }
 }
 

@@ -67,6 +67,10 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
     unsplittable["accelerator"]["products"] = json!(["Tesla-T4-SHARED"]);
     let mut contradictory = small();
     contradictory["accelerator"] = json!({ "products": ["NVIDIA-L4"], "memory": "80Gi" });
+    let mut other_vendor = small();
+    other_vendor["accelerator"] = json!({ "resourceName": "amd.com/gpu" });
+    let mut other_product = small();
+    other_product["accelerator"] = json!({ "resourceName": "amd.com/gpu", "products": ["NVIDIA-L4"] });
     let mut unreadable = small();
     unreadable["accelerator"] = json!({ "products": ["NVIDIA-L4"], "memory": "lots" });
     let huge = json!({
@@ -129,7 +133,23 @@ async fn a_size_that_cannot_work_is_refused_before_a_pod_exists() {
             "contradictory",
             contradictory,
             "InvalidAccelerator",
-            vec!["accelerator.memory is 80.0 GiB, but NVIDIA-L4 has", "remove memory, or name the product"],
+            vec!["accelerator.memory is 80.0 GiB, but NVIDIA-L4 has", "What would do: accelerator: {no memory}"],
+        ),
+        (
+            "resource",
+            other_vendor,
+            "NoAcceleratorMatches",
+            vec![
+                "spec.vllm.accelerator.resourceName (amd.com/gpu)",
+                "accelerator: {resourceName: nvidia.com/gpu} (",
+                "4xNVIDIA-L4",
+            ],
+        ),
+        (
+            "resource-of-a-product",
+            other_product,
+            "InvalidAccelerator",
+            vec!["accelerator.resourceName is amd.com/gpu, but NVIDIA-L4 is offered as nvidia.com/gpu"],
         ),
         ("unreadable", unreadable, "InvalidAccelerator", vec!["accelerator.memory: `lots`", "write for example 80Gi"]),
     ];

@@ -1,4 +1,4 @@
-//! Models that only a hub knows: sized from its config.json, refused, or hidden behind a hub that cannot be asked.
+//! Models that only a hub knows: sized from its config.json, refused, mistyped, or hidden behind a hub that cannot be asked.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Team, condition, small_model};
 
-/// A hub on loopback: `acme/unlisted` is anybody's, `acme/gated` is for the token `hf_good`, `acme/broken` is out of order.
+/// A hub on loopback: `acme/unlisted` is anybody's, `acme/gated` is for the token `hf_good`, `acme/broken` is out of order, and
+/// `acme/mistyped` does not exist, which Hugging Face tells nobody who sends no token. It knows no token `hf_expired`. What the
+/// catalogue has of `meta-llama` is for `hf_good`, too.
 async fn serve() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -20,14 +22,17 @@ async fn serve() -> String {
 fn answer(request: &Request) -> Response {
     let token = request.headers().get("authorization").map(|value| value.to_str().unwrap());
     let path = request.uri().path();
+    let gated = |path: &str| path.starts_with("/acme/gated/") || path.starts_with("/meta-llama/");
     let refusal = match (path, token) {
-        (path, _) if path.starts_with("/acme/broken/") => Some(StatusCode::BAD_GATEWAY),
-        (path, None) if path.starts_with("/acme/gated/") => Some(StatusCode::UNAUTHORIZED),
-        (path, Some(token)) if path.starts_with("/acme/gated/") && token != "Bearer hf_good" => Some(StatusCode::FORBIDDEN),
+        (_, Some("Bearer hf_expired")) => Some((StatusCode::UNAUTHORIZED, "")),
+        (path, _) if path.starts_with("/acme/broken/") => Some((StatusCode::BAD_GATEWAY, "")),
+        (path, None) if path.starts_with("/acme/mistyped/") => Some((StatusCode::UNAUTHORIZED, "RepoNotFound")),
+        (path, None) if gated(path) => Some((StatusCode::UNAUTHORIZED, "GatedRepo")),
+        (path, Some(token)) if gated(path) && token != "Bearer hf_good" => Some((StatusCode::FORBIDDEN, "GatedRepo")),
         _ => None,
     };
-    if let Some(status) = refusal {
-        return (status, [("x-error-code", "GatedRepo")]).into_response();
+    if let Some((status, code)) = refusal {
+        return (status, [("x-error-code", code)]).into_response();
     }
     match path.rsplit('/').next() {
         Some("config.json") => Json(json!({
@@ -55,6 +60,7 @@ async fn an_unlisted_model_is_sized_from_its_configuration_and_each_hindrance_is
     let hub = serve().await;
     let operator = team.operator_with("destinations: {allowLoopback: true}", &[]).await;
     team.kubectl(&["create", "secret", "generic", "poor", "--from-literal=token=hf_poor_secret"]);
+    team.kubectl(&["create", "secret", "generic", "expired", "--from-literal=token=hf_expired"]);
     team.apply("unlisted", of_hub(&hub, "acme/unlisted", None)).await;
     for (name, spec, reason, progress, words) in [
         ("gated", of_hub(&hub, "acme/gated", None), "ModelAccessDenied", "Stalled", vec!["accept its terms", "tokenSecretKeyRef"]),
@@ -64,6 +70,20 @@ async fn an_unlisted_model_is_sized_from_its_configuration_and_each_hindrance_is
             "ModelAccessDenied",
             "Stalled",
             vec!["to the token of", "accept the model's terms"],
+        ),
+        (
+            "mistyped",
+            of_hub(&hub, "acme/mistyped", None),
+            "ModelNotFound",
+            "Stalled",
+            vec!["does not exist, is private or gated", "correct spec.vllm.model", "spec.vllm.huggingFace.tokenSecretKeyRef"],
+        ),
+        (
+            "expired",
+            of_hub(&hub, "acme/unlisted", Some("expired")),
+            "ModelAccessDenied",
+            "Stalled",
+            vec!["the hub refuses the token of spec.vllm.huggingFace.tokenSecretKeyRef", "put a valid token into the Secret"],
         ),
         (
             "waits",
@@ -111,5 +131,37 @@ async fn an_unlisted_model_is_sized_from_its_configuration_and_each_hindrance_is
     team.apply("broken", pinned).await;
     let sized = team.until_ready("broken", "True", "Available").await;
     assert_eq!(condition(&sized, "Sized").unwrap()["status"], "Unknown");
+    assert!(!operator.log().contains("hf_poor_secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gated_model_of_the_catalogue_is_refused_to_a_token_that_may_not_read_it_and_needs_no_hub_that_is_silent() {
+    let team = Team::new("gated").await;
+    let hub = serve().await;
+    let operator = team.operator_with("destinations: {allowLoopback: true}", &[]).await;
+    for (name, token) in [("poor", "hf_poor_secret"), ("good", "hf_good")] {
+        team.kubectl(&["create", "secret", "generic", name, &format!("--from-literal=token={token}")]);
+    }
+    let gated = |endpoint: &str, secret: &str| {
+        let mut spec = of_hub(endpoint, "meta-llama/Llama-3.3-70B-Instruct", Some(secret));
+        spec["vllm"]["accelerator"] = json!({ "products": ["NVIDIA-H100-80GB-HBM3"] });
+        spec["replicas"] = json!(0);
+        spec
+    };
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    team.apply("poor", gated(&hub, "poor")).await;
+    team.apply("good", gated(&hub, "good")).await;
+    team.apply("silent", gated(&format!("http://{silent}"), "poor")).await;
+    let refused = team.until_ready("poor", "False", "ModelAccessDenied").await;
+    let message = condition(&refused, "Stalled").unwrap()["message"].as_str().unwrap();
+    assert!(message.contains("to the token of spec.vllm.huggingFace.tokenSecretKeyRef"), "{message}");
+    for name in ["good", "silent"] {
+        let made = team.until_ready(name, "True", "ScaledToZero").await;
+        assert_eq!(made.pointer("/status/sizing/tensorParallelSize"), Some(&json!(4)), "{name}");
+    }
+    assert!(team.deployments().get_opt("poor-backend").await.unwrap().is_none());
+    // Another token is tried at once.
+    team.apply("poor", gated(&hub, "good")).await;
+    team.until_ready("poor", "True", "ScaledToZero").await;
     assert!(!operator.log().contains("hf_poor_secret"));
 }

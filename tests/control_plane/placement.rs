@@ -8,7 +8,8 @@ use crate::harness::{Team, condition};
 async fn one_line_becomes_pods_of_a_legal_size_on_nodes_that_have_the_right_accelerators() {
     let team = Team::new("one-line").await;
     let _operator = team.operator().await;
-    team.apply("llama-70b", json!({ "vllm": { "model": "meta-llama/Llama-3.3-70B-Instruct", "huggingFace": { "tokenSecretKeyRef": { "name": "hf", "key": "token" } } } })).await;
+    // A hub that may not be asked: Hugging Face itself, where it can be reached, knows no such token.
+    team.apply("llama-70b", json!({ "vllm": { "model": "meta-llama/Llama-3.3-70B-Instruct", "huggingFace": { "tokenSecretKeyRef": { "name": "hf", "key": "token" }, "endpoint": "http://127.0.0.1:9" } } })).await;
     let waiting = team.until_ready("llama-70b", "False", "SecretNotFound").await;
     assert_eq!(condition(&waiting, "Reconciling").unwrap()["reason"], "SecretNotFound");
     team.kubectl(&["create", "secret", "generic", "hf", "--from-literal=token=hf_x"]);

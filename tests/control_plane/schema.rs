@@ -74,6 +74,22 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
             &["spec.healthCheck: Invalid value", "spec.healthCheck applies to external only", "follows its pods' probes"],
         ),
         (
+            with(external(json!({ "provider": "VertexAI" })), "healthCheck", json!({ "type": "Inference" })),
+            &["spec.healthCheck.type: Invalid value", "VertexAI does not take", "set it to Endpoint"],
+        ),
+        (
+            with(
+                external(json!({ "provider": "Bedrock", "baseURL": "https://a" })),
+                "healthCheck",
+                json!({ "type": "ModelLoaded" }),
+            ),
+            &[
+                "spec.healthCheck.type: Invalid value",
+                "a list of models",
+                "set it to Endpoint or, except for VertexAI, to Inference",
+            ],
+        ),
+        (
             vllm(json!({ "accelerator": { "products": ["NVIDIA-L4", "NVIDIA-L40S"], "memory": "80Gi" } })),
             &["spec.vllm.accelerator.memory: Invalid value", "name at most one in accelerator.products, or remove memory"],
         ),
@@ -210,6 +226,11 @@ async fn a_value_that_no_field_can_have_is_refused_with_the_field_and_its_bounds
         (vllm(json!({ "contextLength": 1.5 })), &["spec.vllm.contextLength", "must be of type integer"]),
         (vllm(json!({ "gpuMemoryUtilizationPercent": 100 })), &["gpuMemoryUtilizationPercent", "less than or equal to 99"]),
         (vllm(json!({ "parallelism": { "tensor": 0 } })), &["spec.vllm.parallelism.tensor", "greater than or equal to 1"]),
+        // vLLM's parser takes it, and its configuration does not.
+        (
+            vllm(json!({ "model": "meta-llama/Llama-3.1-8B-Instruct", "parallelism": { "tensor": -1 } })),
+            &["spec.vllm.parallelism.tensor", "greater than or equal to 1"],
+        ),
         (vllm(json!({ "trustRemoteCode": "yes" })), &["spec.vllm.trustRemoteCode", "must be of type boolean: \"string\""]),
         (vllm(json!({ "startupTimeout": "soon" })), &["spec.vllm.startupTimeout", "should match"]),
         (vllm(json!({ "drainTimeout": "1d" })), &["spec.vllm.drainTimeout", "should match"]),

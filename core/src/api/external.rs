@@ -117,7 +117,8 @@ pub struct TlsSpec {
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
     /// Endpoint: the server answers. ModelLoaded: its list of models has this one. Inference: it answers a call of one
-    /// token, which costs. Default: ModelLoaded where the provider lists its models, else Endpoint.
+    /// token, which costs. Default: ModelLoaded where the provider lists its models, else Endpoint. ModelLoaded is refused
+    /// for AzureOpenAI, Bedrock and VertexAI, and Inference for VertexAI, which cannot answer them.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
     pub type_: Option<HealthCheckType>,
     /// Time between two checks. Default: 30s; 10m for Inference.

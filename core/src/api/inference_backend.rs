@@ -47,6 +47,8 @@ pub const NAME_MAX_LENGTH: usize = 52;
 #[x_kube(validation = Rule::new("has(self.vllm) == has(oldSelf.vllm) && has(self.external) == has(oldSelf.external)").message("a backend cannot change between vllm and external: create another InferenceBackend instead"))]
 #[x_kube(validation = Rule::new("!has(self.replicas) || has(self.vllm)").message("spec.replicas applies to vllm only: a hosted provider has no replicas").field_path(".replicas"))]
 #[x_kube(validation = Rule::new("!has(self.healthCheck) || has(self.external)").message("spec.healthCheck applies to external only: the health of vllm follows its pods' probes").field_path(".healthCheck"))]
+#[x_kube(validation = Rule::new("!(has(self.healthCheck) && has(self.healthCheck.type) && has(self.external) && self.healthCheck.type == 'ModelLoaded' && self.external.provider in ['AzureOpenAI', 'Bedrock', 'VertexAI'])").message("healthCheck.type ModelLoaded asks for a list of models, which AzureOpenAI, Bedrock and VertexAI do not have: remove it, or set it to Endpoint or, except for VertexAI, to Inference").field_path(".healthCheck.type"))]
+#[x_kube(validation = Rule::new("!(has(self.healthCheck) && has(self.healthCheck.type) && has(self.external) && self.healthCheck.type == 'Inference' && self.external.provider == 'VertexAI')").message("healthCheck.type Inference needs an API key, which VertexAI does not take: remove it, or set it to Endpoint").field_path(".healthCheck.type"))]
 pub struct InferenceBackendSpec {
     /// A model served by vLLM on accelerators of this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]

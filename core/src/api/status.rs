@@ -142,7 +142,7 @@ fn short_product(product: &str) -> String {
 pub struct HealthStatus {
     /// Healthy, Unhealthy or Unknown.
     pub state: HealthState,
-    /// Each key's own health.
+    /// Each key's own health; nothing of keys that the checks do not judge.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

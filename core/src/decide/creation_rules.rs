@@ -50,14 +50,23 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
     let one_of = |names: &[&str]| names.iter().filter(|name| has(name)).count() == 1;
     let length = |name: &str| value.get(name).and_then(Value::as_array).map_or(0, Vec::len);
     let provider_is_in = |providers: &[&str]| providers.contains(&text(value, "provider"));
+    let at = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let checks_for = |type_: &str| at("/healthCheck/type") == type_;
+    let provider = at("/external/provider");
     let itself = value.as_str().unwrap_or_default();
-    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let name = at("/metadata/name");
     Some(match rule {
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')" => is_label(name),
         "self.metadata.name.size() <= 52" => name.chars().count() <= NAME_MAX_LENGTH,
         "[has(self.vllm), has(self.external)].filter(x, x).size() == 1" => one_of(&["vllm", "external"]),
         "!has(self.replicas) || has(self.vllm)" => !has("replicas") || has("vllm"),
         "!has(self.healthCheck) || has(self.external)" => !has("healthCheck") || has("external"),
+        "!(has(self.healthCheck) && has(self.healthCheck.type) && has(self.external) && self.healthCheck.type == 'ModelLoaded' && self.external.provider in ['AzureOpenAI', 'Bedrock', 'VertexAI'])" => {
+            !(checks_for("ModelLoaded") && ["AzureOpenAI", "Bedrock", "VertexAI"].contains(&provider))
+        }
+        "!(has(self.healthCheck) && has(self.healthCheck.type) && has(self.external) && self.healthCheck.type == 'Inference' && self.external.provider == 'VertexAI')" => {
+            !(checks_for("Inference") && provider == "VertexAI")
+        }
         "!(has(self.baseURL) && has(self.serviceRef))" => !(has("baseURL") && has("serviceRef")),
         "!(has(self.serviceRef) && has(self.tls) && has(self.tls.caSecretKeyRef))" => {
             !(has("serviceRef") && value.pointer("/tls/caSecretKeyRef").is_some())

@@ -43,6 +43,14 @@ fn external(fields: Value) -> Value {
     json!({ "external": { "provider": "LMStudio", "baseURL": "http://a" }, "replicas": 1 }),
     "spec.replicas: spec.replicas applies to vllm only"
 )]
+#[case::a_list_that_the_provider_lacks(
+    json!({ "external": { "provider": "Bedrock", "model": "m", "baseURL": "http://a" }, "healthCheck": { "type": "ModelLoaded" } }),
+    "spec.healthCheck.type: healthCheck.type ModelLoaded asks for a list of models"
+)]
+#[case::a_call_without_a_key(
+    json!({ "external": { "provider": "VertexAI", "model": "m" }, "healthCheck": { "type": "Inference" } }),
+    "spec.healthCheck.type: healthCheck.type Inference needs an API key"
+)]
 #[case::two_addresses(external(json!({ "serviceRef": { "name": "a", "port": 1 } })), "spec.external.serviceRef: external.baseURL and")]
 #[case::an_authority_without_tls(
     json!({ "external": { "provider": "LMStudio", "serviceRef": { "name": "a", "port": 1 }, "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } } }),
@@ -89,6 +97,8 @@ fn what_a_rule_forbids_is_told_in_its_own_words(#[case] spec: Value, #[case] beg
 #[case(json!({ "external": { "provider": "OpenAI", "model": "m", "apiKeys": [{ "name": "a" }] }, "healthCheck": {} }))]
 #[case(external(json!({ "baseURL": "https://a/v1", "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } })))]
 #[case(external(json!({ "tls": {} })))]
+#[case(json!({ "external": { "provider": "Bedrock", "model": "m", "baseURL": "http://a" }, "healthCheck": { "type": "Inference" } }))]
+#[case(json!({ "external": { "provider": "VertexAI", "model": "m" }, "healthCheck": { "type": "Endpoint" } }))]
 fn what_the_rules_allow_passes(#[case] spec: Value) {
     assert_eq!(said("name-2", spec), Vec::<String>::new());
 }

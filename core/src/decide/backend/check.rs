@@ -10,10 +10,32 @@ use super::provider;
 use crate::api::duration::ParseDurationError;
 use crate::api::external::{HealthCheck, HealthCheckType, Provider};
 
+/// Why a backend cannot be checked as its spec says.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A duration that does not follow the format.
+    #[error(transparent)]
+    ReadDuration(#[from] ParseDurationError),
+    /// A question that the provider has no answer to.
+    #[error(
+        "spec.healthCheck.type is {asked:?}, which cannot be asked of the model {model} of {provider:?}: remove it, or set it to {instead}"
+    )]
+    AskForType {
+        /// What the spec says.
+        asked: HealthCheckType,
+        /// The provider.
+        provider: Provider,
+        /// The model.
+        model: String,
+        /// What can be asked.
+        instead: &'static str,
+    },
+}
+
 /// How an external backend is checked, with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckSettings {
-    /// What is asked: what the spec says where the provider allows it, else Endpoint.
+    /// What is asked.
     pub type_: HealthCheckType,
     /// Time between two checks, at least one second.
     pub interval: Duration,
@@ -24,14 +46,24 @@ pub struct CheckSettings {
 }
 
 impl CheckSettings {
-    /// The settings of a backend. Fails for a duration that does not follow the format, which the schema refuses too.
-    pub fn of(check: Option<&HealthCheck>, provider: Provider, model: &str) -> Result<Self, ParseDurationError> {
+    /// The settings of a backend. Fails for a duration that does not follow the format and for a type that the provider cannot
+    /// answer. The schema refuses both where it can tell.
+    pub fn of(check: Option<&HealthCheck>, provider: Provider, model: &str) -> Result<Self, SettingsError> {
         let default = HealthCheck::default();
         let check = check.unwrap_or(&default);
+        let can_be_asked = |type_| match type_ {
+            HealthCheckType::Endpoint => true,
+            HealthCheckType::ModelLoaded => provider::lists_models(provider),
+            HealthCheckType::Inference => provider::probe(provider, model).is_some(),
+        };
         let type_ = match check.type_ {
-            None | Some(HealthCheckType::ModelLoaded) if provider::lists_models(provider) => HealthCheckType::ModelLoaded,
-            Some(HealthCheckType::Inference) if provider::probe(provider, model).is_some() => HealthCheckType::Inference,
-            _ => HealthCheckType::Endpoint,
+            None if can_be_asked(HealthCheckType::ModelLoaded) => HealthCheckType::ModelLoaded,
+            None => HealthCheckType::Endpoint,
+            Some(asked) if can_be_asked(asked) => asked,
+            Some(asked) => {
+                let instead = if can_be_asked(HealthCheckType::Inference) { "Endpoint or Inference" } else { "Endpoint" };
+                return Err(SettingsError::AskForType { asked, provider, model: model.to_owned(), instead });
+            }
         };
         let (interval, timeout) = match type_ {
             HealthCheckType::Inference => (Duration::from_secs(600), Duration::from_secs(30)),
@@ -48,6 +80,13 @@ impl CheckSettings {
             failure_threshold: check.failure_threshold.unwrap_or(3).max(1),
         })
     }
+}
+
+/// Whether the answers to this kind of check say something about a key: the key is sent, and a refusal is taken for one of the
+/// key. Where they do not, only the endpoint has a health.
+pub fn judges_keys(type_: HealthCheckType, provider: Provider) -> bool {
+    let about_the_key = type_ == HealthCheckType::Inference || provider::refusal_is_about_the_key(provider);
+    provider::authentication(provider).is_some() && about_the_key
 }
 
 /// What a check sends.
@@ -96,7 +135,7 @@ pub struct CheckAnswer<'answer> {
 
 /// What an answer says about the backend and the key.
 pub fn judge(type_: HealthCheckType, provider: Provider, model: &str, answer: CheckAnswer<'_>) -> CheckOutcome {
-    let about_the_key = type_ == HealthCheckType::Inference || provider::refusal_is_about_the_key(provider);
+    let about_the_key = judges_keys(type_, provider);
     let error = ErrorWords::read(answer.body);
     match answer.status {
         401 | 403 if about_the_key => CheckOutcome::Unauthorized,

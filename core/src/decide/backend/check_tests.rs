@@ -13,10 +13,10 @@ fn kind(outcome: &CheckOutcome) -> String {
 
 #[rstest]
 #[case::lists(Provider::OpenAI, None, ModelLoaded, 30, 5)]
-#[case::deployments_are_not_listed(Provider::AzureOpenAI, Some(ModelLoaded), Endpoint, 30, 5)]
+#[case::deployments_are_not_listed(Provider::AzureOpenAI, None, Endpoint, 30, 5)]
 #[case::no_list(Provider::Bedrock, None, Endpoint, 30, 5)]
 #[case::a_call(Provider::Bedrock, Some(Inference), Inference, 600, 30)]
-#[case::no_call_without_oauth(Provider::VertexAI, Some(Inference), Endpoint, 30, 5)]
+#[case::no_call_without_oauth(Provider::VertexAI, None, Endpoint, 30, 5)]
 #[case::as_said(Provider::OpenAI, Some(Endpoint), Endpoint, 30, 5)]
 fn defaults_depend_on_what_the_provider_allows(
     #[case] provider: Provider,
@@ -43,7 +43,42 @@ fn durations_of_the_spec_are_kept_within_bounds() {
     let settings = CheckSettings::of(Some(&check), Provider::OpenAI, "m").unwrap();
     assert_eq!((settings.interval, settings.timeout), (Duration::from_secs(1), Duration::from_secs(300)));
     let check = HealthCheck { interval: duration("soon"), ..HealthCheck::default() };
-    assert_eq!(CheckSettings::of(Some(&check), Provider::OpenAI, "m"), Err(ParseDurationError("soon".into())));
+    assert_eq!(CheckSettings::of(Some(&check), Provider::OpenAI, "m"), Err(ParseDurationError("soon".into()).into()));
+}
+
+#[rstest]
+#[case(Provider::AzureOpenAI, ModelLoaded, "gpt-4o", "Endpoint or Inference")]
+#[case(Provider::Bedrock, ModelLoaded, "openai.gpt-oss-120b-1:0", "Endpoint or Inference")]
+#[case(Provider::Bedrock, Inference, "amazon.titan-embed-text-v2:0", "Endpoint")]
+#[case(Provider::VertexAI, ModelLoaded, "google/gemini-2.5-pro", "Endpoint")]
+#[case(Provider::VertexAI, Inference, "google/gemini-2.5-pro", "Endpoint")]
+fn a_type_that_the_provider_cannot_answer_is_refused_with_what_it_can(
+    #[case] provider: Provider,
+    #[case] asked: HealthCheckType,
+    #[case] model: &str,
+    #[case] instead: &str,
+) {
+    let check = HealthCheck { type_: Some(asked), ..HealthCheck::default() };
+    let said = CheckSettings::of(Some(&check), provider, model).unwrap_err().to_string();
+    assert!(said.contains(&format!("spec.healthCheck.type is {asked:?}")) && said.contains(model), "{said}");
+    assert!(said.ends_with(&format!("remove it, or set it to {instead}")), "{said}");
+}
+
+#[rstest]
+#[case(Endpoint, Provider::OpenAI, true)]
+#[case(Endpoint, Provider::AzureOpenAI, true)]
+#[case(ModelLoaded, Provider::Gemini, true)]
+#[case(Inference, Provider::Bedrock, true)]
+#[case::answers_a_wrong_key_like_a_right_one(Endpoint, Provider::Bedrock, false)]
+#[case::no_key_is_sent(Endpoint, Provider::VertexAI, false)]
+fn a_check_judges_keys_where_it_sends_them_and_a_refusal_is_about_them(
+    #[case] type_: HealthCheckType,
+    #[case] provider: Provider,
+    #[case] judges: bool,
+) {
+    assert_eq!(judges_keys(type_, provider), judges);
+    let refused = judge(type_, provider, "m", answer(401, ""));
+    assert_eq!(refused == CheckOutcome::Unauthorized, judges);
 }
 
 #[test]

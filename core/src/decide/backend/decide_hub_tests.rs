@@ -101,3 +101,50 @@ fn a_pinned_size_needs_no_hub() {
         assert_eq!(ready(&decision), ("False".into(), "Progressing".into()));
     }
 }
+
+#[test]
+fn a_gated_model_that_the_hub_refuses_to_the_token_gets_no_pod_and_loses_none() {
+    let spec = json!({ "vllm": {
+        "model": "meta-llama/Llama-3.3-70B-Instruct", "huggingFace": { "tokenSecretKeyRef": { "name": "hf", "key": "token" } },
+    } });
+    let mut observation = observe(spec);
+    let token = BTreeMap::from([("token".to_owned(), SecretValue::Line)]);
+    observation.secrets.insert("hf".into(), SecretFacts::Present { keys: token, version: "1".into() });
+    let message = || "no answer".to_owned();
+    for hub in [HubFacts::NotAsked, HubFacts::Failed { message: message() }, HubFacts::NotAllowed { message: message() }] {
+        observation.hub = hub;
+        let decision = decide(&observation, now());
+        assert_eq!(decision.status.sizing.as_ref().unwrap().summary(), "4xH100-80GB TP4", "{:?}", observation.hub);
+        assert!(matches!(decision.children, Children::Exactly(_)), "{:?}", observation.hub);
+    }
+    let running = carried_out(observation.clone());
+    let before = decide(&running, now());
+    for (hub, reason, state) in [
+        (HubFacts::Pending, "ModelFactsPending", "Reconciling"),
+        (HubFacts::AccessDenied, "ModelAccessDenied", "Stalled"),
+        (HubFacts::Refused, "ModelAccessDenied", "Stalled"),
+        (HubFacts::NotFound, "ModelNotFound", "Stalled"),
+    ] {
+        observation.hub = hub.clone();
+        let decision = decide(&observation, now());
+        assert_eq!(ready(&decision), ("False".into(), reason.into()));
+        assert!(condition(&decision, state).is_some(), "{reason}");
+        assert_eq!(decision.children, Children::Keep, "{reason}");
+        // What it would get is shown all the same.
+        assert_eq!(condition(&decision, "Sized").unwrap().0, "True", "{reason}");
+
+        let mut running = running.clone();
+        running.hub = hub.clone();
+        let after = decide(&running, now());
+        assert_eq!(template(&after), template(&before), "{reason}");
+        assert_eq!(ready(&after), ready(&before), "{reason}");
+        // Another model is another question, and until it is answered the pods of this one stay.
+        running.backend.spec.vllm.as_mut().unwrap().model = "meta-llama/Llama-3.1-8B-Instruct".into();
+        let decision = decide(&running, now());
+        assert_eq!((ready(&decision).1, decision.children), (reason.into(), Children::Keep));
+    }
+    // What does not fit is told first: no token helps there.
+    observation.backend.spec.vllm.as_mut().unwrap().model = "meta-llama/Llama-3.1-405B-Instruct".into();
+    observation.hub = HubFacts::AccessDenied;
+    assert_eq!(ready(&decide(&observation, now())).1, "DoesNotFit");
+}

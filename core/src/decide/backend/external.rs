@@ -2,6 +2,7 @@
 
 use super::check::{self, CheckSettings};
 use super::facts::{CheckOutcome, KeyFacts, Observation};
+use super::secrets::Reference;
 use super::verdicts::{Outcome, Readiness};
 use super::{hosted, provider, secrets};
 use crate::api::InferenceBackend;
@@ -37,12 +38,19 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
         }
     };
     let problem = secrets::problem(&secrets::of_every_call(spec), &observation.secrets);
-    let keys = keys(observation, spec, settings.failure_threshold, problem.is_none());
+    let judged = check::judges_keys(settings.type_, spec.provider);
+    let keys = keys(observation, spec, &settings, problem.is_none());
     let health = HealthStatus { state: best(&keys), keys: keys.iter().filter_map(|key| key.shown.clone()).collect() };
     let best = keys.into_iter().map(|key| key.ready).min_by_key(|ready| ready.state);
     outcome.ready = problem.or(best).unwrap_or_else(not_known_yet);
+    if outcome.ready.reason == reasons::HEALTHY && !judged && !spec.api_keys.is_empty() {
+        outcome.ready.message = not_judged(spec);
+    }
     let (reason, message) = (outcome.ready.reason, outcome.ready.message.clone());
     outcome.verdicts.push(match health.state {
+        HealthState::Healthy if outcome.ready.reason == reasons::HEALTHY => {
+            Verdict::holds(types::AVAILABLE, reasons::HEALTHY, message)
+        }
         HealthState::Healthy => Verdict::holds(types::AVAILABLE, reasons::HEALTHY, SUCCEED),
         HealthState::Unhealthy => Verdict::fails(types::AVAILABLE, reason, message),
         HealthState::Unknown => Verdict::unknown(types::AVAILABLE, reason, message),
@@ -52,6 +60,16 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
 }
 
 const SUCCEED: &str = "the checks succeed";
+
+/// Why nothing is said about keys that are there, and what to do to know more.
+fn not_judged(spec: &ExternalSpec) -> String {
+    let why = match (provider::authentication(spec.provider), provider::probe(spec.provider, &spec.model)) {
+        (None, _) => "the provider takes no API key, so that none is sent",
+        (Some(_), Some(_)) => "this check cannot tell a wrong key from a right one; healthCheck.type: Inference can",
+        (Some(_), None) => "no check can tell a wrong key from a right one",
+    };
+    format!("{SUCCEED}; they say nothing about spec.external.apiKeys: {why}")
+}
 
 fn not_known_yet() -> Readiness {
     Readiness::progressing(reasons::HEALTH_UNKNOWN, "no check has ended yet")
@@ -66,22 +84,29 @@ struct Key {
     shown: Option<KeyHealth>,
 }
 
-/// What is known about each key, in the order of the spec. What the status remembers counts only while checks go on.
-fn keys(observation: &Observation, spec: &ExternalSpec, failure_threshold: u32, checked: bool) -> Vec<Key> {
+/// What is known about each key, in the order of the spec. What the status remembers counts only while checks go on. Where the
+/// checks judge no keys, the usable ones are one, which has no name and is as healthy as the endpoint.
+fn keys(observation: &Observation, spec: &ExternalSpec, settings: &CheckSettings, checked: bool) -> Vec<Key> {
     let facts = |name: &str| observation.health.as_ref().and_then(|health| health.keys.iter().find(|key| key.name == name));
     let address = if spec.service_ref.is_some() { "spec.external.serviceRef" } else { "spec.external.baseURL" };
     let remembered = |name: &str| remembered(&observation.backend, name).filter(|_| checked);
-    let judge = |name: &str| judge(name, facts(name), remembered(name), failure_threshold, address);
+    let judge = |name: &str| judge(name, facts(name), remembered(name), settings.failure_threshold, address);
     if spec.api_keys.is_empty() {
         return vec![judge("")];
     }
     let references = secrets::of_keys(spec);
+    let problem = |reference: &Reference<'_>| secrets::problem_of(reference, &observation.secrets);
     let each = spec.api_keys.iter().zip(&references);
-    each.map(|(key, reference)| match secrets::problem_of(reference, &observation.secrets) {
-        Some(problem) => unusable(&key.name, problem),
-        None => judge(&key.name),
-    })
-    .collect()
+    if check::judges_keys(settings.type_, spec.provider) {
+        return each
+            .map(|(key, reference)| problem(reference).map_or_else(|| judge(&key.name), |it| unusable(&key.name, it)))
+            .collect();
+    }
+    let mut keys: Vec<Key> = each.filter_map(|(key, reference)| Some(unusable(&key.name, problem(reference)?))).collect();
+    if keys.len() < spec.api_keys.len() {
+        keys.push(judge(""));
+    }
+    keys
 }
 
 /// A key whose Secret cannot be used: it costs the others nothing.

@@ -153,6 +153,66 @@ fn one_secret_that_cannot_be_used_costs_only_its_key() {
     }
 }
 
+/// The same of a provider whose default check judges no key.
+fn backend_of(provider: &str, model: &str, keys: &[&str]) -> Observation {
+    let mut observation = backend(keys);
+    let external = observation.backend.spec.external.as_mut().unwrap();
+    external.provider = serde_json::from_value(json!(provider)).unwrap();
+    external.model = model.into();
+    observation
+}
+
+#[test]
+fn keys_that_no_check_judges_are_not_said_to_be_healthy() {
+    for (provider, model, why) in [
+        ("Bedrock", "openai.gpt-oss-120b-1:0", "healthCheck.type: Inference can"),
+        ("Bedrock", "amazon.titan-embed-text-v2:0", "no check can tell"),
+        ("VertexAI", "google/gemini-2.5-pro", "takes no API key"),
+    ] {
+        let mut observation = backend_of(provider, model, &["first", "second"]);
+        let decision = decided(&mut observation, vec![checked("", CheckOutcome::Healthy, 0, true)]);
+        assert!(is(&decision, "Ready", "True", "Healthy") && is(&decision, "Available", "True", "Healthy"), "{provider}");
+        assert_eq!(health(&decision), json!({ "state": "Healthy" }), "{provider}");
+        assert!(message(&decision).contains("spec.external.apiKeys") && message(&decision).contains(why), "{}", message(&decision));
+        // What a version that claimed more has left in the status is not repeated.
+        let mut earlier = after_restart(observation, decision);
+        let keys = vec![KeyHealth { name: "first".into(), healthy: true, reason: None }];
+        earlier.backend.status.as_mut().unwrap().health.as_mut().unwrap().keys = keys;
+        let again = decide(&earlier, now());
+        assert_eq!(health(&again), json!({ "state": "Healthy" }), "{provider}");
+    }
+    let mut observation = backend_of("Bedrock", "openai.gpt-oss-120b-1:0", &["first"]);
+    observation.backend.spec.health_check.as_mut().unwrap().type_ = Some(crate::api::external::HealthCheckType::Inference);
+    let decision = decided(&mut observation, vec![checked("first", CheckOutcome::Healthy, 0, true)]);
+    assert_eq!(health(&decision)["keys"], json!([{ "name": "first", "healthy": true }]));
+    assert!(!message(&decision).contains("apiKeys"), "{}", message(&decision));
+}
+
+#[test]
+fn a_missing_secret_is_told_of_a_key_that_no_check_judges_and_costs_the_endpoint_nothing() {
+    let mut observation = backend_of("Bedrock", "openai.gpt-oss-120b-1:0", &["first", "second"]);
+    observation.secrets.remove("first");
+    let decision = decided(&mut observation, vec![checked("", CheckOutcome::Healthy, 0, true)]);
+    assert!(is(&decision, "Ready", "True", "Healthy"));
+    assert_eq!(health(&decision)["keys"], json!([{ "name": "first", "healthy": false, "reason": "SecretNotFound" }]));
+    observation.secrets.clear();
+    let decision = decide(&observation, now());
+    assert!(is(&decision, "Ready", "False", "SecretNotFound") && is(&decision, "Available", "False", "SecretNotFound"));
+}
+
+#[test]
+fn a_check_that_the_provider_cannot_answer_is_a_mistake_of_the_spec() {
+    let mut observation = backend_of("Bedrock", "amazon.titan-embed-text-v2:0", &["first"]);
+    observation.backend.spec.health_check.as_mut().unwrap().type_ = Some(crate::api::external::HealthCheckType::Inference);
+    let decision = decide(&observation, now());
+    assert!(is(&decision, "Ready", "False", "InvalidSpec") && condition(&decision, "Stalled").is_some());
+    assert!(
+        message(&decision).contains("spec.healthCheck.type") && message(&decision).contains("Endpoint"),
+        "{}",
+        message(&decision)
+    );
+}
+
 #[test]
 fn without_any_usable_key_the_backend_says_what_its_secrets_lack() {
     let mut observation = backend(&["first", "second"]);

@@ -29,7 +29,7 @@ pub struct Observation {
     /// What the operator's configuration says.
     #[serde(default)]
     pub settings: Arc<Settings>,
-    /// What the hub says about the model; only where neither spec nor catalogue suffice.
+    /// What the hub says about the model; only where neither spec nor catalogue suffice, or where the model is gated.
     #[serde(default)]
     pub hub: HubFacts,
     /// The Secrets that the spec refers to, by name.
@@ -92,7 +92,7 @@ pub struct NodeFacts {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum HubFacts {
-    /// The hub was not asked: spec and catalogue suffice, or the model is not from a hub.
+    /// The hub was not asked: spec and catalogue suffice and the model is not gated, or it is not from a hub.
     #[default]
     NotAsked,
     /// The answer is on its way.
@@ -108,8 +108,11 @@ pub enum HubFacts {
     },
     /// The hub has no such model or revision.
     NotFound,
-    /// The hub wants a token, or refuses the one it got.
+    /// The model is gated, and its terms were not accepted: there was no token, or it is that of another account.
     AccessDenied,
+    /// The hub refuses to answer, and does not say that the model is gated. Without a token it answers so for what does not
+    /// exist and for what is private alike.
+    Refused,
     /// The hub's address may not be reached from here.
     NotAllowed {
         /// Which address, and why.

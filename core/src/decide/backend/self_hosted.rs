@@ -55,7 +55,10 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
     let choice = sized.choice;
     outcome.status.sizing = Some(choice.sizing.clone());
     summarise(&mut outcome.status, &choice.sizing);
-    if let Some(problem) = secret {
+    // The hub has handed out what runs: it is asked before other pods exist.
+    let runs = in_force.as_ref().is_some_and(|running| running.sizing.inputs_hash == choice.sizing.inputs_hash);
+    let access = resolve::refused_access(spec, &observation.hub).filter(|_| !runs);
+    if let Some(problem) = secret.or_else(|| access.as_ref().and_then(problem_of_model)) {
         outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
         outcome.ready = problem;
         return outcome;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::labels::{self, Offer};
 use super::products::{self, usable_bytes};
-use super::taints::{blocking, cordoned, described};
-use super::{Accelerator, LabelOperator, LabelRequirement, Origin, affinity};
+use super::taints::{all_blocking, cordoned};
+use super::{Accelerator, LabelOperator, LabelRequirement, Origin, affinity, fixes};
 use crate::api::accelerator::AcceleratorSpec;
 use crate::api::conditions::reasons;
 use crate::api::configuration::AcceleratorProfile;
@@ -15,7 +15,7 @@ use crate::decide::backend::facts::NodeFacts;
 use crate::decide::backend::sizing::Refusal;
 
 /// The resource of a product that nobody says more about.
-const DEFAULT_RESOURCE: &str = "nvidia.com/gpu";
+pub(super) const DEFAULT_RESOURCE: &str = "nvidia.com/gpu";
 /// Accelerators of a node that is still to come, where nobody says: the largest nodes of all clouds have 8 of the products
 /// in the table (HGX boards; GKE's and AWS' largest machine types), and an autoscaler picks a smaller one if that suffices.
 const ASSUMED_GPUS_PER_NODE: u32 = 8;
@@ -37,7 +37,20 @@ pub fn candidates(
     profiles: &[AcceleratorProfile],
 ) -> Result<Vec<Accelerator>, Refusal> {
     let default = AcceleratorSpec::default();
-    let search = Search::new(spec.unwrap_or(&default), nodes)?;
+    let spec = spec.unwrap_or(&default);
+    match found(spec, nodes, profiles) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        outcome => Err(fixes::refuse(spec, nodes, profiles, outcome.err())),
+    }
+}
+
+/// The same, without a word about what would help where there is nothing.
+pub(in crate::decide::backend) fn found(
+    spec: &AcceleratorSpec,
+    nodes: &[NodeFacts],
+    profiles: &[AcceleratorProfile],
+) -> Result<Vec<Accelerator>, Refusal> {
+    let search = Search::new(spec, nodes)?;
     let mut found = search.on_nodes()?;
     for accelerator in
         profiles.iter().map(|profile| search.of_profile(profile)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
@@ -53,9 +66,6 @@ pub fn candidates(
         }
     }
     found.extend(search.described(&found)?);
-    if found.is_empty() {
-        return Err(search.nothing(profiles));
-    }
     found.sort_by_key(|accelerator| (accelerator.preference, accelerator.origin));
     Ok(found)
 }
@@ -69,10 +79,6 @@ struct Search<'a> {
     memory_mib: Option<u64>,
     /// Nodes that the selector selects and whose taints are tolerated.
     nodes: Vec<&'a NodeFacts>,
-    /// Taints that keep pods off nodes with accelerators.
-    blocking: BTreeSet<String>,
-    /// Nodes with accelerators that the selector excludes.
-    unselected: usize,
 }
 
 impl<'a> Search<'a> {
@@ -84,12 +90,10 @@ impl<'a> Search<'a> {
             .map(|memory| quantity::to_u64(memory).map_err(|error| invalid(format!("accelerator.memory: {error}"))))
             .transpose()?;
         if memory == Some(0) {
-            return Err(invalid("accelerator.memory is 0: write the memory of one accelerator, for example 80Gi".to_owned()));
+            return Err(invalid("accelerator.memory is 0, and not the memory of one accelerator".to_owned()));
         }
         if memory.is_some() && spec.products.len() > 1 {
-            return Err(invalid(
-                "accelerator.memory describes one product: name at most one in accelerator.products, or remove memory".to_owned(),
-            ));
+            return Err(invalid("accelerator.memory describes one product, and accelerator.products names several".to_owned()));
         }
         let memory_mib = memory.map(|bytes| bytes >> 20);
         if let (Some(stated), [product]) = (memory_mib, spec.products.as_slice())
@@ -97,16 +101,15 @@ impl<'a> Search<'a> {
             && !products::same_memory(stated, row.memory_mib)
         {
             return Err(invalid(format!(
-                "accelerator.memory is {}, but {product} has {}: remove memory, or name the product that has it",
+                "accelerator.memory is {}, but {product} has {}: keep one of the two",
                 human_bytes(stated << 20),
                 human_bytes(row.memory_mib << 20),
             )));
         }
         let offering = |node: &&NodeFacts| node.allocatable.iter().any(|(name, count)| *count > 0 && wanted(spec, name));
-        let (selected, unselected): (Vec<_>, Vec<_>) = nodes.iter().filter(offering).partition(|node| selects(spec, node));
-        let (nodes, blocked): (Vec<_>, Vec<_>) = selected.into_iter().partition(|node| blocking(spec, node).is_none());
-        let blocking = blocked.into_iter().filter_map(|node| blocking(spec, node)).map(described).collect();
-        Ok(Self { spec, memory_bytes: memory_mib.map(usable_bytes), memory_mib, nodes, blocking, unselected: unselected.len() })
+        let allowed = |node: &&NodeFacts| selects(spec, node) && all_blocking(spec, node).next().is_none();
+        let nodes = nodes.iter().filter(offering).filter(allowed).collect();
+        Ok(Self { spec, memory_bytes: memory_mib.map(usable_bytes), memory_mib, nodes })
     }
 
     /// What the nodes offer and the spec asks for.
@@ -135,7 +138,7 @@ impl<'a> Search<'a> {
                 return Err(Refusal::new(
                     reasons::INVALID_ACCELERATOR,
                     format!(
-                        "accelerator.memory is {}, but the {} of the nodes has {}: remove memory",
+                        "accelerator.memory is {}, but the {} of the nodes has {}",
                         human_bytes(stated),
                         offer.product.as_deref().unwrap_or(&offer.resource_name),
                         human_bytes(known)
@@ -207,18 +210,13 @@ impl<'a> Search<'a> {
     /// is still a node of 8.
     fn right_size(&self, offer: &Offer, members: &[&NodeFacts]) -> bool {
         let Some(wanted) = self.spec.gpus_per_node else { return true };
-        let label = format!("{}.count", labels::label_prefix(&offer.resource_name));
-        offer.count == wanted
-            || members.iter().all(|node| node.labels.get(&label).and_then(|count| count.parse().ok()) == Some(wanted))
+        let discovered = |node: &&NodeFacts| labels::discovered_count(node, &offer.resource_name) == Some(wanted);
+        offer.count == wanted || members.iter().all(discovered)
     }
 
     /// Place of a product in the spec's list.
     fn preference(&self, product: Option<&str>) -> Option<usize> {
-        let product = product?;
-        self.spec.products.iter().position(|named| {
-            let named = named.strip_suffix("-SHARED").unwrap_or(named);
-            products::same_product(named, product)
-        })
+        products::position(&self.spec.products, product?)
     }
 
     /// What a profile promises, where the spec asks for it.
@@ -277,33 +275,34 @@ impl<'a> Search<'a> {
     /// What the spec itself describes: named products that neither a node nor a profile has, and memory without a product.
     fn described(&self, found: &[Accelerator]) -> Result<Vec<Accelerator>, Refusal> {
         let mut described = Vec::new();
-        let mut unknown = Vec::new();
+        let mut contradicted = None;
         for (index, product) in self.spec.products.iter().enumerate() {
             if found.iter().any(|accelerator| accelerator.preference == Some(index)) {
                 continue;
             }
-            match (products::find(product), self.memory_mib) {
+            let row = products::find(product);
+            // A node that is still to come offers a product of the table as its vendor's resource. For another one, which may
+            // be mistyped, pods would wait for ever.
+            let another = self.spec.resource_name.as_ref().zip(row).filter(|(name, row)| *name != row.resource_name);
+            if let Some((name, row)) = another {
+                contradicted.get_or_insert_with(|| {
+                    format!("accelerator.resourceName is {name}, but {product} is offered as {}", row.resource_name)
+                });
+                continue;
+            }
+            match (row, self.memory_mib) {
                 (Some(row), None) => described.push(self.to_come(Some(product), row.memory_mib, Origin::Table, Some(index))),
                 (_, Some(memory)) => described.push(self.to_come(Some(product), memory, Origin::Spec, Some(index))),
-                (None, None) => unknown.push(product.as_str()),
+                (None, None) => {}
             }
         }
         if let (true, Some(memory), true) = (self.spec.products.is_empty(), self.memory_mib, found.is_empty()) {
             described.push(self.to_come(None, memory, Origin::Spec, None));
         }
-        if found.is_empty() && described.is_empty() && !unknown.is_empty() {
-            return Err(Refusal::new(
-                reasons::NO_ACCELERATOR_MATCHES,
-                format!(
-                    "{} is offered by no node and no accelerator profile, and is not in the built-in table: set accelerator.memory and \
-                     accelerator.gpusPerNode beside it{}{}",
-                    unknown.join(", "),
-                    self.offered_instead(),
-                    self.kept_off(),
-                ),
-            ));
+        match contradicted {
+            Some(message) if found.is_empty() && described.is_empty() => Err(Refusal::new(reasons::INVALID_ACCELERATOR, message)),
+            _ => Ok(described),
         }
-        Ok(described)
     }
 
     fn to_come(&self, product: Option<&String>, memory_mib: u64, origin: Origin, preference: Option<usize>) -> Accelerator {
@@ -327,56 +326,6 @@ impl<'a> Search<'a> {
             preference,
         }
     }
-
-    /// Why there is nothing at all.
-    fn nothing(&self, profiles: &[AcceleratorProfile]) -> Refusal {
-        let asked = self.spec.resource_name.is_some() || !self.spec.node_selector.is_empty() || self.spec.gpus_per_node.is_some();
-        let exists = !self.nodes.is_empty() || !self.blocking.is_empty() || self.unselected > 0 || !profiles.is_empty();
-        if exists || (asked && !profiles.is_empty()) {
-            let unselected =
-                if self.unselected > 0 { "; accelerator.nodeSelector excludes every other node with accelerators" } else { "" };
-            return Refusal::new(
-                reasons::NO_ACCELERATOR_MATCHES,
-                format!(
-                    "no node and no accelerator profile has what spec.vllm.accelerator asks for: change it{}{unselected}{}",
-                    self.offered_instead(),
-                    self.kept_off()
-                ),
-            );
-        }
-        Refusal::new(
-            reasons::NO_ACCELERATOR_KNOWN,
-            "no node offers an accelerator, and none is described: name one in spec.vllm.accelerator.products (with memory and gpusPerNode \
-             if it is not in the built-in table), or add an accelerator profile to the operator's configuration, or add a node whose device \
-             plugin offers nvidia.com/gpu",
-        )
-    }
-
-    /// The products of the nodes, for a message.
-    fn offered_instead(&self) -> String {
-        let offered: BTreeSet<String> = self
-            .nodes
-            .iter()
-            .flat_map(|node| node.allocatable.keys().filter_map(|name| labels::offer(node, name)))
-            .filter_map(|offer| offer.product)
-            .collect();
-        if offered.is_empty() {
-            String::new()
-        } else {
-            format!(", or use what the nodes offer: {}", offered.into_iter().collect::<Vec<_>>().join(", "))
-        }
-    }
-
-    /// The taints that keep pods off, for a message.
-    fn kept_off(&self) -> String {
-        if self.blocking.is_empty() {
-            return String::new();
-        }
-        format!(
-            "; nodes with accelerators carry the taint {}: tolerate it in accelerator.tolerations to use them",
-            self.blocking.iter().cloned().collect::<Vec<_>>().join(", ")
-        )
-    }
 }
 
 /// Whether a resource may be used at all.
@@ -387,7 +336,7 @@ fn wanted(spec: &AcceleratorSpec, resource_name: &str) -> bool {
     }
 }
 
-fn selects(spec: &AcceleratorSpec, node: &NodeFacts) -> bool {
+pub(super) fn selects(spec: &AcceleratorSpec, node: &NodeFacts) -> bool {
     spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
 }
 

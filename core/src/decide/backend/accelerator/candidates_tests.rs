@@ -220,7 +220,7 @@ fn the_users_memory_serves_nodes_that_do_not_say_theirs() {
 }
 
 #[rstest]
-#[case::two_products("{products: [NVIDIA-L4, NVIDIA-L40S], memory: 24Gi}", "at most one")]
+#[case::two_products("{products: [NVIDIA-L4, NVIDIA-L40S], memory: 24Gi}", "names several")]
 #[case::contradiction("{products: [NVIDIA-H100-80GB-HBM3], memory: 40Gi}", "79.6 GiB")]
 #[case::unreadable("{memory: much}", "not a whole")]
 #[case::zero("{memory: '0'}", "is 0")]

@@ -69,6 +69,11 @@ pub(super) fn label_prefix(resource_name: &str) -> &str {
     if resource_name.starts_with("nvidia.com/mig-") { resource_name } else { "nvidia.com/gpu" }
 }
 
+/// How many of a resource the discovery found on a node, those that have broken since included.
+pub(super) fn discovered_count(node: &NodeFacts, resource_name: &str) -> Option<u32> {
+    node.labels.get(&format!("{}.count", label_prefix(resource_name))).and_then(|count| count.parse().ok())
+}
+
 /// What a node offers of a resource. None: nothing at present.
 pub(super) fn offer(node: &NodeFacts, resource_name: &str) -> Option<Offer> {
     let count = node.allocatable.get(resource_name).copied().filter(|count| *count > 0)?;

@@ -2,6 +2,7 @@
 
 mod affinity;
 pub mod candidates;
+mod fixes;
 mod labels;
 pub mod products;
 mod taints;
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use affinity::matches;
 pub use candidates::candidates;
+pub(super) use candidates::found;
+pub use fixes::AcceleratorChange;
 
 /// Accelerators of one kind that pods of a model server can get, and what placement needs to get them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -105,6 +105,16 @@ pub fn find_karpenter(name: &str, memory_mib: Option<u64>) -> Option<&'static Pr
     }
 }
 
+/// Place of a product in a list of names; the names of shared cards mean the card.
+pub fn position(names: &[String], product: &str) -> Option<usize> {
+    names.iter().position(|named| same_product(named.strip_suffix("-SHARED").unwrap_or(named), product))
+}
+
+/// Whether the table has products that are offered as this resource.
+pub fn are_offered_as(resource_name: &str) -> bool {
+    PRODUCTS.iter().any(|product| product.resource_name == resource_name)
+}
+
 /// Products with more memory than `bytes`, the smallest first, at most one of each size.
 pub fn larger_than(bytes: u64) -> Vec<&'static Product> {
     let mut larger: Vec<&Product> = PRODUCTS.iter().filter(|product| usable_bytes(product.memory_mib) > bytes).collect();

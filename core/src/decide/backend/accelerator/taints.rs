@@ -21,14 +21,14 @@ pub(super) fn cordoned(node: &NodeFacts) -> bool {
     node.unschedulable || node.taints.iter().any(|taint| repels(taint) && passes(taint))
 }
 
-/// The first taint of a node that keeps the pods off for good. They tolerate the taint of their own resource, the spec's
-/// tolerations and what passes.
-pub(super) fn blocking<'a>(spec: &AcceleratorSpec, node: &'a NodeFacts) -> Option<&'a Taint> {
+/// The taints of a node that keep the pods off for good. They tolerate the taint of their own resource, the spec's tolerations
+/// and what passes.
+pub(super) fn all_blocking<'a>(spec: &AcceleratorSpec, node: &'a NodeFacts) -> impl Iterator<Item = &'a Taint> {
     let of_resource = |taint: &Taint| match &spec.resource_name {
         Some(name) => taint.key == *name || (taint.key == "nvidia.com/gpu" && name.starts_with("nvidia.com/")),
         None => labels::is_accelerator(&taint.key),
     };
-    node.taints.iter().find(|taint| {
+    node.taints.iter().filter(move |taint| {
         repels(taint)
             && !passes(taint)
             && !of_resource(taint)

@@ -6,6 +6,7 @@
 //! is managed is refused.
 
 use super::parser::{self, Problem};
+use super::words::shown;
 use super::{combinations, managed};
 use crate::decide::backend::children::image;
 use crate::decide::backend::choice::DEFAULT_IMAGE;
@@ -36,6 +37,9 @@ pub fn check(extra_args: &[String], images: &[&str]) -> Result<(), Vec<ArgumentE
         // What several options begin with may be a managed one's only abbreviation elsewhere.
         problems.retain(|problem| problem.short_for.iter().any(|dest| managed::of(dest).is_some()));
     }
+    // What such an item becomes is not known, so that nothing else can be said of it.
+    let expanded: Vec<usize> = items_that_kubernetes_expands(extra_args).collect();
+    problems.retain(|problem| !expanded.contains(&problem.item));
     // An option that is managed is told once, and not that its value is wrong as well.
     let managed = |item: usize| {
         occurrences
@@ -44,30 +48,55 @@ pub fn check(extra_args: &[String], images: &[&str]) -> Result<(), Vec<ArgumentE
             .find_map(|occurrence| Some((occurrence, managed::of(&occurrence.option.dest)?)))
     };
     problems.retain(|problem| managed(problem.item).is_none());
-    for (index, _) in extra_args.iter().enumerate() {
+    for (index, _) in extra_args.iter().enumerate().filter(|(index, _)| !expanded.contains(index)) {
         if let Some((occurrence, managed)) = managed(index) {
             let (problem, fix) = managed.explain();
             problems.push(Problem { item: index, option: Some(occurrence.spelling), short_for: Vec::new(), problem, fix });
         }
     }
-    problems.sort_by_key(|problem| problem.item);
-    // A value that stands alone behind a secret option may be a secret, too.
-    let secrets = occurrences.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest));
-    let errors: Vec<ArgumentError> = problems.into_iter().map(|problem| error(extra_args, problem, secrets)).collect();
+    // A value that stands alone beside a secret option may be a secret, too.
+    let secrets = extra_args.iter().any(|item| names_a_secret(item))
+        || occurrences.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest));
+    let mut errors: Vec<(usize, ArgumentError)> =
+        problems.into_iter().map(|problem| (problem.item, error(extra_args, problem, secrets))).collect();
+    errors.extend(expanded.into_iter().map(|index| {
+        (
+            index,
+            ArgumentError {
+                item: format!("item {}", index + 1),
+                problem: "it holds `$(`, behind which Kubernetes puts the value of an environment variable in place of a name"
+                    .to_owned(),
+                fix: "write the value itself".to_owned(),
+            },
+        )
+    }));
+    errors.sort_by_key(|(index, _)| *index);
+    let errors: Vec<ArgumentError> = errors.into_iter().map(|(_, error)| error).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Items in which the kubelet looks for the names of variables: `$(NAME)`. What vLLM then reads was not seen here, and could
+/// be any option. The escaped form `$$(NAME)` is no exception, for no option of vLLM needs it.
+fn items_that_kubernetes_expands(items: &[String]) -> impl Iterator<Item = usize> {
+    items.iter().enumerate().filter(|(_, item)| item.contains("$(")).map(|(index, _)| index)
+}
+
+/// Whether an item names a secret option before its first blank or equals sign, however the rest is read.
+fn names_a_secret(item: &str) -> bool {
+    let (named, _) = parser::parse(&[shown(item).to_owned()]);
+    named.iter().any(|occurrence| managed::is_secret(&occurrence.option.dest))
 }
 
 fn error(items: &[String], problem: Problem, secrets: bool) -> ArgumentError {
     let Problem { item: index, option, problem, fix, .. } = problem;
     let text = items.get(index).map_or("", String::as_str);
-    let name = text.split('=').next().unwrap_or(text);
+    let name = shown(text);
     let item = match option {
         // An abbreviation is shown with what it stands for.
         Some(option) if name != option => format!("{name} ({option})"),
         Some(_) => name.to_owned(),
-        None if text.starts_with('-') => name.to_owned(),
-        None if secrets => format!("item {}", index + 1),
-        None => text.to_owned(),
+        None if secrets && !text.starts_with('-') => format!("item {}", index + 1),
+        None => name.to_owned(),
     };
     ArgumentError { item, problem, fix }
 }

@@ -158,11 +158,41 @@ fn a_secret_is_never_repeated() {
         &["--api-key=sk-secret", "sk-secret-2"],
         &["--api_k=sk-secret"],
         &["--hf-token", "sk-secret"],
+        &["--api-key sk-secret"],
+        &["--api_key\tsk-secret"],
+        &["--api-key sk-secret", "sk-secret-2"],
+        &["--hf-token sk-secret --seed=1"],
+        &["--max-num-seqs=8 --api-key=sk-secret"],
+        &["--max-num-seqs", "8 --api-key sk-secret"],
+        &["--performance-mode=fast --hf-token=sk-secret"],
+        &["--max-num-batched-tokens=--api-key=sk-secret"],
+        &["api-key=sk-secret"],
     ] {
         for error in errors(items) {
             assert!(!error.to_string().contains("sk-secret"), "{items:?}: {error}");
         }
     }
+}
+
+#[test]
+fn an_item_that_kubernetes_would_rewrite_is_refused_by_its_position_whatever_the_image() {
+    for (items, position) in [
+        (&["$(A)"][..], 1),
+        (&["--seed=1", "$(HOSTNAME)--tensor-parallel-size=8"], 2),
+        (&["--seed=$(SEED)"], 1),
+        (&["--seed", "$$(SEED)"], 2),
+        (&["--tensor-parallel-size=$(N)"], 1),
+        (&["--api-key=sk-secret$(N)"], 1),
+        (&["--no-such-option=$(N)"], 1),
+    ] {
+        for image in [DEFAULT_IMAGE, "vllm/vllm-openai:v0.34.0"] {
+            let errors = super::check(&strings(items), &[image]).unwrap_err();
+            let said = errors.iter().map(ToString::to_string).find(|said| said.contains("`$(`")).unwrap();
+            assert!(said.starts_with(&format!("spec.vllm.extraArgs: item {position}: ")), "{items:?}: {said}");
+            assert!(said.ends_with("write the value itself") && !said.contains("sk-secret"), "{items:?}: {said}");
+        }
+    }
+    assert_eq!(check(&strings(&["--middleware=a$b", "--chat-template={{ (a) }}$"])), Ok(()));
 }
 
 #[test]
@@ -203,7 +233,7 @@ fn every_error_names_the_item_and_the_fix() {
         (&["--max-num-seqs=1k"], "--max-num-seqs", "without a suffix"),
         (&["--max-num-seqs"], "--max-num-seqs", "--max-num-seqs=value"),
         (&["--max-num-batched=1.5K"], "--max-num-batched (--max-num-batched-tokens)", "1.5k"),
-        (&["--max-num-seqs 3"], "--max-num-seqs 3", "two items"),
+        (&["--max-num-seqs 3"], "--max-num-seqs", "two items"),
         (&["--speculative-config={\"model\""], "--speculative-config", "write JSON"),
         (&["--performance-mode=fast"], "--performance-mode", "balanced, interactivity, throughput"),
         (&["--enable-auto-tool-choice"], "--enable-auto-tool-choice", "add --tool-call-parser"),

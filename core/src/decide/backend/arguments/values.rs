@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::options::{OptionSpec, ValueType};
+use super::words::shown;
 
 /// A value that the option does not accept: what is wrong, and what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +16,18 @@ fn bad(problem: impl Into<String>, fix: impl Into<String>) -> BadValue {
     BadValue { problem: problem.into(), fix: fix.into() }
 }
 
+/// A value as messages show it: no further than it can be shown, with a sign that it goes on.
+fn quoted(value: &str) -> String {
+    let shown = shown(value.trim());
+    if shown.len() == value.trim().len() { format!("`{shown}`") } else { format!("`{shown}...`") }
+}
+
 /// Whether the option accepts the value.
 pub(super) fn check(option: &OptionSpec, value: &str) -> Result<(), BadValue> {
     if option.is_optional() && matches!(value, "" | "None") {
         return Ok(());
     }
-    let quoted = format!("`{value}`");
+    let quoted = quoted(value);
     match option.value_type() {
         ValueType::String => choice(option, value),
         ValueType::LenientString => choice(option, &value.to_lowercase().replace('-', "_")),
@@ -53,7 +60,7 @@ fn choice(option: &OptionSpec, value: &str) -> Result<(), BadValue> {
     if names.iter().any(|name| name == value) {
         return Ok(());
     }
-    Err(bad(format!("`{value}` is none of its values"), format!("choose one of {}", names.join(", "))))
+    Err(bad(format!("{} is none of its values", quoted(value)), format!("choose one of {}", names.join(", "))))
 }
 
 /// JSON that is an object, a list or null: no option of vLLM that takes JSON has a value that is a plain number or text.
@@ -61,8 +68,8 @@ fn json(value: &str) -> Result<(), BadValue> {
     let fix = "write JSON such as {\"key\": 1}, or one item for each key: --option.key=1";
     match serde_json::from_str(&expand_numbers(value)) {
         Ok(Value::Object(_) | Value::Array(_) | Value::Null) => Ok(()),
-        Ok(_) => Err(bad(format!("`{value}` is not a JSON object"), fix)),
-        Err(error) => Err(bad(format!("`{value}` is not JSON: {error}"), fix)),
+        Ok(_) => Err(bad(format!("{} is not a JSON object", quoted(value)), fix)),
+        Err(error) => Err(bad(format!("{} is not JSON: {error}", quoted(value)), fix)),
     }
 }
 
@@ -115,7 +122,7 @@ pub(super) fn human_readable_int(value: &str) -> Result<i128, BadValue> {
     let text = value.trim();
     let refuse = || {
         bad(
-            format!("`{value}` is not a whole number"),
+            format!("{} is not a whole number", quoted(value)),
             "write digits, or digits with one letter: 32k is 32000, 32K is 32768, 1.5k is 1500",
         )
     };

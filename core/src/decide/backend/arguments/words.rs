@@ -17,6 +17,12 @@ pub(super) struct Word {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MissingValue(pub usize);
 
+/// What messages show of an item or a value: what stands before its first blank or equals sign. A secret may stand behind:
+/// `--api-key sk-...`, written as one item, is read as a value.
+pub(super) fn shown(text: &str) -> &str {
+    text.split(|character: char| character == '=' || character.is_whitespace()).next().unwrap_or(text)
+}
+
 /// The words that argparse sees.
 pub(super) fn of(items: &[String]) -> Result<Vec<Word>, Vec<MissingValue>> {
     collect_paths(normalised(items))

@@ -36,7 +36,7 @@ pub enum Resolution {
         /// What to do about it.
         message: String,
     },
-    /// The hub has no such model or revision.
+    /// The hub has no such model or revision, or none that it shows without a token.
     NotFound {
         /// What to do about it.
         message: String,
@@ -68,11 +68,10 @@ pub enum Source {
 /// config.json.
 ///
 /// A gated model without a token is denied here where the catalogue knows that it is gated, so that no pod starts a
-/// download that must fail.
+/// download that must fail. Whether the token suffices, [`refused_access`] says.
 pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
     let gated = row(spec).is_some_and(|row| row.gated);
-    let has_token = spec.hugging_face.as_ref().is_some_and(|hub| hub.token_secret_key_ref.is_some());
-    if gated && !has_token && is_official_hub(spec) {
+    if gated && !has_token(spec) && is_official_hub(spec) {
         return Resolution::AccessDenied { message: needs_token(&spec.model) };
     }
 
@@ -80,29 +79,10 @@ pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
     if missing(&architecture).is_empty() {
         return Resolution::Known { architecture: Box::new(architecture), sources, gated };
     }
-    let revision = spec.revision.as_deref().unwrap_or("main");
     let found = match hub {
         HubFacts::NotAsked if !is_hub_id(&spec.model) => None,
         HubFacts::NotAsked | HubFacts::Pending => return Resolution::Pending,
-        HubFacts::AccessDenied if has_token => {
-            return Resolution::AccessDenied {
-                message: format!(
-                    "the hub refuses {} to the token of huggingFace.tokenSecretKeyRef: accept the model's terms with the account of the token, \
-                     or use a token that may read it",
-                    spec.model
-                ),
-            };
-        }
-        HubFacts::AccessDenied => return Resolution::AccessDenied { message: needs_token(&spec.model) },
-        HubFacts::NotFound => {
-            return Resolution::NotFound {
-                message: format!(
-                    "the hub has no model {} with revision {revision}: correct spec.vllm.model or revision; if the model is private, set \
-                     huggingFace.tokenSecretKeyRef",
-                    spec.model
-                ),
-            };
-        }
+        HubFacts::AccessDenied | HubFacts::Refused | HubFacts::NotFound => return withheld(spec, hub),
         HubFacts::NotAllowed { message } | HubFacts::Failed { message } if is_pinned(spec) => {
             let message = format!("the architecture of {} is not known, because the hub was not reached: {message}", spec.model);
             return Resolution::Unknown { architecture: Box::new(architecture), message };
@@ -147,6 +127,58 @@ pub fn resolve(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
     Resolution::Unknown { architecture: Box::new(architecture), message }
 }
 
+/// Whether the hub hands out a model whose facts are known without it: only what says that it does not, or that it is still
+/// being asked. A hub that fails, or may not be reached from here, keeps no known model from being served.
+pub fn refused_access(spec: &VllmSpec, hub: &HubFacts) -> Option<Resolution> {
+    if !needs_access(spec) {
+        return None;
+    }
+    match hub {
+        HubFacts::AccessDenied | HubFacts::Refused | HubFacts::NotFound => Some(withheld(spec, hub)),
+        HubFacts::Pending => Some(Resolution::Pending),
+        HubFacts::NotAsked | HubFacts::Found { .. } | HubFacts::NotAllowed { .. } | HubFacts::Failed { .. } => None,
+    }
+}
+
+/// What to do about a model that the hub was asked for and does not hand out.
+fn withheld(spec: &VllmSpec, hub: &HubFacts) -> Resolution {
+    let (model, revision) = (&spec.model, spec.revision.as_deref().unwrap_or("main"));
+    match (hub, has_token(spec)) {
+        (HubFacts::AccessDenied, false) => Resolution::AccessDenied { message: needs_token(model) },
+        (HubFacts::AccessDenied, true) => Resolution::AccessDenied {
+            message: format!(
+                "the hub refuses {model} to the token of {TOKEN}: accept the model's terms with the account of the token, or use a \
+                 token that may read it"
+            ),
+        },
+        // The hub does not tell these apart, and a name that was mistyped is the most frequent.
+        (HubFacts::Refused, false) => Resolution::NotFound {
+            message: format!("{model} does not exist, is private or gated: correct spec.vllm.model, or name a token in {TOKEN}"),
+        },
+        (HubFacts::Refused, true) => Resolution::AccessDenied {
+            message: format!(
+                "the hub refuses the token of {TOKEN}: put a valid token into the Secret, of an account that may read {model}, or \
+                 correct spec.vllm.model"
+            ),
+        },
+        (_, false) => Resolution::NotFound {
+            message: format!(
+                "the hub has no model {model} with revision {revision}: correct spec.vllm.model or revision; if the model is private, \
+                 set {TOKEN}"
+            ),
+        },
+        (_, true) => Resolution::NotFound {
+            message: format!(
+                "the hub shows no model {model} with revision {revision} to the token of {TOKEN}: correct spec.vllm.model or revision, \
+                 or use a token that may read it"
+            ),
+        },
+    }
+}
+
+/// The field that names the token.
+const TOKEN: &str = "spec.vllm.huggingFace.tokenSecretKeyRef";
+
 /// The fields that make the hub needless.
 const WITHOUT_HUB: &str =
     "spec.vllm.architecture, or spec.vllm.parallelism.tensor to use that many accelerators without a computation";
@@ -159,6 +191,12 @@ fn is_pinned(spec: &VllmSpec) -> bool {
 /// Whether the hub has to be asked: the model is from a hub, and spec and catalogue do not suffice.
 pub fn needs_hub(spec: &VllmSpec) -> bool {
     is_hub_id(&spec.model) && !missing(&without_hub(spec).0).is_empty()
+}
+
+/// Whether the hub has to be asked if it hands the model out to the token: the catalogue knows that it is gated. All that the
+/// catalogue has was public once, so that nothing else has to be asked for.
+pub fn needs_access(spec: &VllmSpec) -> bool {
+    has_token(spec) && row(spec).is_some_and(|row| row.gated)
 }
 
 /// What spec and catalogue say, and which of them says something.
@@ -207,10 +245,13 @@ fn is_official_hub(spec: &VllmSpec) -> bool {
     is_hub_id(&spec.model) && endpoint.is_none_or(|endpoint| endpoint.trim_end_matches('/') == "https://huggingface.co")
 }
 
+fn has_token(spec: &VllmSpec) -> bool {
+    spec.hugging_face.as_ref().is_some_and(|hub| hub.token_secret_key_ref.is_some())
+}
+
 fn needs_token(model: &str) -> String {
     format!(
-        "{model} is gated: accept its terms on the hub, put an access token of that account into a Secret, and name it in \
-         huggingFace.tokenSecretKeyRef"
+        "{model} is gated: accept its terms on the hub, put an access token of that account into a Secret, and name it in {TOKEN}"
     )
 }
 

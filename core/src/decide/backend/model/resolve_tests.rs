@@ -84,6 +84,41 @@ fn a_gated_model_without_a_token_is_denied_before_a_pod_exists() {
 }
 
 #[test]
+fn a_gated_model_of_the_catalogue_is_asked_for_with_its_token_and_only_a_clear_refusal_counts() {
+    let of = |model: &str| spec(&format!("{{model: {model}, huggingFace: {{tokenSecretKeyRef: {{name: hf, key: token}}}}}}"));
+    let gated = of("meta-llama/Llama-3.3-70B-Instruct");
+    assert!(needs_access(&gated) && !needs_hub(&gated));
+    assert!(!needs_access(&of("Qwen/Qwen2.5-7B-Instruct")) && !needs_access(&spec("model: meta-llama/Llama-3.3-70B-Instruct")));
+    for denied in [HubFacts::AccessDenied, HubFacts::Refused] {
+        assert!(matches!(refused_access(&gated, &denied), Some(Resolution::AccessDenied { .. })), "{denied:?}");
+        assert_eq!(refused_access(&of("Qwen/Qwen2.5-7B-Instruct"), &denied), None);
+    }
+    assert!(matches!(refused_access(&gated, &HubFacts::NotFound), Some(Resolution::NotFound { .. })));
+    assert_eq!(refused_access(&gated, &HubFacts::Pending), Some(Resolution::Pending));
+    let message = || "no answer".to_owned();
+    let goes_on =
+        [HubFacts::NotAsked, found(), HubFacts::Failed { message: message() }, HubFacts::NotAllowed { message: message() }];
+    for hub in goes_on {
+        assert_eq!(refused_access(&gated, &hub), None, "{hub:?}");
+        assert!(matches!(resolve(&gated, &hub), Resolution::Known { .. }), "{hub:?}");
+    }
+}
+
+#[test]
+fn a_refusal_that_does_not_speak_of_terms_is_most_likely_a_mistyped_name_and_with_a_token_a_wrong_token() {
+    let mistyped = spec("model: somebody/new-modle");
+    let Resolution::NotFound { message } = resolve(&mistyped, &HubFacts::Refused) else { panic!() };
+    for words in ["does not exist, is private or gated", "spec.vllm.model", "spec.vllm.huggingFace.tokenSecretKeyRef"] {
+        assert!(message.contains(words), "{message}");
+    }
+    let with_token = spec("{model: somebody/new-model, huggingFace: {tokenSecretKeyRef: {name: hf, key: token}}}");
+    let Resolution::AccessDenied { message } = resolve(&with_token, &HubFacts::Refused) else { panic!() };
+    assert!(message.contains("refuses the token of spec.vllm.huggingFace.tokenSecretKeyRef"), "{message}");
+    let Resolution::NotFound { message } = resolve(&with_token, &HubFacts::NotFound) else { panic!() };
+    assert!(message.contains("to the token of") && message.contains("spec.vllm.model"), "{message}");
+}
+
+#[test]
 fn what_the_hub_refuses_or_lacks_is_told_apart() {
     let spec = spec("model: somebody/new-model");
     assert!(matches!(resolve(&spec, &HubFacts::AccessDenied), Resolution::AccessDenied { .. }));

@@ -12,7 +12,7 @@ use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::reasons;
 use crate::api::status::human_bytes;
 use crate::api::vllm::{KvCacheDtype, VllmSpec};
-use crate::decide::backend::accelerator::{self, Accelerator, ComputeCapability, products};
+use crate::decide::backend::accelerator::{self, Accelerator, AcceleratorChange, ComputeCapability, products};
 use crate::decide::backend::facts::HubFacts;
 use crate::decide::backend::model::catalogue;
 use crate::decide::backend::model::resolve::{self, Resolution};
@@ -77,6 +77,8 @@ pub enum Change {
         /// `accelerator.gpusPerNode`.
         gpus_per_node: u32,
     },
+    /// A field of `accelerator`.
+    AcceleratorField(AcceleratorChange),
 }
 
 /// A request after a change.
@@ -100,6 +102,12 @@ impl<'a> Changed<'a> {
             accelerators: request.accelerators.to_vec(),
             cluster: request.cluster,
         }
+    }
+
+    /// What the cluster has to offer to the changed spec, which may be the very nodes that do not suffice.
+    fn look_again(&mut self) {
+        let spec = self.spec.accelerator.get_or_insert_default();
+        self.accelerators = accelerator::found(spec, self.cluster.nodes, self.cluster.profiles).unwrap_or_default();
     }
 
     /// The request to size.
@@ -147,9 +155,11 @@ impl Change {
                     }
                 }
                 spec.gpus_per_node = Some(*gpus_per_node);
-                // What the cluster then has to offer, which may be the very nodes that do not suffice.
-                changed.accelerators =
-                    accelerator::candidates(Some(spec), changed.cluster.nodes, changed.cluster.profiles).unwrap_or_default();
+                changed.look_again();
+            }
+            Self::AcceleratorField(change) => {
+                change.make(changed.spec.accelerator.get_or_insert_default());
+                changed.look_again();
             }
         }
     }

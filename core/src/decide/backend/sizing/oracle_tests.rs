@@ -87,6 +87,14 @@ fn a_model_too_large_for_any_node_is_refused_with_three_fixes() {
     assert_eq!(refusal.fixes.len(), 3, "{}", refusal.message);
 }
 
+#[test]
+fn a_pinned_size_that_is_legal_and_too_small_is_refused_for_its_memory() {
+    let pinned = "{model: meta-llama/Llama-3.1-405B-Instruct, parallelism: {tensor: 8}}";
+    let refusal = sized(&llama_405b(), pinned, &[h100(8)]).unwrap_err();
+    assert_eq!(refusal.reason, reasons::DOES_NOT_FIT, "{}", refusal.message);
+    assert!(refusal.message.contains("TP8") && !refusal.fixes.is_empty(), "{}", refusal.message);
+}
+
 #[rstest]
 #[case::mig(true, 1)]
 #[case::shared(false, 4)]
