@@ -128,7 +128,7 @@ impl Memory {
         let spread = |seconds| Duration::from_secs(seconds).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0);
         let delay = match refusal.cause {
             RefusalCause::Invalid | RefusalCause::Immutable => spread(300),
-            RefusalCause::NameInUse => spread(60),
+            RefusalCause::NameInUse => spread(40),
             RefusalCause::Forbidden | RefusalCause::QuotaExceeded => spread(20),
             RefusalCause::Transient | RefusalCause::Leftover => self.back_off(jitter),
         };
@@ -183,7 +183,7 @@ mod tests {
         for (cause, seconds) in [
             (RefusalCause::Forbidden, 20),
             (RefusalCause::QuotaExceeded, 20),
-            (RefusalCause::NameInUse, 60),
+            (RefusalCause::NameInUse, 40),
             (RefusalCause::Invalid, 300),
             (RefusalCause::Immutable, 300),
         ] {

@@ -393,7 +393,7 @@ fn what_keeps_a_pod_from_answering_is_told() {
         (waiting("CreateContainerConfigError"), "ContainerConfigError", "Reconciling"),
         (ended("", "OOMKilled", 1), "OutOfMemory", "Stalled"),
         (ended("", "Error", 1), "CrashLoop", "Reconciling"),
-        (ended("", "Error", 5), "CrashLoop", "Reconciling"),
+        (ended("", "Error", 5), "CrashLoop", "Stalled"),
         (ended("torch.OutOfMemoryError: CUDA out of memory.", "Error", 1), "OutOfMemory", "Stalled"),
     ] {
         let mut observation = carried_out(qwen());

@@ -9,6 +9,9 @@ use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{NAMESPACE_IS_GOING, Refusal, RefusalCause};
 
+/// Restarts after which an engine that has never loaded the model counts as one that will not by itself.
+const CRASHES_UNTIL_STALLED: u32 = 3;
+
 /// One sentence for the time until the Deployment is applied and its controller has seen it: one state, one write.
 const BEING_BROUGHT: &str = "the Deployment is being brought to what the spec asks for";
 
@@ -204,7 +207,7 @@ fn refused(refusal: &Refusal) -> Option<Readiness> {
 /// An engine that ended while it loaded the model has yet to load it once: that is told in the same words whether the kubelet
 /// waits, or runs it again, or it ends again. A known cause that lies in the spec is not waited for. An engine that served
 /// before it ended can load the model: it only loads it again, unless the kubelet says that it ends again and again. How often
-/// a container has ended in all its life tells nothing: months may lie between two ends.
+/// a container has ended in all its life counts only where it ended while it loaded: months may lie between two other ends.
 fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> Option<Readiness> {
     let terminated = pod.terminated.as_ref().filter(|_| !pod.started)?;
     let backs_off = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
@@ -216,13 +219,12 @@ fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> 
         "OOMKilled" => Some((reasons::OUT_OF_MEMORY, OUT_OF_HOST_MEMORY.to_owned())),
         _ => engine_errors::classify(&terminated.message),
     };
+    let crashed = || format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason);
     Some(match known {
         Some((reason, fix)) if served || reason == reasons::INSUFFICIENT_FREE_GPU_MEMORY => stalls(reason, fix),
         Some((reason, fix)) => Readiness::stalled(reason, fix),
-        None => stalls(
-            reasons::CRASH_LOOP,
-            format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason),
-        ),
+        None if !served && pod.restarts >= CRASHES_UNTIL_STALLED => Readiness::stalled(reasons::CRASH_LOOP, crashed()),
+        None => stalls(reasons::CRASH_LOOP, crashed()),
     })
 }
 

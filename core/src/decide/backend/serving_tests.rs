@@ -72,11 +72,12 @@ fn an_engine_that_never_loaded_the_model_is_told_alike_while_it_waits_and_while_
         ("Error", access, reasons::MODEL_ACCESS_DENIED),
         ("OOMKilled", "", reasons::OUT_OF_MEMORY),
     ] {
-        for restarts in [1, 30] {
+        for restarts in [1, 2, 3, 30] {
             let pod = PodFacts { restarts, ..ended_with(reason, message) };
             assert_eq!(readiness(pod.clone()), readiness(again(&pod)));
             let spec = [reasons::MODEL_ACCESS_DENIED, reasons::OUT_OF_MEMORY].contains(&told);
-            let state = if spec { State::Stalled } else { State::Waiting };
+            let often = told == reasons::CRASH_LOOP && restarts >= 3;
+            let state = if spec || often { State::Stalled } else { State::Waiting };
             assert_eq!((readiness(pod.clone()).reason, readiness(pod).state), (told, state));
         }
     }
