@@ -3,9 +3,10 @@
 # rustup changes only login shells.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# Built by name first, so that it is seen: `cargo run --quiet` compiles in silence.
+# Built first and then started by itself: under `cargo run`, build scripts of a cargo inside it see other variables, and
+# dependencies are compiled again.
 build := cargo build --locked -p quartermaster-dev
-dev := cargo run --quiet --locked -p quartermaster-dev --
+dev := "$${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev"
 
 .PHONY: help demo test cluster down soak bench generate bootstrap
 
