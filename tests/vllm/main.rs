@@ -179,7 +179,7 @@ impl Catalogue {
                 "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "spec": spec,
                 "metadata": { "name": "model", "namespace": "models", "uid": "0b0f6e0c-7a44-4f5e-9c4b-0d6b6b1f2a11" },
             });
-            let secret = json!({ "state": "present", "keys": { "token": true }, "version": "1" });
+            let secret = json!({ "state": "present", "keys": { "token": "line" }, "version": "1" });
             let mut observation: Observation =
                 serde_json::from_value(json!({ "backend": object, "secrets": { "hub": secret } })).unwrap();
             observation.nodes = facts.clone();
