@@ -20,9 +20,9 @@ demo: bootstrap ## Start a control plane with fake GPU nodes, show what Quarterm
 test: ## Build, lint and test everything against a real control plane
 	@dev/test.sh
 
-cluster: bootstrap ## Start a control plane that stays, and print the two lines that make kubectl use it
+cluster: bootstrap ## Start a control plane that stays, and print the two lines that make kubectl use it; LOCAL_NODE=yes: pods really run
 	@$(build)
-	@$(dev) cluster up --keep --nodes
+	@$(dev) cluster up --keep --nodes $(if $(LOCAL_NODE),--local-node)
 
 down: ## Stop what 'make cluster' started, and clean what killed runs have left
 	@dev/bootstrap.sh linker rust

@@ -13,7 +13,7 @@ readonly DEV
 readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/quartermaster
 
 # What `bootstrap.sh` without arguments asks for.
-readonly DEFAULT_REQUIREMENTS=(linker rust rust-components go control-plane)
+readonly DEFAULT_REQUIREMENTS=(linker rust rust-components go redis control-plane)
 
 # The binaries of the control plane. One line each: name, Go package, and whether KUBEBUILDER_ASSETS may replace it.
 readonly BINARIES="

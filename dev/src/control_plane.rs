@@ -69,6 +69,32 @@ impl Connection {
         })
     }
 
+    /// The control plane of [`Self::from_environment`], else the one whose kubeconfig `KUBECONFIG` names, as
+    /// `cluster up` prints it.
+    ///
+    /// # Errors
+    ///
+    /// When neither names one.
+    pub fn from_surroundings() -> Result<Self> {
+        let found = Self::from_environment();
+        let kubeconfig = std::env::var_os("KUBECONFIG").map(PathBuf::from);
+        match (found, kubeconfig) {
+            (Err(error), Some(kubeconfig)) => {
+                let Some((directory, number)) = slot_of(&kubeconfig) else { return Err(error) };
+                let kubectl = Binaries::locate()?.path("kubectl")?.to_owned();
+                Ok(Self::within(number, directory, kubectl))
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// The control plane of a slot.
+    fn within(slot: u8, directory: PathBuf, kubectl: PathBuf) -> Self {
+        let state = directory.join("clusters").join(cluster_of(slot));
+        let audit_log = state.join("logs").join("audit.log");
+        Self { slot, kubeconfig: state.join("kubeconfig.yaml"), audit_log, kubectl, directory }
+    }
+
     /// The variables from which [`Self::from_environment`] reads, and `KUBECONFIG` for kubectl and others.
     pub fn environment(&self) -> [(&'static str, PathBuf); 6] {
         [
@@ -150,16 +176,10 @@ impl ControlPlane {
         let binaries = Binaries::locate()?;
         let began = Instant::now();
         let slot = Slot::claim(options.report)?;
-        let cluster = format!("quartermaster-{}", slot.number());
+        let cluster = cluster_of(slot.number());
         let directory = slot.directory().to_owned();
         let state = directory.join("clusters").join(&cluster);
-        let connection = Connection {
-            slot: slot.number(),
-            kubeconfig: state.join("kubeconfig.yaml"),
-            audit_log: state.join("logs").join("audit.log"),
-            kubectl: binaries.path("kubectl")?.to_owned(),
-            directory,
-        };
+        let connection = Connection::within(slot.number(), directory, binaries.path("kubectl")?.to_owned());
         // From here on a failure, or a dropped future, stops what has been started.
         let control_plane = Self { slot: Some(slot), connection };
         (options.report)(&format!("starting a control plane in slot {}", control_plane.connection.slot));
@@ -287,6 +307,19 @@ impl Drop for ControlPlane {
             let _ = slot.clean();
         }
     }
+}
+
+/// The name that kwokctl knows the control plane of a slot by.
+fn cluster_of(slot: u8) -> String {
+    format!("quartermaster-{slot}")
+}
+
+/// The directory and the number of the slot that a kubeconfig of [`Connection::within`] belongs to.
+fn slot_of(kubeconfig: &Path) -> Option<(PathBuf, u8)> {
+    let directory = kubeconfig.ancestors().nth(3)?;
+    let number = directory.file_name()?.to_str()?.parse().ok()?;
+    let expected = directory.join("clusters").join(cluster_of(number)).join("kubeconfig.yaml");
+    (expected == kubeconfig).then(|| (directory.to_owned(), number))
 }
 
 /// Whether the recorded process of a component runs, and is what was recorded.

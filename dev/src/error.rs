@@ -122,6 +122,42 @@ pub enum Error {
         /// The variable that is missing or has no usable value.
         variable: &'static str,
     },
+    /// A map of images holds something else.
+    #[error("failed to read the image map {}", path.display())]
+    ReadImages {
+        /// The map.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another local node of the same control plane runs.
+    #[error("failed to start the local node: another one of this control plane holds {}", path.display())]
+    ClaimNode {
+        /// The file that it has locked.
+        path: PathBuf,
+    },
+    /// A port of an address of the local node is taken.
+    #[error("failed to listen on {address}")]
+    ListenOn {
+        /// Address and port.
+        address: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The local node cannot serve logs.
+    #[error("failed to make a certificate for the log server")]
+    ServeLogs {
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The sample agent lost its queue.
+    #[error("failed to {action}")]
+    UseQueue {
+        /// What was being done.
+        action: String,
+        /// What the server, or the way to it, says.
+        source: redis::RedisError,
+    },
     /// The proxy found no port to listen on.
     #[error("failed to listen on a free port of loopback")]
     ListenForRequests {

@@ -6,21 +6,25 @@ mod interrupt;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use quartermaster_dev::agent::{self, Agent};
+use quartermaster_dev::local_node::start::LocalNode;
+use quartermaster_dev::local_node::{self, logs, sandbox};
 use quartermaster_dev::slot::{self, State};
-use quartermaster_dev::{Connection, ControlPlane, Error, Options, Result, account, nodes};
+use quartermaster_dev::{Connection, ControlPlane, Error, Options, Result, account, nodes, sample_server};
 
 use crate::interrupt::Interrupts;
 
 /// Real Kubernetes control planes for tests and demonstrations, with fake GPU nodes.
 ///
 /// Each is a real etcd, kube-apiserver, kube-controller-manager and kube-scheduler, with kwok in place of kubelets:
-/// RBAC, admission, garbage collection and scheduling are real, pods only seem to run. dev/bootstrap.sh builds the
-/// binaries once. A control plane starts in about 4 s and takes about 560 MB.
+/// RBAC, admission, garbage collection and scheduling are real, pods only seem to run, save for those on the local
+/// node. dev/bootstrap.sh builds the binaries once. A control plane starts in about 4 s and takes about 560 MB.
 ///
 /// Several can run at once: each claims a slot, which fixes its ports and address ranges. When the command that
 /// started one ends or is interrupted, the control plane ends with it. What a killed run has left is cleaned by the
@@ -48,6 +52,33 @@ enum Action {
         /// A file with the roles and bindings that it gets.
         #[arg(long, value_name = "FILE")]
         rules: PathBuf,
+    },
+    /// Run the node named 'local', on which pods are processes of this machine, until interrupted.
+    ///
+    /// For use under 'with-cluster', or with the KUBECONFIG of 'cluster up'; both start it themselves with --local-node.
+    /// It offers 64 GPUs of the product NVIDIA-Local, and has the taint dev.quartermaster.dev/local-node. Pods have
+    /// addresses in 127.(64+2k).0.0/16, their containers reach Services as http://NAME.NAMESPACE.svc through a proxy in
+    /// HTTP_PROXY, and 'kubectl logs' works. What it does not imitate: limits, users, networks, exec, port-forward.
+    #[command(args_conflicts_with_subcommands = true)]
+    LocalNode {
+        #[command(flatten)]
+        options: LocalNodeOptions,
+        #[command(subcommand)]
+        action: Option<LocalNodeAction>,
+    },
+    /// Take tasks from a Redis stream or list until SIGTERM: the sample agent.
+    ///
+    /// On SIGTERM it finishes the task that it has and takes no other. dev/src/agent/ is short and meant to be read.
+    Agent(Agent),
+    /// Answer HTTP requests with a name and the path; after a POST to /fail with 503. For tests of the local node.
+    #[command(hide = true)]
+    SampleServer {
+        #[arg(long)]
+        host: IpAddr,
+        #[arg(long, default_value_t = 8000)]
+        port: u16,
+        #[arg(long, env = "POD_NAME", default_value = "sample")]
+        name: String,
     },
     /// Start a control plane, run a command against it, stop everything, and exit with the command's code.
     ///
@@ -98,11 +129,43 @@ enum ClusterAction {
     List,
 }
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Subcommand)]
+enum LocalNodeAction {
+    /// Print where the logs of a pod's containers are, a file a start, also of a pod that is gone.
+    Logs {
+        /// Namespace and name.
+        #[arg(value_name = "NAMESPACE/POD")]
+        pod: String,
+    },
+    /// Run a container. For the local node itself.
+    #[command(hide = true)]
+    Sandbox {
+        #[arg(long)]
+        inner: bool,
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct LocalNodeOptions {
+    /// A YAML file that says which command stands for which image, beside dev/images.yaml.
+    #[arg(long, value_name = "FILE")]
+    images: Option<PathBuf>,
+    /// Milliseconds that a container waits which has crashed for the second time; doubled with each crash.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000)]
+    back_off: u64,
+}
+
+#[derive(Debug, Clone, Args)]
 struct Start {
     /// Create the fleet of fake nodes: H100, L4, A100 in MIG, a time-sliced T4, and one without GPU.
     #[arg(long)]
     nodes: bool,
+    /// Start the local node too, on which pods really run; see 'local-node'.
+    #[arg(long)]
+    local_node: bool,
+    #[command(flatten)]
+    local_node_options: LocalNodeOptions,
     /// Seconds within which the control plane must work.
     #[arg(long, value_name = "SECONDS", default_value_t = 90)]
     ready_within: u64,
@@ -110,6 +173,10 @@ struct Start {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before there is a runtime: namespaces can be left only by a process with a single thread.
+    if let Action::LocalNode { action: Some(LocalNodeAction::Sandbox { inner, file }), .. } = &arguments.action {
+        return sandbox::run(file, *inner);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -133,19 +200,42 @@ async fn run(action: Action) -> Result<ExitCode> {
         Action::Cluster(ClusterAction::List) => list(),
         Action::Account { namespace, name, rules } => {
             let manifests = fs::read_to_string(&rules).map_err(|source| Error::ReadFile { path: rules, source })?;
-            let connection = Connection::from_environment()?;
+            let connection = Connection::from_surroundings()?;
             let kubeconfig = account::kubeconfig_of_service_account(&connection, &namespace, &name, &manifests).await?;
             println!("{}", kubeconfig.display());
             Ok(ExitCode::SUCCESS)
         }
+        Action::LocalNode { options, action: None } => run_local_node(options).await,
+        Action::LocalNode { action: Some(LocalNodeAction::Logs { pod }), .. } => print_logs(&pod),
+        // It never comes here: see main.
+        Action::LocalNode { action: Some(LocalNodeAction::Sandbox { inner, file }), .. } => Ok(sandbox::run(&file, inner)),
+        Action::Agent(agent) => {
+            let mut interrupts = Interrupts::listen()?;
+            let end = async move {
+                interrupts.next().await;
+            };
+            agent::run(&agent, end).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::SampleServer { host, port, name } => {
+            let mut interrupts = Interrupts::listen()?;
+            match interrupts.or(sample_server::run(SocketAddr::new(host, port), name)).await {
+                Ok(ended) => ended.map(|()| ExitCode::SUCCESS),
+                Err(_) => Ok(ExitCode::SUCCESS),
+            }
+        }
         Action::WithCluster { start: options, command } => {
             let mut interrupts = Interrupts::listen()?;
             command::adopt_orphans();
-            let control_plane = match interrupts.or(start(options)).await {
+            let (control_plane, local_node) = match interrupts.or(start(options)).await {
                 Ok(started) => started?,
                 Err(signal) => return Ok(signal.exit_code()),
             };
             let code = command::run(&command, control_plane.connection(), &mut interrupts).await;
+            // First, so that what its containers leave is not taken for something that the command left.
+            if let Some(node) = local_node {
+                node.stop().await;
+            }
             command::end_what_is_left(control_plane.connection());
             control_plane.stop()?;
             // A command may have started control planes of its own, and may have been killed.
@@ -155,7 +245,7 @@ async fn run(action: Action) -> Result<ExitCode> {
     }
 }
 
-async fn start(options: Start) -> Result<ControlPlane> {
+async fn start(options: Start) -> Result<(ControlPlane, Option<LocalNode>)> {
     let ready_within = Duration::from_secs(options.ready_within);
     let control_plane = ControlPlane::start(Options { ready_within, report }).await?;
     if options.nodes {
@@ -163,16 +253,61 @@ async fn start(options: Start) -> Result<ControlPlane> {
         report(&format!("creating {} fake nodes", fleet.len()));
         nodes::create(control_plane.connection(), &fleet).await?;
     }
-    Ok(control_plane)
+    if !options.local_node {
+        return Ok((control_plane, None));
+    }
+    let program = std::env::current_exe()
+        .map_err(|source| Error::StartProgram { program: "quartermaster-dev local-node".to_owned(), source })?;
+    report("starting the local node");
+    let node = LocalNode::start(control_plane.connection(), &program, &options.local_node_options.words()?).await?;
+    Ok((control_plane, Some(node)))
+}
+
+impl LocalNodeOptions {
+    /// These options on a command line.
+    fn words(&self) -> Result<Vec<String>> {
+        let mut words = vec!["--back-off".to_owned(), self.back_off.to_string()];
+        if let Some(images) = &self.images {
+            let path = fs::canonicalize(images).map_err(|source| Error::ReadFile { path: images.clone(), source })?;
+            words.extend(["--images".to_owned(), path.display().to_string()]);
+        }
+        Ok(words)
+    }
+}
+
+async fn run_local_node(options: LocalNodeOptions) -> Result<ExitCode> {
+    let mut interrupts = Interrupts::listen()?;
+    let connection = Connection::from_surroundings()?;
+    // The directory of the command may go away while the node runs.
+    let images =
+        options.images.map(|path| fs::canonicalize(&path).map_err(|source| Error::ReadFile { path, source })).transpose()?;
+    let options = local_node::Options { images, back_off: Duration::from_millis(options.back_off), report };
+    let mut code = ExitCode::SUCCESS;
+    let end = async {
+        code = interrupts.next().await.exit_code();
+    };
+    local_node::run(&connection, options, end).await?;
+    Ok(code)
+}
+
+fn print_logs(pod: &str) -> Result<ExitCode> {
+    let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+    for log in logs::of_pod(&Connection::from_surroundings()?, namespace, name)? {
+        println!("{}", log.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn up(options: Start, keep: bool) -> Result<ExitCode> {
     let mut interrupts = Interrupts::listen()?;
-    let control_plane = match interrupts.or(start(options)).await {
+    let (control_plane, local_node) = match interrupts.or(start(options)).await {
         Ok(started) => started?,
         Err(signal) => return Ok(signal.exit_code()),
     };
     if keep {
+        if let Some(node) = local_node {
+            node.keep();
+        }
         let connection = control_plane.keep()?;
         print_use(&connection);
         report(&format!("slot {} is kept; 'make down' or 'cluster down {0}' stops it", connection.slot()));
@@ -181,6 +316,9 @@ async fn up(options: Start, keep: bool) -> Result<ExitCode> {
     print_use(control_plane.connection());
     report("running until interrupted");
     let signal = interrupts.next().await;
+    if let Some(node) = local_node {
+        node.stop().await;
+    }
     control_plane.stop()?;
     Ok(signal.exit_code())
 }

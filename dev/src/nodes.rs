@@ -50,6 +50,10 @@ struct Gpu {
 const H100: Gpu = Gpu { product: "NVIDIA-H100-80GB-HBM3", memory_mebibytes: 81_559, family: "hopper", compute: (9, 0) };
 const A100: Gpu = Gpu { product: "NVIDIA-A100-SXM4-80GB", memory_mebibytes: 81_920, family: "ampere", compute: (8, 0) };
 const L4: Gpu = Gpu { product: "NVIDIA-L4", memory_mebibytes: 23_034, family: "ampere", compute: (8, 9) };
+/// What the local node pretends to have: as an H100, save for the name.
+const LOCAL: Gpu = Gpu { product: "NVIDIA-Local", memory_mebibytes: 81_559, family: "hopper", compute: (9, 0) };
+/// How many of them.
+pub(crate) const LOCAL_GPUS: u32 = 64;
 const T4: Gpu = Gpu { product: "Tesla-T4", memory_mebibytes: 15_360, family: "turing", compute: (7, 5) };
 
 /// A 1g.10gb device of an A100 with 80 GB: a seventh of its processors, an eighth of its memory.
@@ -149,6 +153,11 @@ pub fn manifest(node: &FakeNode) -> Node {
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The labels of the local node's GPUs.
+pub(crate) fn local_gpu_labels() -> BTreeMap<String, String> {
+    gpu_labels(&LOCAL, LOCAL_GPUS)
 }
 
 fn whole_gpus(name: &str, cpu: &'static str, memory: &'static str, gpu: &Gpu, count: u32) -> FakeNode {

@@ -5,6 +5,7 @@ mod crds;
 mod manifests;
 mod output;
 mod plan;
+mod pool;
 mod replay;
 mod rules;
 mod size;
@@ -51,6 +52,9 @@ enum Command {
     Size(size::SizeArguments),
     /// Print the decision for a recorded observation, as /debug/observations shows it.
     Replay(replay::ReplayArguments),
+    /// Ask about pools of agents.
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Print a script that completes this command in a shell.
     Completion {
         /// The shell.
@@ -131,6 +135,7 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Plan(arguments) => plan::print(arguments),
         Command::Size(arguments) => size::print(arguments),
         Command::Replay(arguments) => replay::print(arguments),
+        Command::Pool(command) => pool::dispatch(command),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "quartermaster", &mut std::io::stdout());
             Ok(())

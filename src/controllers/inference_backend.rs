@@ -102,6 +102,7 @@ impl Control for Backends {
         let decision = backend::decide(observation, now);
         Ok(Decision {
             children: decision.children,
+            patches: decision.patches,
             status: serde_json::to_value(decision.status)?,
             events: decision.events,
             next: decision.next,

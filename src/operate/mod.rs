@@ -3,6 +3,7 @@
 //! [`watch`] feeds [`cache`]s and the [`queue`]; [`driver`] takes an object from it, lets its [`control`] observe and decide,
 //! and [`act`]s through [`calls`], remembering in [`memory`] what need not be done again. [`leadership`] says whether this
 //! process may; [`served_schema`] what the API server can store. [`admin`] shows all of it.
+//! [`poller`] is no reconcile: it reads the queues of pools, and wakes a pool when that matters.
 
 pub mod act;
 pub mod admin;
@@ -20,6 +21,7 @@ pub mod leadership;
 pub mod memory;
 pub mod metrics;
 pub mod object;
+pub mod poller;
 pub mod queue;
 pub mod served_schema;
 pub mod shutdown;

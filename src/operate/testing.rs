@@ -92,6 +92,7 @@ impl Control for Scripted {
         let event = Event { warning: false, reason: "Decided".into(), note: format!("{:?}", backend.spec.replicas) };
         Ok(Decision {
             children: Children::Exactly(children),
+            patches: Vec::new(),
             status: json!({ "replicas": backend.spec.replicas, "endpoint": refusal }),
             events: vec![event],
             next: None,

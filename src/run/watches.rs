@@ -1,18 +1,14 @@
-//! The watches of the operator, and whom each change wakes.
+//! How the operator watches: one watch for a kind and a namespace, whose first list is waited for.
 
 use std::fmt::Debug;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
-use quartermaster_core::api::configuration::Configuration;
-use quartermaster_core::decide::backend::children::BACKEND_LABEL;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -20,17 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::destinations::ApiServerAddresses;
+use super::shared::Shared;
 use crate::controllers::cut;
-use crate::controllers::inference_backend::Backends;
 use crate::operate::cache::{Cache, Cached, Change};
-use crate::operate::children::{ChildFacts, ChildKind, DEPLOYMENT};
-use crate::operate::clients::Clients;
-use crate::operate::control::Control as _;
+use crate::operate::children::{ChildFacts, ChildKind};
+use crate::operate::control::Control;
 use crate::operate::driver::Driver;
 use crate::operate::health::Readiness;
 use crate::operate::key::ObjectKey;
 use crate::operate::metrics::Metrics;
-use crate::operate::object::Stored;
 use crate::operate::watch::{Selection, Watch};
 
 /// Field selector of the Secrets that are watched: those of these types are many, and nobody refers to them.
@@ -77,75 +71,28 @@ impl FirstLists {
     }
 }
 
-/// Where watches run: which namespaces, and what they report to.
-struct Watches<'a> {
-    client: &'a Client,
+/// Where watches run: which namespaces, and what they report to. Whoever holds their tasks has to end the process should one of
+/// them panic: without it the operator would believe for ever what it knew of that kind.
+pub struct Watches<'a> {
+    /// The client of the watches.
+    pub client: &'a Client,
     /// Empty: all.
     namespaces: &'a [String],
     readiness: &'a Readiness,
     metrics: &'a Arc<Metrics>,
     cancelled: &'a CancellationToken,
     first: FirstLists,
-    tasks: JoinSet<()>,
+    /// The watches at work.
+    pub tasks: JoinSet<()>,
 }
 
-/// Starts every watch. Whoever holds their tasks has to end the process should one of them panic: without it the operator
-/// would believe for ever what it knew of that kind.
-pub fn start(
-    clients: &Clients,
-    configuration: &Configuration,
-    driver: &Arc<Driver<Backends>>,
-    api_server: &Arc<ApiServerAddresses>,
-    readiness: &Readiness,
-    metrics: &Arc<Metrics>,
-    cancelled: &CancellationToken,
-) -> (FirstLists, JoinSet<()>) {
-    let namespaces = &configuration.watch_namespaces;
-    let (client, first, tasks) = (&clients.watches, FirstLists::default(), JoinSet::new());
-    let mut watches = Watches { client, namespaces, readiness, metrics, cancelled, first, tasks };
-    let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
-    let backends = &driver.control;
-
-    let wake = {
-        let driver = driver.clone();
-        move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone())
-    };
-    watches.whole(Backends::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake);
-    watches.nodes(driver);
-    watches.api_server(api_server);
-    watches.whole(DEPLOYMENT, ours(), &backends.deployments, cut::deployment, wake_owner(driver));
-    watches.namespaced::<Pod, _>("pods", ours(), &backends.pods, cut::pod, {
-        let driver = driver.clone();
-        move |key, change| {
-            for pod in [&change.before, &change.after].into_iter().flatten() {
-                if let Some((_, backend)) = pod.backend.split_once('/') {
-                    driver.queue.add(ObjectKey::new(key.namespace.clone(), backend));
-                }
-            }
-        }
-    });
-    let everywhere = Selection { labels: None, fields: Some(SECRETS.to_owned()) };
-    watches.metadata::<Secret>("secrets", everywhere, &backends.secret_metadata, {
-        let (driver, wake_owner) = (driver.clone(), wake_owner(driver));
-        move |key, change| {
-            wake_owner(key, change);
-            driver.control.referrers.of(key).into_iter().for_each(|backend| driver.queue.add(backend));
-        }
-    });
-    let cache_of = |kind: &str| driver.actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
-    watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
-    watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
-    watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
-    (watches.first, watches.tasks)
-}
-
-/// Wakes the backend that owns, or owned, a child.
-fn wake_owner(driver: &Arc<Driver<Backends>>) -> impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static {
+/// Wakes the object of a kind that owns, or owned, a child.
+pub fn wake_owner<C: Control>(driver: &Arc<Driver<C>>) -> impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static {
     let driver = driver.clone();
-    move |key, change| {
+    move |key: &ObjectKey, change: &Change<ChildFacts>| {
         for child in [&change.before, &change.after].into_iter().flatten() {
             if let Some((kind, name)) = &child.owner
-                && kind == Backends::KIND.kind
+                && kind == C::KIND.kind
             {
                 driver.queue.add(ObjectKey::new(key.namespace.clone(), name.clone()));
             }
@@ -153,8 +100,27 @@ fn wake_owner(driver: &Arc<Driver<Backends>>) -> impl Fn(&ObjectKey, &Change<Chi
     }
 }
 
-impl Watches<'_> {
-    fn whole<T: Cached>(
+impl<'a> Watches<'a> {
+    /// No watch yet.
+    pub fn new(shared: &'a Shared) -> Self {
+        Self {
+            client: &shared.clients.watches,
+            namespaces: &shared.configuration.watch_namespaces,
+            readiness: &shared.readiness,
+            metrics: &shared.metrics,
+            cancelled: &shared.working,
+            first: FirstLists::default(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// The first lists of the watches that were started since this was last asked.
+    pub fn first_lists(&mut self) -> FirstLists {
+        std::mem::take(&mut self.first)
+    }
+
+    /// Watches a kind whose objects are kept as `cut` leaves them, in every namespace that is watched.
+    pub fn whole<T: Cached>(
         &mut self,
         kind: ChildKind,
         selection: Selection,
@@ -172,21 +138,9 @@ impl Watches<'_> {
         }
     }
 
-    fn nodes(&mut self, driver: &Arc<Driver<Backends>>) {
-        let changed = {
-            let driver = driver.clone();
-            move |_: &ObjectKey, _: &Change<cut::CachedNode>| {
-                *driver.control.node_snapshot.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                driver.wake_all();
-            }
-        };
-        let api: Api<Node> = Api::all(self.client.clone());
-        self.spawn("nodes", api, None, Selection::default(), &driver.control.nodes, cut::node, changed);
-    }
-
     /// The endpoints of the API server's own Service. An installation for some namespaces may lack the right to read them; one
     /// for all namespaces has to have it, so that nothing is reached by oversight.
-    fn api_server(&mut self, addresses: &Arc<ApiServerAddresses>) {
+    pub fn api_server(&mut self, addresses: &Arc<ApiServerAddresses>) {
         let changed = {
             let addresses = addresses.clone();
             move |_: &ObjectKey, _: &Change<cut::CachedEndpoints>| addresses.changed()
@@ -213,7 +167,8 @@ impl Watches<'_> {
         });
     }
 
-    fn metadata<K>(
+    /// Watches the metadata of a kind, in every namespace that is watched.
+    pub fn metadata<K>(
         &mut self,
         kind: &'static str,
         selection: Selection,
@@ -229,7 +184,8 @@ impl Watches<'_> {
         }
     }
 
-    fn namespaced<K, T>(
+    /// The same for a kind with a type of its own.
+    pub fn namespaced<K, T>(
         &mut self,
         kind: &'static str,
         selection: Selection,
@@ -250,8 +206,9 @@ impl Watches<'_> {
         if self.namespaces.is_empty() { vec![None] } else { self.namespaces.iter().cloned().map(Some).collect() }
     }
 
+    /// Starts a watch whose first list is waited for.
     #[allow(clippy::too_many_arguments)] // These are the fields of a watch.
-    fn spawn<K, T>(
+    pub fn spawn<K, T>(
         &mut self,
         kind: &'static str,
         api: Api<K>,
@@ -297,6 +254,7 @@ fn scoped<K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>>(c
 #[cfg(test)]
 mod tests {
     use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Pod;
     use kube::client::Body;
 
     use super::*;

@@ -1,19 +1,20 @@
 //! The one way to call a URL that a user gave. Every call passes the rules for destinations, by name and by the address that
-//! is connected to; no redirect is followed; time and bytes are bounded; nothing is decompressed.
+//! is connected to; no redirect is followed; time and bytes are bounded; nothing is decompressed. What is not HTTP is connected
+//! to by [`Connector::dial`], under the same rules.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use quartermaster_core::api::configuration::EgressProxy;
-use quartermaster_core::decide::backend::destination::{ApiServer, DestinationError, Host, Rules, bypasses_proxy};
+use quartermaster_core::decide::backend::destination::{ApiServer, DestinationError, Rules, bypasses_proxy};
 use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, ClientBuilder, Method, Proxy, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use url::Url;
 
 pub use super::connect_error::CallError;
-use super::resolve::{CheckedResolver, ProxyResolver, SharedRules, complete, current};
+use super::resolve::{CheckedResolver, Destination, ProxyResolver, SharedRules, check_host, complete, current};
 pub use super::resolve::{Lookup, SystemLookup};
 
 /// Time to look up a name, to connect and to agree on TLS.
@@ -40,6 +41,8 @@ pub struct Call {
     pub body: Option<Vec<u8>>,
     /// Certificates (PEM) of a private authority, which is then the only one that is trusted.
     pub authority: Option<Arc<[u8]>>,
+    /// The server's certificate is not verified: the user said so.
+    pub skip_verification: bool,
     /// Time for the whole call, to the last byte of the answer.
     pub timeout: Duration,
     /// Bytes of the answer's body that are read at most.
@@ -61,8 +64,8 @@ pub struct Answer {
 
 /// Calls user-given URLs.
 pub struct Connector {
-    rules: SharedRules,
-    lookup: Arc<dyn Lookup>,
+    pub(super) rules: SharedRules,
+    pub(super) lookup: Arc<dyn Lookup>,
     proxy: Option<EgressProxy>,
     clients: Mutex<Clients>,
 }
@@ -77,6 +80,7 @@ struct Clients {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ClientKey {
     authority: Option<[u8; 32]>,
+    skip_verification: bool,
     proxied: bool,
 }
 
@@ -121,15 +125,13 @@ impl Connector {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refuse("it carries credentials: put them into a Secret"));
         }
-        let rules = current(&self.rules);
         let mut url = url.clone();
-        let direct = match url.host().ok_or_else(|| refuse("it has no host"))? {
-            url::Host::Ipv4(address) => rules.check_addresses(&address.to_string(), &[address.into()]).map(|()| false)?,
-            url::Host::Ipv6(address) => rules.check_addresses(&address.to_string(), &[address.into()]).map(|()| false)?,
-            url::Host::Domain(domain) => {
-                let host = rules.check_name(domain, namespace)?;
-                url.set_host(Some(host.name())).map_err(|_| refuse("its host is no host's name"))?;
-                !matches!(host, Host::External(_))
+        let host = url.host().ok_or_else(|| refuse("it has no host"))?;
+        let direct = match check_host(&current(&self.rules), &host, namespace)? {
+            Destination::Address(_) => false,
+            Destination::Name { name, within } => {
+                url.set_host(Some(&name)).map_err(|_| refuse("its host is no host's name"))?;
+                within
             }
         };
         let proxied = self
@@ -145,7 +147,7 @@ impl Connector {
         if proxied {
             self.check_before_proxy(&url).await?;
         }
-        let client = self.client(call.authority.as_deref(), proxied)?;
+        let client = self.client(call.authority.as_deref(), call.skip_verification, proxied)?;
         let mut request = client.request(call.method, url).headers(call.headers).timeout(call.timeout);
         if let Some(body) = call.body {
             request = request.body(body);
@@ -172,13 +174,18 @@ impl Connector {
         }
     }
 
-    fn client(&self, authority: Option<&[u8]>, proxied: bool) -> Result<Client, CallError> {
-        let key = ClientKey { authority: authority.map(|pem| Sha256::digest(pem).into()), proxied };
+    fn client(&self, authority: Option<&[u8]>, skip_verification: bool, proxied: bool) -> Result<Client, CallError> {
+        let key = ClientKey { authority: authority.map(|pem| Sha256::digest(pem).into()), skip_verification, proxied };
         let lock = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = lock().get(&key) {
             return Ok(client);
         }
-        let client = self.build(authority, proxied)?;
+        let client = if skip_verification {
+            let builder = self.builder(proxied)?.tls_certs_only([]).tls_danger_accept_invalid_certs(true);
+            builder.build().map_err(|error| CallError::SetUp(CallError::of(error, CONNECT_TIMEOUT).to_string()))?
+        } else {
+            self.build(authority, proxied)?
+        };
         Ok(lock().insert(key, client))
     }
 

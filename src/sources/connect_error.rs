@@ -7,7 +7,7 @@ use std::time::Duration;
 use quartermaster_core::decide::backend::destination::DestinationError;
 
 /// A call that brought no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
     /// The destination is forbidden.
     #[error(transparent)]
@@ -21,6 +21,9 @@ pub enum CallError {
     /// The server's certificate cannot be verified, or it does not speak TLS.
     #[error("failed to agree on TLS: {0}")]
     AgreeOnTls(String),
+    /// No connection in time.
+    #[error("failed to connect within {0:?}")]
+    Connect(Duration),
     /// No whole answer in time.
     #[error("failed to get an answer within {0:?}")]
     WaitForAnswer(Duration),
@@ -49,7 +52,7 @@ impl CallError {
 }
 
 /// An error and its causes, outermost first. An `io::Error` hides the error that it was made of: it is looked into.
-fn causes<'error>(error: &'error (dyn Error + 'static)) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
+pub(super) fn causes<'error>(error: &'error (dyn Error + 'static)) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => {
             let inner: &(dyn Error + 'static) = inner;

@@ -20,6 +20,7 @@ fn call(url: &str) -> Call {
         headers: HeaderMap::new(),
         body: None,
         authority: None,
+        skip_verification: false,
         timeout: Duration::from_secs(10),
         body_limit: 1024,
     }
@@ -316,7 +317,7 @@ async fn a_url_with_credentials_is_refused_and_they_are_not_repeated() {
 async fn clients_are_kept_up_to_a_bound() {
     let connector = Connector::new(loopback(), None);
     for _ in 0..CLIENTS + 5 {
-        connector.client(Some(&authority().1), false).unwrap();
+        connector.client(Some(&authority().1), false, false).unwrap();
     }
     assert_eq!(connector.clients.lock().unwrap().clients.len(), CLIENTS);
 }

@@ -171,6 +171,7 @@ impl Fetch<'_> {
                 headers,
                 body: None,
                 authority: None,
+                skip_verification: false,
                 timeout,
                 body_limit,
             };

@@ -2,14 +2,26 @@
 
 pub mod connect;
 mod connect_error;
+pub mod dial;
 pub mod hub;
 mod hub_fetch;
 pub mod limits;
+pub mod prometheus;
 pub mod provider_health;
+pub mod queue;
+pub mod queue_error;
+pub mod redis;
+mod redis_connection;
+mod redis_list;
+mod redis_stream;
+#[cfg(test)]
+pub(crate) mod redis_testing;
+pub mod redis_url;
 mod resolve;
 pub mod secrets;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tls;
 
 use kube::runtime::reflector::ObjectRef;
 use quartermaster_core::api::InferenceBackend;

@@ -200,6 +200,7 @@ impl Checker {
             headers,
             body: request.body.map(|body| body.to_string().into_bytes()),
             authority: plan.authority.clone(),
+            skip_verification: false,
             timeout: plan.settings.timeout,
             body_limit: request.body_limit,
         };
@@ -224,7 +225,9 @@ fn outcome_of(error: &CallError) -> CheckOutcome {
         CallError::RefuseDestination(_) => CheckOutcome::NotAllowed { message },
         CallError::ReadAuthority(_) => CheckOutcome::InvalidAuthority { message },
         CallError::AgreeOnTls(_) => CheckOutcome::Tls { message },
-        CallError::SetUp(_) | CallError::WaitForAnswer(_) | CallError::Reach(_) => CheckOutcome::Unreachable { message },
+        CallError::SetUp(_) | CallError::Connect(_) | CallError::WaitForAnswer(_) | CallError::Reach(_) => {
+            CheckOutcome::Unreachable { message }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
-use quartermaster_core::decide::backend::destination::Rules;
+use quartermaster_core::decide::backend::destination::{DestinationError, Host, Rules};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// The rules in force; the API server's addresses may change while we run.
@@ -26,6 +26,34 @@ impl Lookup for SystemLookup {
     fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.map(|address| address.ip()).collect()) })
     }
+}
+
+/// A host of a URL that may be tried.
+pub(super) enum Destination {
+    /// An address, which was checked.
+    Address(IpAddr),
+    /// A name, as it is to be looked up; what it resolves to is still to be checked.
+    Name {
+        /// The name.
+        name: String,
+        /// It is of the cluster or of this machine, so that no proxy is needed.
+        within: bool,
+    },
+}
+
+/// Checks the host of a URL of an object of `namespace`. The host must have been read by the rules for hosts of HTTP URLs: they
+/// alone know every spelling of an address.
+pub(super) fn check_host(rules: &Rules, host: &url::Host<&str>, namespace: &str) -> Result<Destination, DestinationError> {
+    let address: IpAddr = match host {
+        url::Host::Ipv4(address) => (*address).into(),
+        url::Host::Ipv6(address) => (*address).into(),
+        url::Host::Domain(domain) => {
+            let host = rules.check_name(domain, namespace)?;
+            return Ok(Destination::Name { name: host.name().to_owned(), within: !matches!(host, Host::External(_)) });
+        }
+    };
+    rules.check_addresses(&address.to_string(), &[address])?;
+    Ok(Destination::Address(address))
 }
 
 /// Looks up what a URL names and refuses what the rules forbid.

@@ -20,6 +20,14 @@ pub mod types {
     pub const MODEL_LOADED: &str = "ModelLoaded";
     /// InferenceBackend: a better computed choice waits.
     pub const UPDATE_AVAILABLE: &str = "UpdateAvailable";
+    /// AgentPool: the replicas of its workload can be set.
+    pub const ABLE_TO_SCALE: &str = "AbleToScale";
+    /// AgentPool: the replicas follow the queues.
+    pub const SCALING_ACTIVE: &str = "ScalingActive";
+    /// AgentPool: something holds the replicas back from what the queues ask for.
+    pub const SCALING_LIMITED: &str = "ScalingLimited";
+    /// AgentPool: every queue can be read. Absent where there is none.
+    pub const METRICS_AVAILABLE: &str = "MetricsAvailable";
 }
 
 macro_rules! reasons {
@@ -158,6 +166,52 @@ reasons! {
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed";
     /// The certificate cannot be verified.
     TLS_ERROR = "TLSError";
+
+    // Pools of agents.
+    /// Every queue can be read.
+    QUEUES_READ = "QueuesRead";
+    /// The replicas follow the queues.
+    QUEUES_FOLLOWED = "QueuesFollowed";
+    /// A queue cannot be read.
+    QUEUES_UNKNOWN = "QueuesUnknown";
+    /// The pool makes and scales no agents.
+    NO_WORKLOAD = "NoWorkload";
+    /// The first agents are on their way.
+    STARTING = "Starting";
+    /// The spec names no queue.
+    NO_QUEUE = "NoQueue";
+    /// A queue that cannot be read counts for what the spec says.
+    FALLBACK = "Fallback";
+    /// The user pinned the replicas.
+    PINNED = "Pinned";
+    /// The server's answer is not what was asked for.
+    UNEXPECTED_ANSWER = "UnexpectedAnswer";
+    /// The server's answer has no value.
+    NO_DATA = "NoData";
+    /// The replicas were changed.
+    SUCCESSFUL_RESCALE = "SuccessfulRescale";
+    /// The replicas can be set.
+    READY_FOR_NEW_SCALE = "ReadyForNewScale";
+    /// The workload that `targetRef` names does not exist.
+    TARGET_NOT_FOUND = "TargetNotFound";
+    /// Somebody else scales the workload that `targetRef` names.
+    TARGET_IN_USE = "TargetInUse";
+    /// Nothing holds the replicas back.
+    DESIRED_WITHIN_RANGE = "DesiredWithinRange";
+    /// The queues ask for more than the spec allows.
+    TOO_MANY_REPLICAS = "TooManyReplicas";
+    /// The queues ask for less than the spec allows.
+    TOO_FEW_REPLICAS = "TooFewReplicas";
+    /// The policies allow no more replicas yet.
+    SCALE_UP_LIMIT = "ScaleUpLimit";
+    /// The policies allow no fewer replicas yet.
+    SCALE_DOWN_LIMIT = "ScaleDownLimit";
+    /// A stabilization window has seen another demand.
+    STABILIZED = "Stabilized";
+    /// The last replica stays for a while after the last task.
+    COOLDOWN = "Cooldown";
+    /// Agents at work are not ended yet.
+    BUSY_AGENTS = "BusyAgents";
 }
 
 /// Actions of events: what the operator was doing.

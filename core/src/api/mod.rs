@@ -1,6 +1,7 @@
 //! What users write and read: the custom resources of the group `quartermaster.dev`, version `v1alpha1`.
 
 pub mod accelerator;
+pub mod agent_pool;
 pub mod architecture;
 pub mod conditions;
 pub mod configuration;
@@ -9,11 +10,14 @@ pub mod duration;
 pub mod external;
 pub mod inference_backend;
 pub mod quantity;
+pub mod queue;
 pub mod references;
+pub mod scaling;
 pub mod schema;
 pub mod status;
 pub mod vllm;
 
+pub use agent_pool::{AgentPool, AgentPoolSpec, AgentPoolStatus};
 pub use inference_backend::{InferenceBackend, InferenceBackendSpec};
 pub use status::InferenceBackendStatus;
 

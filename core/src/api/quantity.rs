@@ -25,6 +25,16 @@ const SUFFIXES: [(&str, u128); 12] = [
 
 /// The whole number that a quantity stands for, rounded up as Kubernetes rounds (`1500m` is 2).
 pub fn to_u64(quantity: &Quantity) -> Result<u64, ParseQuantityError> {
+    scaled(quantity, 1)
+}
+
+/// The millionths that a quantity stands for, rounded up: `0.1` and `100m` are 100,000.
+pub fn to_millionths(quantity: &Quantity) -> Result<u64, ParseQuantityError> {
+    scaled(quantity, 1_000_000)
+}
+
+/// The quantity as a whole number of parts, rounded up.
+fn scaled(quantity: &Quantity, parts: u128) -> Result<u64, ParseQuantityError> {
     let text = quantity.0.trim();
     let invalid = || ParseQuantityError(quantity.0.clone());
     let (number, multiplier, divisor) = SUFFIXES
@@ -38,7 +48,7 @@ pub fn to_u64(quantity: &Quantity) -> Result<u64, ParseQuantityError> {
         return Err(invalid());
     }
     let mut numerator: u128 = format!("{whole}{fraction}").parse().map_err(|_| invalid())?;
-    numerator = numerator.checked_mul(multiplier).ok_or_else(invalid)?;
+    numerator = numerator.checked_mul(multiplier).and_then(|number| number.checked_mul(parts)).ok_or_else(invalid)?;
     let scale = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| invalid())?) * divisor;
     u64::try_from(numerator.div_ceil(scale)).map_err(|_| invalid())
 }
@@ -60,6 +70,13 @@ mod tests {
     fn kubernetes_quantities_are_read_as_whole_numbers() {
         for (text, value) in [("80Gi", 80 << 30), ("16G", 16_000_000_000), ("8", 8), ("1500m", 2), ("1.5Gi", 3 << 29), ("0", 0)] {
             assert_eq!(to_u64(&Quantity(text.into())), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_one_are_read_in_millionths() {
+        for (text, value) in [("0.1", 100_000), ("100m", 100_000), ("0", 0), ("2", 2_000_000), ("0.0000001", 1)] {
+            assert_eq!(to_millionths(&Quantity(text.into())), Ok(value), "{text}");
         }
     }
 

@@ -11,6 +11,9 @@ use serde_json::Value;
 pub struct Decision<Status> {
     /// The children that should exist. What the object owns beyond these is deleted.
     pub children: Children,
+    /// What should be changed of objects that are not the object's children, in this order, and before the children.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<Patch>,
     /// What the status should say.
     pub status: Status,
     /// What should be told, if it is news.
@@ -50,6 +53,19 @@ pub struct ChildIdentity {
     pub kind: String,
     /// Name of the object.
     pub name: String,
+}
+
+/// A change of an object that is not a child: its owner is somebody else, who goes on owning the rest of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Patch {
+    /// Which object. The namespace is that of the object that the decision is about.
+    pub target: ChildIdentity,
+    /// The subresource that is patched, for example scale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subresource: Option<&'static str>,
+    /// The JSON merge patch (RFC 7396).
+    pub patch: Value,
 }
 
 /// How a child is brought into being.

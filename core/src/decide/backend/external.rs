@@ -2,8 +2,8 @@
 
 use super::check::{self, CheckSettings};
 use super::facts::{CheckOutcome, KeyFacts, Observation};
+use super::outcome::Outcome;
 use super::secrets::Reference;
-use super::verdicts::{Outcome, Readiness};
 use super::{hosted, provider, secrets};
 use crate::api::InferenceBackend;
 use crate::api::conditions::{reasons, types};
@@ -11,6 +11,7 @@ use crate::api::external::ExternalSpec;
 use crate::api::status::{HealthState, HealthStatus, InferenceBackendStatus, KeyHealth, Summary};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::Children;
+use crate::decide::readiness::Readiness;
 
 /// What the status of an external backend says.
 pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {

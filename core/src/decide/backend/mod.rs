@@ -17,7 +17,7 @@ pub mod facts;
 pub mod hosted;
 pub mod model;
 pub mod model_source;
-pub mod overdue;
+pub mod outcome;
 pub mod patch;
 pub mod provider;
 pub mod rollout;
@@ -25,16 +25,17 @@ pub mod secrets;
 pub mod self_hosted;
 pub mod serving;
 pub mod sizing;
-pub mod verdicts;
 
 use jiff::Timestamp;
 
 use super::conditions;
 use super::decision::{Children, Decision, Event};
+use super::overdue::{self, Previous};
+use super::readiness::{self, Readiness, State};
 use crate::api::conditions::{reasons, types};
 use crate::api::status::InferenceBackendStatus;
 use facts::Observation;
-use verdicts::{Outcome, Readiness, State};
+use outcome::Outcome;
 
 /// The types of conditions that this decision writes.
 pub const CONDITIONS: &[&str] = &[
@@ -63,9 +64,14 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBa
     }
     let previous = backend.status.clone().unwrap_or_default();
     let generation = backend.metadata.generation;
-    let judged = overdue::judge(outcome.ready, &previous, generation, now);
+    let remembered = Previous {
+        conditions: &previous.conditions,
+        observed_generation: previous.observed_generation,
+        waiting_since: previous.waiting_since.as_ref(),
+    };
+    let judged = overdue::judge(outcome.ready, remembered, generation, now);
     outcome.ready = judged.ready;
-    let verdicts = verdicts::all(&outcome, suspended, &observation.outdated_schema);
+    let verdicts = readiness::conditions(&outcome.ready, outcome.verdicts.clone(), suspended, &observation.outdated_schema);
     let events = events(&previous, &outcome);
     let mut status = outcome.status;
     status.observed_generation = generation;
@@ -73,7 +79,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBa
     status.conditions = conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now);
     let children = if suspended { Children::Keep } else { outcome.children };
     let next = [outcome.next, judged.next, secrets::read_again(&observation.secrets)].into_iter().flatten().min();
-    Decision { children, status, events, next }
+    Decision { children, patches: Vec::new(), status, events, next }
 }
 
 /// Tells of a new state of readiness, and of a new choice.
@@ -85,11 +91,7 @@ fn events(previous: &InferenceBackendStatus, outcome: &Outcome) -> Vec<Event> {
         let derivation = sizing.derivation.as_deref().unwrap_or("as the spec says");
         events.push(event(false, reasons::SIZED, &format!("{}: {derivation}", sizing.summary())));
     }
-    let ready = &outcome.ready;
-    let before = previous.conditions.iter().find(|condition| condition.type_ == types::READY);
-    if before.is_none_or(|before| before.reason != ready.reason || before.status != ready.status().as_str()) {
-        events.push(event(ready.is_a_problem(), ready.reason, &ready.message));
-    }
+    events.extend(readiness::event(&previous.conditions, &outcome.ready));
     events
 }
 

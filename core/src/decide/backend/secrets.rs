@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::facts::{SecretFacts, SecretValue};
-use super::verdicts::Readiness;
 use crate::api::conditions::reasons;
 use crate::api::external::ExternalSpec;
 use crate::api::references::SecretKeyReference;
 use crate::api::vllm::VllmSpec;
+use crate::decide::readiness::Readiness;
 
 /// Time until a Secret is read again that could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::decide::backend::verdicts::State;
+use crate::decide::readiness::State;
 
 #[rstest]
 #[case(b"", SecretValue::Empty)]

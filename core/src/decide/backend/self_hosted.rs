@@ -14,17 +14,18 @@ use super::clocks::Clocks;
 use super::facts::{Observation, Settings};
 use super::model::resolve::{self, Resolution};
 use super::model_source::ModelSource;
+use super::outcome::Outcome;
 use super::rollout::{self, Rollout};
 use super::secrets;
 use super::serving::Serving;
 use super::sizing::{self, Cluster, Refusal, Request};
-use super::verdicts::{Outcome, Readiness};
 use crate::api::architecture::ModelArchitecture;
 use crate::api::conditions::{reasons, types};
 use crate::api::status::{InferenceBackendStatus, SizingStatus, Summary};
 use crate::api::vllm::{UpgradeType, VllmSpec};
 use crate::decide::conditions::Verdict;
 use crate::decide::decision::{Child, Children};
+use crate::decide::readiness::Readiness;
 use crate::decide::short_hash;
 
 /// What should exist for a self-hosted model.

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use super::engine_errors;
 use super::facts::{DeploymentFacts, Failed, PodFacts, Terminated};
-use super::verdicts::Readiness;
 use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
-use crate::decide::decision::{NAMESPACE_IS_GOING, Refusal, RefusalCause};
+use crate::decide::decision::{NAMESPACE_IS_GOING, Refusal};
+use crate::decide::readiness::Readiness;
+use crate::decide::refused;
 
 /// Restarts after which an engine that has never loaded the model counts as one that will not by itself.
 const CRASHES_UNTIL_STALLED: u32 = 3;
+
+/// The fields that make the pods, for messages.
+const POD_FIELDS: &str = "spec.vllm.podTemplatePatch and the fields that make the pod";
 
 /// One sentence for the time until the Deployment is applied and its controller has seen it: one state, one write.
 const BEING_BROUGHT: &str = "the Deployment is being brought to what the spec asks for";
@@ -34,7 +38,7 @@ impl Serving<'_> {
     /// Whether the backend does what it is for. `progress_deadline` is how long a rollout of the Deployment may take: that long
     /// it may wait for nodes, images and an engine that has ended, too, when no rollout is going on.
     pub fn readiness(&self, progress_deadline: Duration) -> Readiness {
-        if let Some(refused) = self.refusals.iter().find_map(refused) {
+        if let Some(refused) = self.refusals.first().map(|refusal| refused::readiness(refusal, POD_FIELDS)) {
             return refused;
         }
         let Some(deployment) = self.deployment.filter(|_| self.current) else {
@@ -164,42 +168,6 @@ impl Serving<'_> {
         let loaded = living().filter(|pod| pod.started && pod.template_hash == newest.template_hash).count();
         u32::try_from(loaded).unwrap_or(u32::MAX) >= self.replicas
     }
-}
-
-/// What a refused child means for the backend.
-fn refused(refusal: &Refusal) -> Option<Readiness> {
-    let child = format!("{} {}", refusal.child.kind, refusal.child.name);
-    let message = &refusal.message;
-    Some(match refusal.cause {
-        RefusalCause::NameInUse => Readiness::stalled(reasons::NAME_IN_USE, message.clone()),
-        RefusalCause::Leftover => Readiness::progressing(reasons::PROGRESSING, message.clone()),
-        RefusalCause::Invalid if refusal.child.kind == "Deployment" => Readiness::stalled(
-            reasons::INVALID_TEMPLATE,
-            format!(
-                "the API server refuses the {child}, and the last good one stays: {message}; check spec.vllm.podTemplatePatch and the fields that make the pod"
-            ),
-        ),
-        RefusalCause::Invalid => {
-            Readiness::stalled(reasons::INVALID_SPEC, format!("the API server refuses the {child}: {message}"))
-        }
-        RefusalCause::Immutable => Readiness::stalled(
-            reasons::IMMUTABLE_FIELD_CONFLICT,
-            format!(
-                "the {child} has an immutable field that would have to change: {message}; delete the {child}, it is made again"
-            ),
-        ),
-        RefusalCause::Forbidden => Readiness::waiting(
-            reasons::FORBIDDEN,
-            format!("the operator's account may not apply the {child}: {message}; grant it, see deploy/rbac.yaml"),
-        ),
-        RefusalCause::QuotaExceeded => {
-            Readiness::waiting(reasons::POD_CREATION_FAILED, format!("a quota refuses the {child}: {message}"))
-        }
-        RefusalCause::Transient => Readiness::progressing(
-            reasons::PROGRESSING_WITH_RETRY,
-            format!("the {child} could not be applied and is tried again: {message}"),
-        ),
-    })
 }
 
 /// What the end of a container means until the model is loaded again. `stalls` is the state while it may yet be.

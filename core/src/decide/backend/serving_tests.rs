@@ -2,8 +2,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::decide::backend::facts::{Terminated, Waiting};
-use crate::decide::backend::verdicts::State;
 use crate::decide::conditions::Status;
+use crate::decide::readiness::State;
 
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(2640);
 

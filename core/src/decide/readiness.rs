@@ -1,32 +1,18 @@
-//! From the outcome of a decision to the conditions that every kind of reader understands.
+//! Whether an object does what it is for, in the conditions that every kind of reader understands.
 //!
 //! kstatus, Flux and Helm read Reconciling and Stalled; Argo CD and people read Ready. The four states here keep them
 //! consistent by construction.
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::conditions::{Status, Verdict};
+use super::decision::Event;
 use super::overdue;
 use crate::api::conditions::{reasons, types};
-use crate::api::status::InferenceBackendStatus;
-use crate::decide::conditions::{Status, Verdict};
-use crate::decide::decision::Children;
 
-/// What was decided about a backend, before it is written as conditions.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The children that should exist.
-    pub children: Children,
-    /// The status without conditions and generation.
-    pub status: InferenceBackendStatus,
-    /// Whether the backend does what it is for.
-    pub ready: Readiness,
-    /// The conditions of this kind: Sized, Available, ModelLoaded, UpdateAvailable.
-    pub verdicts: Vec<Verdict>,
-    /// When to look again.
-    pub next: Option<Duration>,
-}
-
-/// Whether the backend does what it is for, and if not, who has to do something about it.
+/// Whether an object does what it is for, and if not, who has to do something about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// One of the four states.
@@ -93,22 +79,16 @@ impl Readiness {
     }
 }
 
-impl Outcome {
-    /// A backend with neither member of the union, which the schema refuses.
-    pub fn neither() -> Self {
-        let message = "exactly one of spec.vllm, spec.external must be set";
-        Self::keep(Readiness::stalled(reasons::INVALID_SPEC, message), InferenceBackendStatus::default())
-    }
-
-    /// What exists stays as it is.
-    pub fn keep(ready: Readiness, status: InferenceBackendStatus) -> Self {
-        Self { children: Children::Keep, status, ready, verdicts: Vec::new(), next: None }
-    }
+/// Tells of a new state of readiness: of another reason or another status than before.
+pub fn event(before: &[Condition], ready: &Readiness) -> Option<Event> {
+    let before = before.iter().find(|condition| condition.type_ == types::READY);
+    let same = before.is_some_and(|before| before.reason == ready.reason && before.status == ready.status().as_str());
+    let note = || super::conditions::truncated(ready.message.clone());
+    (!same).then(|| Event { warning: ready.is_a_problem(), reason: ready.reason.to_owned(), note: note() })
 }
 
-/// The conditions of an outcome. Reconciling and Stalled are there only while True, and never both.
-pub fn all(outcome: &Outcome, suspended: bool, outdated_schema: &[String]) -> Vec<Verdict> {
-    let ready = &outcome.ready;
+/// The conditions of an object, with those of its kind in the middle. Reconciling and Stalled are there only while True, and never both.
+pub fn conditions(ready: &Readiness, of_kind: Vec<Verdict>, suspended: bool, outdated_schema: &[String]) -> Vec<Verdict> {
     let verdict = |type_, status| Verdict { type_, status, reason: ready.reason, message: ready.message.clone() };
     let mut verdicts = vec![verdict(types::READY, ready.status())];
     match ready.state {
@@ -116,7 +96,7 @@ pub fn all(outcome: &Outcome, suspended: bool, outdated_schema: &[String]) -> Ve
         State::Progressing | State::Waiting => verdicts.push(verdict(types::RECONCILING, Status::True)),
         State::Stalled => verdicts.push(verdict(types::STALLED, Status::True)),
     }
-    verdicts.extend(outcome.verdicts.iter().cloned());
+    verdicts.extend(of_kind);
     verdicts.push(if suspended {
         Verdict::holds(types::SUSPENDED, reasons::SUSPENDED, "spec.suspend is true: nothing is changed, the state is still shown")
     } else {

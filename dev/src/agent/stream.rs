@@ -1,0 +1,162 @@
+//! Tasks in a Redis stream with a consumer group.
+
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::streams::{StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamReadOptions, StreamReadReply};
+use redis::{AsyncCommands as _, RedisResult};
+use tokio::time::Instant;
+
+use super::task::Task;
+use super::{Taken, done_key};
+
+/// Entries that were never given to anybody.
+const NEW: &str = ">";
+/// Entries that this consumer was given and has not acknowledged.
+const OWN: &str = "0";
+
+pub(super) struct Stream {
+    key: String,
+    group: String,
+    consumer: String,
+    claim_after: Duration,
+    waiting: ConnectionManager,
+    other: ConnectionManager,
+    /// Whether the group exists for certain.
+    has_group: bool,
+    /// Whether an earlier process of this name may have left entries.
+    may_have_own: bool,
+    claim_at: Instant,
+}
+
+impl Stream {
+    pub fn new(
+        key: &str,
+        group: &str,
+        consumer: &str,
+        claim_after: Duration,
+        waiting: ConnectionManager,
+        other: ConnectionManager,
+    ) -> Self {
+        Self {
+            key: key.to_owned(),
+            group: group.to_owned(),
+            consumer: consumer.to_owned(),
+            claim_after,
+            waiting,
+            other,
+            has_group: false,
+            may_have_own: true,
+            claim_at: Instant::now(),
+        }
+    }
+
+    /// What an earlier process of this name has left, else what a dead consumer has left, else what is new.
+    pub async fn next(&mut self, wait: Duration) -> RedisResult<Option<Taken>> {
+        self.make_group().await?;
+        if self.may_have_own {
+            if let Some(taken) = self.read(OWN, None).await? {
+                return Ok(Some(taken));
+            }
+            self.may_have_own = false;
+        }
+        if Instant::now() >= self.claim_at {
+            if let Some(taken) = self.claim().await? {
+                return Ok(Some(taken));
+            }
+            self.claim_at = Instant::now() + self.claim_after / 3;
+        }
+        let read = self.read(NEW, Some(wait)).await;
+        if let Err(error) = &read {
+            // The stream, and its group, may have been deleted; or an answer was lost that held an entry.
+            self.has_group = false;
+            self.may_have_own = true;
+            if error.code() == Some("NOGROUP") {
+                return Ok(None);
+            }
+        }
+        read
+    }
+
+    /// Claims its own entry: that sets the time back after which it counts as that of a dead consumer.
+    pub async fn show_life(&mut self, id: &str) -> RedisResult<()> {
+        redis::cmd("XCLAIM")
+            .arg(&[&self.key, &self.group, &self.consumer])
+            .arg(0)
+            .arg(id)
+            .arg("JUSTID")
+            .exec_async(&mut self.other)
+            .await
+    }
+
+    pub async fn done(&mut self, id: &str, record: &[(&str, String)]) -> RedisResult<()> {
+        redis::pipe()
+            .atomic()
+            .xadd(done_key(&self.key), "*", record)
+            .xack(&self.key, &self.group, &[id])
+            .exec_async(&mut self.other)
+            .await
+    }
+
+    /// The group begins at the first entry: tasks that came before the agents are tasks too.
+    async fn make_group(&mut self) -> RedisResult<()> {
+        if self.has_group {
+            return Ok(());
+        }
+        let made: RedisResult<()> = self.other.xgroup_create_mkstream(&self.key, &self.group, "0").await;
+        match made {
+            Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
+            _ => {
+                self.has_group = true;
+                Ok(())
+            }
+        }
+    }
+
+    async fn read(&mut self, from: &str, wait: Option<Duration>) -> RedisResult<Option<Taken>> {
+        let mut options = StreamReadOptions::default().group(&self.group, &self.consumer).count(1);
+        if let Some(wait) = wait {
+            options = options.block(usize::try_from(wait.as_millis()).unwrap_or(usize::MAX));
+        }
+        let reply: Option<StreamReadReply> = self.waiting.xread_options(&[&self.key], &[from], &options).await?;
+        let mut entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+        self.taken(entries.next()).await
+    }
+
+    async fn claim(&mut self) -> RedisResult<Option<Taken>> {
+        let idle = usize::try_from(self.claim_after.as_millis()).unwrap_or(usize::MAX);
+        let mut from = "0-0".to_owned();
+        // An answer may hold nothing though there is more: the server looks at ten times as many entries as are asked for.
+        loop {
+            let options = StreamAutoClaimOptions::default().count(1);
+            let reply: StreamAutoClaimReply =
+                self.other.xautoclaim_options(&self.key, &self.group, &self.consumer, idle, &from, options).await?;
+            if let Some(taken) = self.taken(reply.claimed.into_iter().next()).await? {
+                return Ok(Some(taken));
+            }
+            if reply.next_stream_id == "0-0" {
+                return Ok(None);
+            }
+            from = reply.next_stream_id;
+        }
+    }
+
+    /// An entry as a task. One that was deleted from the stream while it was pending holds nothing, and is acknowledged.
+    async fn taken(&mut self, entry: Option<StreamId>) -> RedisResult<Option<Taken>> {
+        let Some(entry) = entry else { return Ok(None) };
+        if entry.map.is_empty() {
+            let () = self.other.xack(&self.key, &self.group, &[&entry.id]).await?;
+            return Ok(None);
+        }
+        let task = Task::new(&entry.id, entry.get("id"), entry.get("milliseconds"));
+        let delivery = self.deliveries(&entry.id).await?;
+        Ok(Some(Taken { id: entry.id, task, delivery }))
+    }
+
+    /// How many times an entry was given to a consumer.
+    async fn deliveries(&mut self, id: &str) -> RedisResult<Option<usize>> {
+        let pending: Vec<(String, String, u64, usize)> =
+            redis::cmd("XPENDING").arg(&[&self.key, &self.group]).arg(&[id, id, "1"]).query_async(&mut self.other).await?;
+        Ok(pending.first().map(|(_, _, _, deliveries)| *deliveries))
+    }
+}

@@ -1,0 +1,265 @@
+//! What the sample agent promises, against a real Redis server: every task is done once, whatever happens to the agents.
+
+// clippy.toml allows this in test functions, but not in what they share.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use quartermaster_dev::processes;
+use redis::{AsyncCommands as _, aio::ConnectionManager};
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// After how many milliseconds an agent counts as dead in these tests.
+const CLAIM_AFTER: &str = "1500";
+
+/// A Redis server of a test's own.
+struct Server {
+    child: Child,
+    directory: PathBuf,
+    url: String,
+}
+
+impl Server {
+    fn start(name: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = std::env::temp_dir().join(format!("quartermaster-dev-agent-{}-{name}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(&directory)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, directory, url: format!("redis://127.0.0.1:{port}/0") }
+    }
+
+    async fn connect(&self) -> ConnectionManager {
+        let client = redis::Client::open(self.url.as_str()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match ConnectionManager::new(client.clone()).await {
+                Ok(connection) => return connection,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            sleep(LOOK_AGAIN_AFTER).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Which queue, and which agent.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    variable: &'static str,
+    python: bool,
+}
+
+const STREAM: Kind = Kind { variable: "AGENT_STREAM", python: false };
+const LIST: Kind = Kind { variable: "AGENT_LIST", python: false };
+
+/// A running agent, which is killed at the latest when the test ends.
+struct Agent {
+    name: String,
+    child: Child,
+}
+
+impl Agent {
+    fn start(kind: Kind, server: &Server, name: &str) -> Self {
+        let mut command = if kind.python {
+            let mut python = Command::new("python3");
+            python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agents/agent.py"));
+            python
+        } else {
+            let mut own = Command::new(env!("CARGO_BIN_EXE_quartermaster-dev"));
+            own.arg("agent");
+            own
+        };
+        let child = command
+            .env("REDIS_URL", &server.url)
+            .env(kind.variable, "tasks")
+            .env("POD_NAME", name)
+            .env("AGENT_CLAIM_AFTER", CLAIM_AFTER)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { name: name.to_owned(), child }
+    }
+
+    fn signal(&self, signal: Signal) {
+        processes::signal(i32::try_from(self.child.id()).unwrap(), signal);
+    }
+
+    /// Its exit code, or 128 plus the number of the signal.
+    fn end(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap();
+            }
+            assert!(Instant::now() < deadline, "{} does not end", self.name);
+            thread::sleep(LOOK_AGAIN_AFTER);
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn add(connection: &mut ConnectionManager, kind: Kind, id: &str, milliseconds: u64) {
+    let () = match kind.variable {
+        "AGENT_STREAM" => {
+            let fields = [("id", id.to_owned()), ("milliseconds", milliseconds.to_string())];
+            connection.xadd("tasks", "*", &fields).await.unwrap()
+        }
+        _ => connection.lpush("tasks", format!(r#"{{"id": "{id}", "milliseconds": {milliseconds}}}"#)).await.unwrap(),
+    };
+}
+
+type Record = HashMap<String, String>;
+
+/// What was done so far, in order.
+async fn done(connection: &mut ConnectionManager) -> Vec<Record> {
+    let entries: Vec<(String, Record)> = redis::cmd("XRANGE").arg(&["tasks:done", "-", "+"]).query_async(connection).await.unwrap();
+    entries.into_iter().map(|(_, record)| record).collect()
+}
+
+async fn wait_for_done(connection: &mut ConnectionManager, number: usize) -> Vec<Record> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let records = done(connection).await;
+        if records.len() >= number {
+            return records;
+        }
+        assert!(Instant::now() < deadline, "{} of {number} are done: {records:?}", records.len());
+        sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+/// Who works on what: the consumers that were given an entry, and those that have a list of their own.
+async fn at_work(connection: &mut ConnectionManager, kind: Kind) -> Vec<String> {
+    if kind.variable == "AGENT_LIST" {
+        let keys: Vec<String> = connection.keys("tasks:processing:*").await.unwrap();
+        return keys.iter().filter_map(|key| key.strip_prefix("tasks:processing:")).map(str::to_owned).collect();
+    }
+    let pending: Vec<(String, String, u64, u64)> =
+        redis::cmd("XPENDING").arg(&["tasks", "agents", "-", "+", "100"]).query_async(connection).await.unwrap_or_default();
+    pending.into_iter().map(|(_, consumer, _, _)| consumer).collect()
+}
+
+async fn wait_until_at_work(connection: &mut ConnectionManager, kind: Kind, agent: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !at_work(connection, kind).await.iter().any(|name| name == agent) {
+        assert!(Instant::now() < deadline, "{agent} takes no task");
+        sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+/// A hundred tasks, and agents that are ended and replaced in the middle of them.
+async fn hundred_tasks(kind: Kind, name: &str) {
+    let server = Server::start(name);
+    let mut connection = server.connect().await;
+    for number in 0..100_u64 {
+        add(&mut connection, kind, &format!("task-{number}"), 5 + number * 7 % 60).await;
+    }
+    let mut agents: Vec<Agent> = (0..4).map(|number| Agent::start(kind, &server, &format!("agent-{number}"))).collect();
+    let mut ended = 0;
+    for number in 4..12 {
+        wait_for_done(&mut connection, (number - 3) * 10).await;
+        let mut agent = agents.remove(0);
+        wait_until_at_work(&mut connection, kind, &agent.name).await;
+        agent.signal(Signal::TERM);
+        assert_eq!(agent.end(), 0, "{}", agent.name);
+        assert!(!at_work(&mut connection, kind).await.contains(&agent.name), "{} left a task", agent.name);
+        ended += 1;
+        agents.push(Agent::start(kind, &server, &format!("agent-{number}")));
+    }
+    let records = wait_for_done(&mut connection, 100).await;
+    for agent in &mut agents {
+        agent.signal(Signal::TERM);
+        assert_eq!(agent.end(), 0, "{}", agent.name);
+    }
+    assert_eq!(ended, 8);
+    let mut times: BTreeMap<String, u32> = BTreeMap::new();
+    for record in &records {
+        *times.entry(record["task"].clone()).or_default() += 1;
+    }
+    assert_eq!(times.len(), 100);
+    assert!(times.values().all(|times| *times == 1), "{times:?}");
+    let by: std::collections::BTreeSet<&String> = records.iter().map(|record| &record["consumer"]).collect();
+    assert!(by.len() >= 8, "{by:?}");
+    assert_eq!(done(&mut connection).await.len(), 100, "something was done after the last task");
+    assert!(at_work(&mut connection, kind).await.is_empty());
+}
+
+/// A task of an agent that was killed is done by another one, after it counts as dead, and not while it lives.
+async fn killed_agent(kind: Kind, name: &str) {
+    let server = Server::start(name);
+    let mut connection = server.connect().await;
+    // It takes much longer than an agent may be silent: who works shows that it lives.
+    add(&mut connection, kind, "long", 5000).await;
+    let mut living = Agent::start(kind, &server, "living");
+    wait_until_at_work(&mut connection, kind, "living").await;
+    add(&mut connection, kind, "lost", 60_000).await;
+    let mut killed = Agent::start(kind, &server, "killed");
+    wait_until_at_work(&mut connection, kind, "killed").await;
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.end(), 137);
+    let heir = Agent::start(kind, &server, "heir");
+    wait_until_at_work(&mut connection, kind, "heir").await;
+    heir.signal(Signal::KILL);
+    let records = wait_for_done(&mut connection, 1).await;
+    assert_eq!((records[0]["task"].as_str(), records[0]["consumer"].as_str()), ("long", "living"));
+    living.signal(Signal::KILL);
+    living.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_task_of_a_stream_is_done_exactly_once_while_agents_are_ended() {
+    hundred_tasks(STREAM, "stream").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_task_of_a_list_is_done_exactly_once_while_agents_are_ended() {
+    hundred_tasks(LIST, "list").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_agent_had_of_a_stream_is_taken_over_and_what_a_living_one_has_is_not() {
+    killed_agent(STREAM, "killed-stream").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_agent_had_of_a_list_is_taken_over_and_what_a_living_one_has_is_not() {
+    killed_agent(LIST, "killed-list").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-py"]
+async fn the_agent_in_python_does_the_same() {
+    for kind in [STREAM, LIST] {
+        let kind = Kind { python: true, ..kind };
+        hundred_tasks(kind, "python").await;
+        killed_agent(kind, "python-killed").await;
+    }
+}

@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""A sample agent on a Redis stream or list, with the same behaviour as dev/src/agent/: see README.md.
+
+Needs redis-py (pip install redis). Settings are environment variables:
+
+REDIS_URL          such as redis://:password@redis.demo:6379/0
+AGENT_STREAM       a stream with an entry a task: the fields "milliseconds" and, if it has an id of its own, "id"
+AGENT_GROUP        its consumer group ("agents"); made if it does not exist
+AGENT_LIST         instead of a stream, a list with a text a task, such as {"id": "a", "milliseconds": 100}
+AGENT_CLAIM_AFTER  milliseconds without a sign of life after which an agent counts as dead (60000)
+POD_NAME           the name of this agent
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import redis
+
+# How long one question for a task waits for an answer, in seconds. As long may pass between SIGTERM and the end of an agent
+# that has nothing to do.
+WAIT = 1.0
+TRY_AGAIN_AFTER = 1.0
+
+# The signal only says that this was the last task: what is being worked on is finished.
+ending = threading.Event()
+
+
+class Task:
+    """A task that this agent has: `entry` is how the queue knows it."""
+
+    def __init__(self, entry, said, delivery=None):
+        self.entry = entry
+        self.id = str(said.get("id") or entry)
+        self.seconds = int(said.get("milliseconds") or 0) / 1000
+        self.delivery = delivery
+
+
+class Stream:
+    """Tasks in a stream with a consumer group."""
+
+    def __init__(self, server, key, group, consumer, claim_after):
+        self.server, self.key, self.group = server, key, group
+        self.consumer, self.claim_after = consumer, claim_after
+        self.has_group = False
+        self.may_have_own = True  # left by an earlier process of this name
+        self.claim_at = 0.0
+
+    def next(self):
+        """What an earlier process of this name has left, else what a dead consumer has left, else what is new."""
+        self.make_group()
+        if self.may_have_own:
+            if task := self.read("0", None):
+                return task
+            self.may_have_own = False
+        if time.monotonic() >= self.claim_at:
+            if task := self.claim():
+                return task
+            self.claim_at = time.monotonic() + self.claim_after / 3000
+        try:
+            return self.read(">", int(WAIT * 1000))
+        except redis.RedisError:
+            # The stream, and its group, may have been deleted; or an answer was lost that held an entry.
+            self.has_group, self.may_have_own = False, True
+            raise
+
+    def make_group(self):
+        """The group begins at the first entry: tasks that came before the agents are tasks too."""
+        if self.has_group:
+            return
+        try:
+            self.server.xgroup_create(self.key, self.group, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self.has_group = True
+
+    def read(self, start, block):
+        reply = self.server.xreadgroup(self.group, self.consumer, {self.key: start}, count=1, block=block)
+        # A list of pairs or, from later versions of redis-py, a dictionary of lists of pages.
+        keys = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or []]
+        for entries in keys:
+            while entries and isinstance(entries[0], list):
+                entries = entries[0]
+            for entry, said in entries:
+                return self.taken(entry, said)
+        return None
+
+    def claim(self):
+        start = "0-0"
+        # An answer may hold nothing though there is more: the server looks at ten times as many entries as are asked for.
+        while True:
+            start, entries, *_ = self.server.xautoclaim(
+                self.key, self.group, self.consumer, min_idle_time=self.claim_after, start_id=start, count=1
+            )
+            for entry, said in entries:
+                if task := self.taken(entry, said):
+                    return task
+            if start == "0-0":
+                return None
+
+    def taken(self, entry, said):
+        if not said:
+            # It was deleted from the stream while it was pending.
+            self.server.xack(self.key, self.group, entry)
+            return None
+        pending = self.server.xpending_range(self.key, self.group, entry, entry, 1)
+        return Task(entry, said, pending[0]["times_delivered"] if pending else None)
+
+    def show_life(self, task):
+        """Claims its own entry: that sets the time back after which it counts as that of a dead consumer."""
+        self.server.xclaim(self.key, self.group, self.consumer, 0, [task.entry], justid=True)
+
+    def done(self, task, record):
+        with self.server.pipeline(transaction=True) as both:
+            both.xadd(f"{self.key}:done", record)
+            both.xack(self.key, self.group, task.entry)
+            both.execute()
+
+
+class List:
+    """Tasks in a list: each agent moves them to a list of its own, and takes them off there when they are done."""
+
+    def __init__(self, server, key, consumer, claim_after):
+        self.server, self.key, self.consumer, self.claim_after = server, key, consumer, claim_after
+        self.own = f"{key}:processing:{consumer}"
+        self.may_have_own = True
+        self.recover_at = 0.0
+
+    def next(self):
+        """What an earlier process of this name has left, else the oldest task of the list."""
+        self.show_life()
+        if self.may_have_own:
+            if text := self.server.lindex(self.own, -1):
+                return self.taken(text)
+            self.may_have_own = False
+        if time.monotonic() >= self.recover_at:
+            self.recover()
+            self.recover_at = time.monotonic() + self.claim_after / 3000
+        try:
+            text = self.server.blmove(self.key, self.own, WAIT, "RIGHT", "LEFT")
+        except redis.RedisError:
+            # An answer may have been lost that held a task.
+            self.may_have_own = True
+            raise
+        return self.taken(text) if text else None
+
+    def taken(self, text):
+        try:
+            said = json.loads(text)
+        except ValueError:
+            said = None
+        return Task(text, said if isinstance(said, dict) else {})
+
+    def show_life(self, _task=None):
+        self.server.set(f"{self.key}:alive:{self.consumer}", "", px=self.claim_after)
+
+    def recover(self):
+        """Puts back what dead agents have left, where it will be taken next."""
+        prefix = f"{self.key}:processing:"
+        for left in list(self.server.scan_iter(match=f"{prefix}*")):
+            if not self.server.exists(f"{self.key}:alive:{left.removeprefix(prefix)}"):
+                print(f"putting back what is left in {left}", flush=True)
+                while self.server.lmove(left, self.key, "LEFT", "RIGHT"):
+                    pass
+
+    def done(self, task, record):
+        with self.server.pipeline(transaction=True) as both:
+            both.xadd(f"{self.key}:done", record)
+            both.lrem(self.own, 1, task.entry)
+            both.execute()
+
+
+def finish(queue, consumer, claim_after, task):
+    """Does a task and says so, however long that takes: a task that was done must not be done again."""
+    began = time.time()
+    print(f"{consumer} begins with {task.id}", flush=True)
+    left = task.seconds
+    while left > 0:
+        now = min(left, claim_after / 3000)
+        time.sleep(now)  # The work.
+        left -= now
+        try:
+            queue.show_life(task)
+        except redis.RedisError as error:
+            print(f"failed to show that {task.id} is being worked on: {error}", flush=True)
+    record = {"task": task.id, "consumer": consumer, "began": int(began * 1000), "ended": int(time.time() * 1000)}
+    if task.delivery is not None:
+        record["delivery"] = task.delivery
+    while True:
+        try:
+            queue.done(task, record)
+            break
+        except redis.RedisError as error:
+            print(f"failed to say that {task.id} is done: {error}", flush=True)
+            time.sleep(TRY_AGAIN_AFTER)
+    print(f"{consumer} has done {task.id}", flush=True)
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    signal.signal(signal.SIGINT, lambda *_: ending.set())
+    consumer = os.environ["POD_NAME"]
+    claim_after = int(os.environ.get("AGENT_CLAIM_AFTER", "60000"))
+    # More than the server is asked to wait.
+    server = redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True, socket_timeout=10)
+    if stream := os.environ.get("AGENT_STREAM"):
+        queue = Stream(server, stream, os.environ.get("AGENT_GROUP", "agents"), consumer, claim_after)
+    else:
+        queue = List(server, os.environ["AGENT_LIST"], consumer, claim_after)
+
+    print(f"{consumer} takes tasks", flush=True)
+    while not ending.is_set():
+        try:
+            task = queue.next()
+        except redis.RedisError as error:
+            print(f"failed to ask for a task: {error}", flush=True)
+            time.sleep(TRY_AGAIN_AFTER)
+            continue
+        if task:
+            finish(queue, consumer, claim_after, task)
+    print(f"{consumer} ends", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+//! InferenceBackends under control: what they are observed by, and whom each change wakes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::Api;
+use quartermaster_core::decide::backend::children::BACKEND_LABEL;
+use quartermaster_core::decide::backend::facts::Settings;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::shared::{Lacks, Shared};
+use super::watches::{SECRETS, Watches, wake_owner};
+use crate::controllers::cut;
+use crate::controllers::inference_backend::{Backends, Referrers};
+use crate::operate::cache::Change;
+use crate::operate::children::DEPLOYMENT;
+use crate::operate::control::Control as _;
+use crate::operate::driver::{Driver, Observations};
+use crate::operate::key::ObjectKey;
+use crate::operate::object::Stored;
+use crate::operate::queue::Queue;
+use crate::operate::watch::Selection;
+use crate::sources::secrets::Secrets;
+use crate::sources::{BackendRef, hub, provider_health};
+
+/// The driver of InferenceBackends, and the tasks that it lives by.
+pub fn driver(shared: &Shared, observations: Option<Observations>, tasks: &mut JoinSet<()>) -> Arc<Driver<Backends>> {
+    let caches = Shared::caches::<Backends>();
+    let cache_of = |kind: &str| caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
+    let lacks = Lacks::default();
+    let (wake, woken) = mpsc::unbounded_channel();
+    let configuration = &shared.configuration;
+    let backends = Backends {
+        nodes: Arc::default(),
+        node_snapshot: Mutex::default(),
+        deployments: cache_of("Deployment"),
+        pods: Arc::default(),
+        secret_metadata: cache_of("Secret"),
+        secrets: Secrets::new(shared.clients.calls.clone()),
+        referrers: Referrers::default(),
+        hub: hub::Hub::new(shared.connector.clone(), wake.clone()),
+        health: provider_health::Health::new(shared.connector.clone(), wake),
+        settings: Arc::new(Settings {
+            accelerator_profiles: configuration.accelerator_profiles.clone(),
+            vllm: configuration.vllm.clone(),
+        }),
+        outdated_schema: lacks.subscribe(),
+    };
+    let driver = shared.driver(backends, caches, lacks, observations, tasks);
+    tasks.spawn(pass_on(woken, driver.queue.clone()));
+    driver
+}
+
+/// Starts the watches of what InferenceBackends are observed by.
+pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Backends>>) {
+    let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
+    let backends = &driver.control;
+    let wake = {
+        let driver = driver.clone();
+        move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone())
+    };
+    watches.whole(Backends::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake);
+    let api: Api<Node> = Api::all(watches.client.clone());
+    watches.spawn("nodes", api, None, Selection::default(), &backends.nodes, cut::node, {
+        let driver = driver.clone();
+        move |_: &ObjectKey, _: &Change<cut::CachedNode>| {
+            *driver.control.node_snapshot.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            driver.wake_all();
+        }
+    });
+    watches.whole(DEPLOYMENT, ours(), &backends.deployments, cut::deployment, wake_owner(driver));
+    watches.namespaced::<Pod, _>("pods", ours(), &backends.pods, cut::pod, {
+        let driver = driver.clone();
+        move |key, change| {
+            for pod in [&change.before, &change.after].into_iter().flatten() {
+                if let Some((_, backend)) = pod.backend.split_once('/') {
+                    driver.queue.add(ObjectKey::new(key.namespace.clone(), backend));
+                }
+            }
+        }
+    });
+    let everywhere = Selection { labels: None, fields: Some(SECRETS.to_owned()) };
+    watches.metadata::<Secret>("secrets", everywhere, &backends.secret_metadata, {
+        let (driver, wake_owner) = (driver.clone(), wake_owner(driver));
+        move |key, change| {
+            wake_owner(key, change);
+            driver.control.referrers.of(key).into_iter().for_each(|backend| driver.queue.add(backend));
+        }
+    });
+    let cache_of = |kind: &str| driver.actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
+    watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
+    watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
+    watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
+}
+
+/// Passes on the wishes of the sources.
+async fn pass_on(mut woken: mpsc::UnboundedReceiver<BackendRef>, queue: Arc<Queue>) {
+    while let Some(backend) = woken.recv().await {
+        queue.add(ObjectKey::new(backend.namespace.unwrap_or_default(), backend.name));
+    }
+}
