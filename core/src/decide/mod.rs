@@ -9,6 +9,7 @@ pub mod decision;
 pub mod lease;
 pub mod merge_patch;
 pub mod overdue;
+pub mod owned;
 pub mod pool;
 pub mod readiness;
 pub mod refused;

@@ -80,7 +80,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     let mut verdicts = Vec::new();
     let mut made = Children::Keep;
     let mut patches = Vec::new();
-    let mut next = None;
+    let (mut next, mut figures_due) = (None, None);
     let mut events = Vec::new();
     let ready = match &scaling {
         Err(problem) => problem.clone(),
@@ -91,6 +91,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
             verdicts.push(acted.able);
             (made, patches) = (acted.children, acted.patches);
             events.extend(rescaled(&mut status, previous.desired_replicas, scaling, now));
+            figures_due = figures_next(observation, scaling, &status, now);
             acted.ready
         }
     };
@@ -109,7 +110,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     if suspended {
         (made, patches) = (Children::Keep, Vec::new());
     }
-    let next = [next, judged.next, figures_next(observation, &status, now)].into_iter().flatten().min();
+    let next = [next, judged.next, figures_due].into_iter().flatten().min();
     Decision { children: made, patches, status, events, next }
 }
 
@@ -240,8 +241,12 @@ fn figures(demand: &Demand) -> (Option<u64>, Option<u64>) {
 }
 
 /// When figures that are not shown yet may be.
-fn figures_next(observation: &Observation, status: &AgentPoolStatus, now: Timestamp) -> Option<std::time::Duration> {
-    let scaling = scaling(observation, now).ok()?;
+fn figures_next(
+    observation: &Observation,
+    scaling: &Scaling,
+    status: &AgentPoolStatus,
+    now: Timestamp,
+) -> Option<std::time::Duration> {
     let stale = figures(&scaling.demand) != (status.queue_depth, status.in_flight);
     stale.then(|| figures::wait(observation.history.figures_changed, now))
 }

@@ -16,7 +16,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ pub use plan::{Placement, Plan};
 
 use super::patch::PatchError;
 use crate::api::duration::ParseDurationError;
-use crate::api::{GROUP, VERSION};
 use crate::decide::decision::{ApplyMode, Child, ChildIdentity};
+use crate::decide::owned::{self, Owner};
 
 /// The label by which a backend's Deployment, Service and PodDisruptionBudget find its pods.
 pub const BACKEND_LABEL: &str = "quartermaster.dev/inference-backend";
@@ -121,20 +121,8 @@ pub fn labels(backend: &str) -> BTreeMap<String, String> {
 
 /// Metadata of a child: name, namespace, labels and owner.
 fn metadata(plan: &Plan<'_>) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(child_name(plan.name)),
-        namespace: Some(plan.namespace.to_owned()),
-        labels: Some(labels(plan.name)),
-        owner_references: Some(vec![OwnerReference {
-            api_version: format!("{GROUP}/{VERSION}"),
-            kind: "InferenceBackend".to_owned(),
-            name: plan.name.to_owned(),
-            uid: plan.uid.to_owned(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }]),
-        ..ObjectMeta::default()
-    }
+    let owner = Owner { kind: "InferenceBackend", name: plan.name, namespace: plan.namespace, uid: plan.uid };
+    owned::metadata(owner, child_name(plan.name), labels(plan.name))
 }
 
 /// The child as the rest of the operator handles it.
