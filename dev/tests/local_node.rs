@@ -137,6 +137,10 @@ impl<'a> Team<'a> {
         self.eventually(&format!("{pod} to be ready"), || Some(self.get(pod)).filter(is_ready)).await
     }
 
+    async fn event(&self, words: &str) {
+        self.eventually(&format!("an event that says {words}"), || self.kubectl(&["get", "events"]).contains(words).then_some(())).await;
+    }
+
     async fn gone(&self, pod: &str) {
         self.eventually(&format!("{pod} to be gone"), || self.get(pod).is_null().then_some(())).await;
     }
@@ -409,7 +413,7 @@ async fn a_container_that_crashes_is_started_again_ever_later_and_says_why() {
     let message = status["state"]["waiting"]["message"].as_str().unwrap();
     assert!(message.contains("restarting failed container=main pod=crashing_crashing"), "{message}");
     assert_eq!(team.get("pod/crashing")["status"]["phase"], "Running");
-    assert!(team.kubectl(&["get", "events"]).contains("BackOff"));
+    team.event("BackOff").await;
     assert!(team.kubectl(&["logs", "--previous", "crashing"]).contains("no model"));
 }
 
@@ -467,7 +471,7 @@ async fn a_container_that_fails_its_liveness_probe_is_started_again() {
         .await;
     // The server handles SIGTERM, so it ends well; it was the probe that ended it.
     assert_eq!(pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 0);
-    assert!(team.kubectl(&["get", "events"]).contains("Liveness probe failed"));
+    team.event("Liveness probe failed").await;
     assert_eq!(ask(&address, "GET", "/").unwrap().0, 200);
 }
 

@@ -87,11 +87,14 @@ impl Host {
 
     /// Tells an event about a pod, without waiting for it.
     pub fn tell(&self, pod: &Pod, type_: EventType, reason: &str, message: &str) {
+        // The recorder takes events of one reason and one action for repetitions of the first, whose note stays. Probes
+        // of two kinds fail for one reason, so the action is what the message begins with.
+        let action = message.split(':').next().unwrap_or(reason);
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: Some(message.chars().take(1000).collect()),
-            action: reason.to_owned(),
+            action: action.chars().take(128).collect(),
             secondary: None,
         };
         let (recorder, reference) = (self.recorder.clone(), pod.object_ref(&()));
