@@ -138,7 +138,8 @@ impl<'a> Team<'a> {
     }
 
     async fn event(&self, words: &str) {
-        self.eventually(&format!("an event that says {words}"), || self.kubectl(&["get", "events"]).contains(words).then_some(())).await;
+        self.eventually(&format!("an event that says {words}"), || self.kubectl(&["get", "events"]).contains(words).then_some(()))
+            .await;
     }
 
     async fn gone(&self, pod: &str) {
