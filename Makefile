@@ -13,9 +13,10 @@ dev := "$${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev"
 help: ## Say what the other targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: bootstrap ## Start a control plane with fake GPU nodes, show what Quartermaster makes of the examples, stop it
+demo: bootstrap ## Start a control plane with fake GPU nodes, install Quartermaster, show what it makes of the examples, stop it
+	@dev/bootstrap.sh go helm
 	@$(build) -p quartermaster
-	@$(dev) with-cluster --nodes -- dev/demo.sh
+	@$(dev) with-cluster --nodes --local-node -- dev/demo.sh
 
 test: ## Build, lint and test everything against a real control plane
 	@dev/test.sh
@@ -34,7 +35,7 @@ soak: ## Run the tests that take too long for 'make test'
 	@dev/bootstrap.sh
 	@$(build)
 	@cargo test --workspace --locked --no-run
-	@$(dev) with-cluster --nodes -- cargo test --workspace --locked --no-fail-fast -- --ignored --skip process_that_hangs
+	@$(dev) with-cluster --nodes --local-node -- cargo test --workspace --locked --no-fail-fast -- --ignored --skip process_that_hangs
 
 bench: bootstrap ## Measure
 	@$(build)
@@ -43,7 +44,7 @@ bench: bootstrap ## Measure
 
 generate: ## Write crds/ anew from the types
 	@cargo build --locked -p quartermaster
-	@cargo run --quiet --locked -- crds > crds/quartermaster.dev_inferencebackends.yaml
+	@cargo run --quiet --locked -- crds --directory crds
 
 bootstrap:
 	@dev/bootstrap.sh

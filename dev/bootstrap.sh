@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Brings a machine to the point where Quartermaster can be built and tested: first what the machine itself lacks,
-# then the development control plane, built from the Go modules that dev/go/go.mod pins.
+# then the development control plane, and Helm where it is asked for, built from the Go modules that go.mod files pin.
 # Nothing is written into the tree. A second run finds everything and ends at once.
 
 set -euo pipefail
@@ -15,23 +15,25 @@ readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/quartermaster
 # What `bootstrap.sh` without arguments asks for.
 readonly DEFAULT_REQUIREMENTS=(linker rust rust-components go redis control-plane)
 
-# The binaries of the control plane. One line each: name, Go package, and whether KUBEBUILDER_ASSETS may replace it.
+# What is built from Go modules. One line each: the requirement that it belongs to, name, Go package, and whether
+# KUBEBUILDER_ASSETS may replace it.
 readonly BINARIES="
-etcd                    go.etcd.io/etcd/server/v3                       replaceable
-kube-apiserver          k8s.io/kubernetes/cmd/kube-apiserver            replaceable
-kubectl                 k8s.io/kubernetes/cmd/kubectl                   replaceable
-kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager   built
-kube-scheduler          k8s.io/kubernetes/cmd/kube-scheduler            built
-kwok                    sigs.k8s.io/kwok/cmd/kwok                       built
-kwokctl                 sigs.k8s.io/kwok/cmd/kwokctl                    built
-kubeconform             github.com/yannh/kubeconform/cmd/kubeconform    built
+control-plane etcd                    go.etcd.io/etcd/server/v3                       replaceable
+control-plane kube-apiserver          k8s.io/kubernetes/cmd/kube-apiserver            replaceable
+control-plane kubectl                 k8s.io/kubernetes/cmd/kubectl                   replaceable
+control-plane kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager   built
+control-plane kube-scheduler          k8s.io/kubernetes/cmd/kube-scheduler            built
+control-plane kwok                    sigs.k8s.io/kwok/cmd/kwok                       built
+control-plane kwokctl                 sigs.k8s.io/kwok/cmd/kwokctl                    built
+control-plane kubeconform             github.com/yannh/kubeconform/cmd/kubeconform    built
+helm          helm                    helm.sh/helm/v4/cmd/helm                        built
 "
 
 usage() {
   cat <<EOF
 Usage: dev/bootstrap.sh [REQUIREMENT...]     install or build what is missing
        dev/bootstrap.sh --check [REQUIREMENT...]  say what is missing, change nothing; exit code 1 if anything is
-       dev/bootstrap.sh where                print the path of each binary of the control plane
+       dev/bootstrap.sh where [REQUIREMENT]  print the path of each binary of the control plane, or of helm
 
 Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   linker           a C compiler and linker
@@ -40,7 +42,8 @@ Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   go               Go $(go_minimum) or newer; an older Go fetches that toolchain through the module proxy
   redis            redis-server
   python           Python 3.11 to 3.14 with venv, for vLLM's own parser
-  control-plane    the Kubernetes binaries, built from source; about 7 minutes on 2 cores, once
+  control-plane    the Kubernetes binaries, built from source; $(build_time control-plane) on 2 cores, once
+  helm             Helm, built from source, which needs go; $(build_time helm) on 2 cores, once
 
 On Debian and Ubuntu a missing tool is installed with apt-get (as root, or with sudo), and Rust with rustup's installer
 where the package is too old. Elsewhere what is missing is named together with the remedy, before anything long begins.
@@ -72,13 +75,24 @@ elapsed() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
 rust_minimum() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$DEV/../Cargo.toml" | head -n 1; }
-go_minimum() { sed -n 's/^go \([0-9.]*\)$/\1/p' "$DEV/go/go.mod"; }
+# The newest Go that one of the modules asks for.
+go_minimum() { sed -n 's/^go \([0-9.]*\)$/\1/p' "$DEV/go/go.mod" "$DEV/helm/go.mod" | sort -rV | head -n 1; }
 
-# module_version MODULE: the version that dev/go/go.mod requires, such as v1.37.2.
+# module_of REQUIREMENT: the directory of the go.mod and go.sum that pin what it is built from.
+module_of() {
+  case $1 in
+    control-plane) echo "$DEV/go" ;;
+    helm) echo "$DEV/helm" ;;
+    *) fail "'$1' is not built from Go modules" ;;
+  esac
+}
+
+# module_version REQUIREMENT MODULE: the version that its go.mod requires, such as v1.37.2.
 module_version() {
-  local version
-  version=$(awk -v module="$1" '$1 == module && $2 ~ /^v/ {print $2; exit}' "$DEV/go/go.mod")
-  [ -n "$version" ] || fail "dev/go/go.mod requires no version of $1"
+  local directory version
+  directory=$(module_of "$1")
+  version=$(awk -v module="$2" '$1 == module && $2 ~ /^v/ {print $2; exit}' "$directory/go.mod")
+  [ -n "$version" ] || fail "$directory/go.mod requires no version of $2"
   echo "$version"
 }
 
@@ -206,7 +220,7 @@ install_requirement() {
 # ---------------------------------------------------------------------------------------------------------------------
 # Go: the installed one, or the toolchain of the needed version through the module proxy
 
-# Prints the path of a go command that can build dev/go. It needs no GOTOOLCHAIN support in the installed Go
+# Prints the path of a go command that can build our modules. It needs no GOTOOLCHAIN support in the installed Go
 # (Debian 12 has 1.19, which lacks it): the toolchain is a module, whose checksum the go command verifies.
 # Go restores no execute bits when it unpacks a module, so that is done here, on a copy in our cache.
 use_go() {
@@ -235,14 +249,30 @@ use_go() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The control plane
+# What is built from Go modules: the control plane, and Helm
 
-# Flags of the Go linker. Kubernetes binaries that do not know their own version refuse to start.
+# is_built REQUIREMENT: whether it is one of these.
+is_built() { awk -v requirement="$1" '$1 == requirement {found = 1} END {exit !found}' <<<"$BINARIES"; }
+
+# How long a build takes on 2 cores.
+build_time() {
+  case $1 in
+    control-plane) echo 'about 7 minutes' ;;
+    helm) echo 'about 2 minutes' ;;
+  esac
+}
+
+# link_flags REQUIREMENT: flags of the Go linker. Kubernetes binaries that do not know their own version refuse to start.
 link_flags() {
-  local kubernetes kwok kubeconform minor version=k8s.io/component-base/version
-  kubernetes=$(module_version k8s.io/kubernetes)
-  kwok=$(module_version sigs.k8s.io/kwok)
-  kubeconform=$(module_version github.com/yannh/kubeconform)
+  local kubernetes kwok kubeconform helm minor version=k8s.io/component-base/version
+  if [ "$1" = helm ]; then
+    helm=$(module_version helm helm.sh/helm/v4)
+    printf '%s' "-s -w -X helm.sh/helm/v4/internal/version.version=$helm"
+    return
+  fi
+  kubernetes=$(module_version control-plane k8s.io/kubernetes)
+  kwok=$(module_version control-plane sigs.k8s.io/kwok)
+  kubeconform=$(module_version control-plane github.com/yannh/kubeconform)
   minor=${kubernetes#v*.}
   printf '%s' "-s -w" \
     " -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=${minor%%.*}" \
@@ -250,24 +280,26 @@ link_flags() {
     " -X sigs.k8s.io/kwok/pkg/consts.Version=$kwok -X main.version=$kubeconform"
 }
 
-# One directory for each pinned set of sources, so that two working trees never disturb each other.
+# binaries_directory REQUIREMENT: one directory for each pinned set of sources, so that two working trees never disturb
+# each other.
 binaries_directory() {
-  local flags sum
-  flags=$(link_flags)
+  local module flags sum
+  module=$(module_of "$1")
+  flags=$(link_flags "$1")
   if command -v sha256sum >/dev/null; then
-    sum=$(printf '%s' "$flags" | cat "$DEV/go/go.mod" "$DEV/go/go.sum" - | sha256sum)
+    sum=$(printf '%s' "$flags" | cat "$module/go.mod" "$module/go.sum" - | sha256sum)
   else
-    sum=$(printf '%s' "$flags" | cat "$DEV/go/go.mod" "$DEV/go/go.sum" - | shasum -a 256)
+    sum=$(printf '%s' "$flags" | cat "$module/go.mod" "$module/go.sum" - | shasum -a 256)
   fi
-  echo "$CACHE/control-plane-${sum:0:16}"
+  echo "$CACHE/$1-${sum:0:16}"
 }
 
-# Prints "name path" for each binary. This is the one place that knows where they are.
+# where REQUIREMENT: prints "name path" for each binary. This is the one place that knows where they are.
 where() {
-  local directory name replaceable
-  directory=$(binaries_directory)
-  while read -r name _ replaceable; do
-    [ -n "$name" ] || continue
+  local directory requirement name replaceable
+  directory=$(binaries_directory "$1")
+  while read -r requirement name _ replaceable; do
+    [ "$requirement" = "$1" ] || continue
     if [ "$replaceable" = replaceable ] && [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
       echo "$name $KUBEBUILDER_ASSETS/$name"
     else
@@ -276,15 +308,15 @@ where() {
   done <<<"$BINARIES"
 }
 
-# Prints "name package" for each binary that has yet to be built.
+# missing_binaries REQUIREMENT: prints "name package" for each binary that has yet to be built.
 missing_binaries() {
   local directory paths name path package
-  directory=$(binaries_directory)
-  paths=$(where)
+  directory=$(binaries_directory "$1")
+  paths=$(where "$1")
   while read -r name path; do
     [ ! -x "$path" ] || continue
     [ "$path" = "$directory/$name" ] || fail "KUBEBUILDER_ASSETS is set, but $path is not an executable file"
-    package=$(awk -v name="$name" '$1 == name {print $2}' <<<"$BINARIES")
+    package=$(awk -v name="$name" '$2 == name {print $3}' <<<"$BINARIES")
     echo "$name $package"
   done <<<"$paths"
 }
@@ -327,11 +359,12 @@ watch_build() {
   return "$code"
 }
 
-# Go installs each binary into a directory of its own, and only a complete binary is moved to its place:
+# build REQUIREMENT: Go installs each binary into a directory of its own, and only a complete binary is moved to its place:
 # an interrupted build is never taken for a finished one.
-build_control_plane() {
-  local directory go missing names packages flags log start name package built
-  directory=$(binaries_directory)
+build() {
+  local module directory go missing names packages flags log start name package built
+  module=$(module_of "$1")
+  directory=$(binaries_directory "$1")
   mkdir -p "$CACHE"
 
   # One build at a time: the second one waits, then finds everything built.
@@ -343,7 +376,7 @@ build_control_plane() {
     fi
   fi
 
-  missing=$(missing_binaries)
+  missing=$(missing_binaries "$1")
   if [ -z "$missing" ]; then
     exec 9>&-
     return 0
@@ -355,10 +388,10 @@ build_control_plane() {
   done <<<"$missing"
 
   go=$(use_go)
-  flags=$(link_flags)
+  flags=$(link_flags "$1")
 
   say "building ${names[*]}"
-  say "into $directory; about 7 minutes on 2 cores, and never again until dev/go changes"
+  say "into $directory; $(build_time "$1") on 2 cores, and never again until ${module#"${DEV%/*}/"} changes"
   trap stop_build EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
@@ -373,7 +406,7 @@ build_control_plane() {
   # set -m gives the job a process group of its own, so that stop_build can end all of it.
   set -m
   (
-    cd "$DEV/go"
+    cd "$module"
     "$go" list -deps "${packages[@]}" >"$BUILD_DIRECTORY/packages.unfinished"
     mv "$BUILD_DIRECTORY/packages.unfinished" "$BUILD_DIRECTORY/packages"
     exec "$go" install -v -trimpath -ldflags "$flags" "${packages[@]}"
@@ -382,7 +415,7 @@ build_control_plane() {
   set +m
   if ! watch_build; then
     tail -n 40 "$log" >&2
-    fail "building the control plane failed; the last lines of the compiler are above"
+    fail "building ${names[*]} failed; the last lines of the compiler are above"
   fi
 
   mkdir -p "$directory"
@@ -394,20 +427,20 @@ build_control_plane() {
   stop_build
   trap - EXIT HUP INT TERM
   exec 9>&-
-  say "built the control plane in $(elapsed $((SECONDS - start)))"
+  say "built ${names[*]} in $(elapsed $((SECONDS - start)))"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 main() {
-  local check='' requirement build='' missing=() failed=()
+  local check='' requirement binaries missing=() builds=() failed=()
   case ${1:-} in
     -h | --help)
       usage
       return
       ;;
     where)
-      where
+      where "${2:-control-plane}"
       return
       ;;
     --check)
@@ -421,8 +454,9 @@ main() {
   [ ! -d "$HOME/.cargo/bin" ] || PATH=$PATH:$HOME/.cargo/bin
 
   for requirement in "$@"; do
-    if [ "$requirement" = control-plane ]; then
-      build=$(missing_binaries)
+    if is_built "$requirement"; then
+      binaries=$(missing_binaries "$requirement")
+      [ -z "$binaries" ] || builds+=("$requirement")
     elif ! have "$requirement"; then
       missing+=("$requirement")
     fi
@@ -432,14 +466,16 @@ main() {
     for requirement in ${missing[@]+"${missing[@]}"}; do
       say "missing: $requirement; $(remedy "$requirement")"
     done
-    [ -z "$build" ] || say "missing: control-plane; run dev/bootstrap.sh control-plane"
-    [ -z "$build" ] && [ ${#missing[@]} -eq 0 ]
+    for requirement in ${builds[@]+"${builds[@]}"}; do
+      say "missing: $requirement; run dev/bootstrap.sh go $requirement"
+    done
+    [ ${#builds[@]} -eq 0 ] && [ ${#missing[@]} -eq 0 ]
     return
   fi
 
   for requirement in ${missing[@]+"${missing[@]}"}; do
-    # Go is needed to build the control plane and for nothing else.
-    if [ "$requirement" = go ] && [ -z "$build" ]; then continue; fi
+    # Go is needed to build these and for nothing else.
+    if [ "$requirement" = go ] && [ ${#builds[@]} -eq 0 ]; then continue; fi
     if ! install_requirement "$requirement" || ! have "$requirement"; then failed+=("$requirement"); fi
   done
   if [ ${#failed[@]} -gt 0 ]; then
@@ -449,7 +485,9 @@ main() {
     fail "install the above and run this again"
   fi
 
-  [ -z "$build" ] || build_control_plane
+  for requirement in ${builds[@]+"${builds[@]}"}; do
+    build "$requirement"
+  done
 }
 
 main "$@"

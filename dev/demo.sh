@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
 #
-# Shows what Quartermaster makes of examples/ on a control plane with fake GPU nodes, and checks it. Run by `make demo`,
-# which starts the control plane and stops it again. The operator runs under its own account.
+# Installs Quartermaster with its charts on a control plane with fake GPU nodes, shows what it makes of examples/, and checks
+# it. Run by `make demo`, which starts the control plane and stops it again. The operator runs as two pods of the local node,
+# under its own account. Each section is a function; the last lines say in which order they are shown.
 
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly NAMESPACE=demo
+readonly OPERATORS=quartermaster-system
 readonly DIRECTORY=$QUARTERMASTER_DIRECTORY
-readonly OPERATOR=${CARGO_TARGET_DIR:-target}/debug/quartermaster
-readonly DEVELOPMENT=${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev
+HELM=$(dev/bootstrap.sh where helm)
+readonly HELM=${HELM#helm }
 PASSED=0
 FAILED=0
 
+# Nothing of Helm's is left on the machine.
+export HELM_CACHE_HOME=$QUARTERMASTER_DIRECTORY/helm HELM_CONFIG_HOME=$QUARTERMASTER_DIRECTORY/helm \
+  HELM_DATA_HOME=$QUARTERMASTER_DIRECTORY/helm
+
 kubectl() { "$QUARTERMASTER_KUBECTL" "$@"; }
+helm() { "$HELM" --namespace "$OPERATORS" "$@"; }
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
@@ -76,28 +83,30 @@ within_a_minute() {
   done
 }
 
-# Whether the operator answers /readyz with 200. It listens on a port that the system chose, which its first line tells, so
-# that several demonstrations can run at once; it is asked by bash itself, which needs no curl.
-operator_is_ready() {
-  local port status
-  port=$(sed -n 's/.*admin=Some([0-9.]*:\([0-9]*\)).*/\1/p' "$DIRECTORY/operator.log" | head -n 1)
-  [ -n "$port" ] || return
-  exec 3<>"/dev/tcp/127.0.0.1/$port" || return
-  printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
-  read -r status <&3
-  exec 3>&-
-  [[ $status == 'HTTP/1.'[01]' 200 '* ]]
+# Prints of each pod of the operator where it runs, as whom, and whether it is ready.
+operators() {
+  kubectl -n "$OPERATORS" get pods -l app.kubernetes.io/name=quartermaster -o \
+    'jsonpath={range .items[*]}{.spec.nodeName} {.spec.serviceAccountName} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
+}
+
+# Whether the operator runs as two pods of the local node under its own account, and both are ready.
+two_operators() { [ "$(operators)" = $'local quartermaster True\nlocal quartermaster True' ]; }
+
+# Whether the lease is held by one of the operator's pods.
+one_leads() {
+  local holder
+  holder=$(kubectl -n "$OPERATORS" get lease quartermaster -o 'jsonpath={.spec.holderIdentity}') || return
+  # The identity is the name of the pod, and a part that a restarted process does not share.
+  [ -n "$holder" ] && kubectl -n "$OPERATORS" get pod "${holder%_*}"
 }
 
 finish() {
   local code=$?
-  if [ -n "${OPERATOR_PID:-}" ] && kill "$OPERATOR_PID" 2>/dev/null; then
-    wait "$OPERATOR_PID" || true
-  fi
+  [ -z "${REDIS_PID:-}" ] || kill "$REDIS_PID" 2>/dev/null || true
   [ "$code" -eq 0 ] || FAILED=$((FAILED + 1))
-  if [ "$FAILED" -gt 0 ] && [ -f "$DIRECTORY/operator.log" ]; then
-    say 'The end of the operator'\''s log'
-    tail -n 30 "$DIRECTORY/operator.log"
+  if [ "$FAILED" -gt 0 ]; then
+    say 'The end of the log of each operator'
+    kubectl -n "$OPERATORS" logs -l app.kubernetes.io/name=quartermaster --tail=30 --prefix || true
   fi
   printf '\n%d passed, %d failed\n' "$PASSED" "$FAILED"
   [ "$FAILED" -eq 0 ] || exit $((code > 0 ? code : 1))
@@ -108,51 +117,58 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say 'The nodes: 8xH100 twice, L4, A100 whole and in MIG slices, a time-sliced T4'
-kubectl get nodes -o custom-columns='NODE:.metadata.name,PRODUCT:.metadata.labels.nvidia\.com/gpu\.product,GPUS:.status.allocatable.nvidia\.com/gpu,MIG:.status.allocatable.nvidia\.com/mig-1g\.10gb'
+# shellcheck source=dev/demo-agents.sh
+source dev/demo-agents.sh
 
-say 'Installing: definitions, rules, and the operator under its own account'
-kubectl apply --server-side -f crds/
-kubeconfig=$("$DEVELOPMENT" account quartermaster-system quartermaster --rules deploy/rbac.yaml)
-# The token of the examples is no token, and a hub that answers would refuse it: through a proxy that is not there nobody is
-# asked, and the catalogue suffices.
-printf '%s\n' 'admin: {listen: "127.0.0.1:0"}' 'egressProxy: {url: "http://127.0.0.1:9"}' >"$DIRECTORY/operator.yaml"
-KUBECONFIG=$kubeconfig "$OPERATOR" run --configuration "$DIRECTORY/operator.yaml" --namespace quartermaster-system \
-  --log-format text >"$DIRECTORY/operator.log" 2>&1 &
-OPERATOR_PID=$!
+show_nodes() {
+  say 'The nodes: 8xH100 twice, L4, A100 whole and in MIG slices, a time-sliced T4; and one on which pods really run'
+  kubectl get nodes -o custom-columns='NODE:.metadata.name,PRODUCT:.metadata.labels.nvidia\.com/gpu\.product,GPUS:.status.allocatable.nvidia\.com/gpu,MIG:.status.allocatable.nvidia\.com/mig-1g\.10gb'
+}
 
-say 'Applying examples/'
-kubectl create namespace "$NAMESPACE"
-kubectl -n "$NAMESPACE" apply -f examples/backends/
+show_installation() {
+  say 'Installing the definitions, and two replicas of the operator, with Helm'
+  # The charts say what comes next, which is what this script does.
+  helm install quartermaster-crds charts/quartermaster-crds --create-namespace --hide-notes --wait --timeout 120s
+  helm install quartermaster charts/quartermaster --values dev/chart-values.yaml --hide-notes --wait --timeout 120s \
+    --set "configuration.destinations.resolve.redis\\.$AGENTS\\.svc=$REDIS_ADDRESS"
+  kubectl -n "$OPERATORS" get pods -o wide
+  check 'two replicas run as pods of the local node under their own account' two_operators
+  check 'one of them leads' within_a_minute one_leads
+}
 
-say 'What was chosen'
-check 'Llama-3.3-70B is ready' ready llama-70b
-check 'the small model is ready' ready qwen3-4b
-check 'the FP8 mixture of experts is ready' ready qwen3-235b
-kubectl -n "$NAMESPACE" get inferencebackends -o wide
+show_backends() {
+  say 'Applying examples/'
+  kubectl create namespace "$NAMESPACE"
+  kubectl -n "$NAMESPACE" apply -f examples/backends/
 
-say 'Why'
-kubectl -n "$NAMESPACE" get inferencebackends -o \
-  'jsonpath={range .items[?(@.status.sizing)]}{.metadata.name}{": "}{.status.sizing.derivation}{"\n"}{end}'
+  say 'What was chosen'
+  check 'Llama-3.3-70B is ready' ready llama-70b
+  check 'the small model is ready' ready qwen3-4b
+  check 'the FP8 mixture of experts is ready' ready qwen3-235b
+  kubectl -n "$NAMESPACE" get inferencebackends -o wide
 
-say 'Where the scheduler placed the pods'
-kubectl -n "$NAMESPACE" get pods -o custom-columns='POD:.metadata.name,NODE:.spec.nodeName,GPUS:.spec.containers[0].resources.limits.nvidia\.com/gpu'
+  say 'Why'
+  kubectl -n "$NAMESPACE" get inferencebackends -o \
+    'jsonpath={range .items[?(@.status.sizing)]}{.metadata.name}{": "}{.status.sizing.derivation}{"\n"}{end}'
 
-say 'Checks'
-check 'Llama-3.3-70B is spread over 4 H100' shows llama-70b '{.status.summary.gpus}' '4xH100* TP4'
-check 'the small model takes one L4, though larger ones are idle' shows qwen3-4b '{.status.summary.gpus}' '1xL4 TP1'
-check 'the mixture of experts gets a size that its FP8 blocks allow' shows qwen3-235b '{.status.sizing.tensorParallelSize}' '4'
-check 'each has one pod, on a node with the accelerators that were chosen' placed 'llama-70b on NVIDIA-H100-80GB-HBM3
+  say 'Where the scheduler placed the pods'
+  kubectl -n "$NAMESPACE" get pods -o custom-columns='POD:.metadata.name,NODE:.spec.nodeName,GPUS:.spec.containers[0].resources.limits.nvidia\.com/gpu'
+
+  say 'Checks'
+  check 'Llama-3.3-70B is spread over 4 H100' shows llama-70b '{.status.summary.gpus}' '4xH100* TP4'
+  check 'the small model takes one L4, though larger ones are idle' shows qwen3-4b '{.status.summary.gpus}' '1xL4 TP1'
+  check 'the mixture of experts gets a size that its FP8 blocks allow' shows qwen3-235b '{.status.sizing.tensorParallelSize}' '4'
+  check 'each has one pod, on a node with the accelerators that were chosen' placed 'llama-70b on NVIDIA-H100-80GB-HBM3
 qwen3-235b on NVIDIA-A100-SXM4-80GB
 qwen3-4b on NVIDIA-L4'
-check 'the context of the hosted model is known' shows claude '{.status.contextLength}' '1000000'
-# Its key is no key, and the provider is not reached either.
-check 'the hosted model is not ready' shows claude '{.status.conditions[?(@.type=="Ready")].status}' False
-check 'and it is said why' shows claude '{.status.conditions[?(@.type=="Ready")].reason}' \
-  '@(Unauthorized|HealthUnknown|Unreachable|ProviderError|TLSError)'
+  check 'the context of the hosted model is known' shows claude '{.status.contextLength}' '1000000'
+  # Its key is no key, and the provider is not reached either.
+  check 'the hosted model is not ready' shows claude '{.status.conditions[?(@.type=="Ready")].status}' False
+  check 'and it is said why' shows claude '{.status.conditions[?(@.type=="Ready")].reason}' \
+    '@(Unauthorized|HealthUnknown|Unreachable|ProviderError|TLSError)'
 
-say 'A model that no node can hold is refused before a pod exists, with fixes that work'
-kubectl -n "$NAMESPACE" apply -f - <<'YAML'
+  say 'A model that no node can hold is refused before a pod exists, with fixes that work'
+  kubectl -n "$NAMESPACE" apply -f - <<'YAML'
 apiVersion: quartermaster.dev/v1alpha1
 kind: InferenceBackend
 metadata: {name: too-large}
@@ -161,9 +177,14 @@ spec:
     model: meta-llama/Llama-3.1-405B-Instruct
     huggingFace: {tokenSecretKeyRef: {name: hugging-face, key: token}}
 YAML
-check 'it is refused' kubectl -n "$NAMESPACE" wait --for=condition=Stalled inferencebackend/too-large --timeout=60s
-kubectl -n "$NAMESPACE" get inferencebackend too-large -o 'jsonpath={.status.conditions[?(@.type=="Stalled")].message}{"\n"}'
-check 'the reason is DoesNotFit' shows too-large '{.status.conditions[?(@.type=="Ready")].reason}' DoesNotFit
-check 'no pod exists for it' without_pods too-large
-# The definition is served a moment after it was applied, and the operator looks again after a quarter of a minute.
-check 'the operator is ready' within_a_minute operator_is_ready
+  check 'it is refused' kubectl -n "$NAMESPACE" wait --for=condition=Stalled inferencebackend/too-large --timeout=60s
+  kubectl -n "$NAMESPACE" get inferencebackend too-large -o 'jsonpath={.status.conditions[?(@.type=="Stalled")].message}{"\n"}'
+  check 'the reason is DoesNotFit' shows too-large '{.status.conditions[?(@.type=="Ready")].reason}' DoesNotFit
+  check 'no pod exists for it' without_pods too-large
+  check 'the operator is ready' two_operators
+}
+
+show_nodes
+show_installation
+show_backends
+show_agents

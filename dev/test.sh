@@ -89,11 +89,12 @@ lint() {
 }
 
 stage bootstrap dev/bootstrap.sh
+stage helm dev/bootstrap.sh go helm
 stage build cargo build --workspace --all-targets --locked
 stage lint lint
 stage unit cargo test --workspace --locked --lib --bins
 # These tests mostly wait for the control plane: three at once for each processor, not one. The binary is the one that was
 # just built: `cargo run -p` would compile dependencies anew with the features of that package alone.
 stage control-plane env RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3))}" \
-  "${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev" with-cluster --nodes -- \
+  "${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev" with-cluster --nodes --local-node -- \
     cargo test --workspace --locked --no-fail-fast --test '*'

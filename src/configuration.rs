@@ -98,6 +98,7 @@ mod tests {
         assert!(resource_name.is_some() && memory.is_some() && !node_selector.is_empty());
         let EgressProxy { url: _, no_proxy } = configuration.egress_proxy.as_ref().unwrap();
         assert!(!no_proxy.is_empty());
+        assert!(!configuration.destinations.resolve.is_empty());
     }
 
     #[test]
@@ -109,11 +110,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_values_of_the_chart_know_every_key_and_no_other() {
+        fn collect(schema: &serde_json::Value, path: &str, known: &mut std::collections::BTreeSet<String>) {
+            if let Some(properties) = schema["properties"].as_object() {
+                for (name, property) in properties {
+                    collect(property, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, known);
+                }
+            } else if schema["items"]["type"] == "object" {
+                collect(&schema["items"], &format!("{path}[]"), known);
+            } else {
+                known.insert(path.to_owned());
+            }
+        }
+        let schema: serde_json::Value = serde_json::from_str(include_str!("../charts/quartermaster/values.schema.json")).unwrap();
+        let mut known = std::collections::BTreeSet::new();
+        collect(&schema["properties"]["configuration"], "", &mut known);
+        let example = serde_saphyr::from_str(include_str!("../examples/operator-configuration.yaml")).unwrap();
+        assert_eq!(known, keys(&example));
+    }
+
     /// The paths of all members of a configuration, without those of free maps: `acceleratorProfiles[].product`.
     fn keys(value: &serde_json::Value) -> std::collections::BTreeSet<String> {
         fn collect(value: &serde_json::Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
             match value {
-                serde_json::Value::Object(members) if !path.ends_with(".nodeSelector") => {
+                serde_json::Value::Object(members) if ![".nodeSelector", ".resolve"].iter().any(|map| path.ends_with(map)) => {
                     for (name, member) in members {
                         collect(member, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
                     }

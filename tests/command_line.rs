@@ -287,6 +287,7 @@ fn the_exit_code_tells_a_failure_from_wrong_input_and_from_a_no() {
         (2, vec!["size", "--nodes=a", "--context=b", small], "cannot be used with"),
         (2, vec!["plan"], "FILE"),
         (2, vec!["route"], "unrecognized subcommand"),
+        (2, vec!["run", "--admin-listen", "8080"], "--admin-listen"),
         (2, vec!["plan", "--configuration", small, small], "failed to understand the configuration file"),
         (2, vec!["replay", small], "failed to understand"),
         (3, vec!["size", small], "1 of 1 models cannot be sized"),
@@ -303,6 +304,7 @@ fn rules_definitions_completion_and_help_are_printed() {
     assert_eq!(rules.out, std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap());
     let definitions = run(&["crds", "--output=json"], "").json();
     assert_eq!(definitions[0]["metadata"]["name"], "inferencebackends.quartermaster.dev");
+    assert_eq!(definitions[1]["metadata"]["name"], "agentpools.quartermaster.dev");
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completion", shell], "");
         assert!(script.code == 0 && script.out.contains("current-context"), "{shell}: {}", script.err);

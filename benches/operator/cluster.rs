@@ -45,7 +45,12 @@ impl Cluster {
     pub async fn create(nodes: usize, backends: usize) -> Self {
         let connection = Connection::from_environment().expect("run by `make bench`, or under quartermaster-dev with-cluster");
         let client = connection.client().await.unwrap();
-        account::apply(&connection, include_str!("../../crds/quartermaster.dev_inferencebackends.yaml")).await.unwrap();
+        for definition in [
+            include_str!("../../crds/quartermaster.dev_inferencebackends.yaml"),
+            include_str!("../../crds/quartermaster.dev_agentpools.yaml"),
+        ] {
+            account::apply(&connection, definition).await.unwrap();
+        }
         let namespace = format!("bench-{:06x}", fastrand::u32(..1 << 24));
         let kubeconfig =
             account::kubeconfig_of_service_account(&connection, &namespace, "quartermaster", &rules(&namespace, "quartermaster"))

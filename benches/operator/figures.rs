@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 
 use crate::decision::Cost;
 use crate::operator::Metrics;
+use crate::pools;
 use crate::process::Memory;
 
 /// What was measured, in the order of the table.
-#[derive(Default)]
 pub struct Figures {
+    beside: &'static str,
     rows: Vec<Row>,
     json: Map<String, Value>,
 }
@@ -23,6 +24,46 @@ struct Row {
 }
 
 impl Figures {
+    /// Nothing yet; what is measured stands beside this.
+    pub fn new(beside: &'static str) -> Self {
+        Self { beside, rows: Vec::new(), json: Map::new() }
+    }
+
+    /// Pools of agents. `counts`: calls to the API server while nothing happened, round trips to Redis a second, and calls for
+    /// each pool after the burst.
+    pub fn pools(&mut self, pools: usize, operator: &pools::Cost, least: &pools::Cost, counts: (f64, f64, f64)) {
+        let at = |delays: &[Duration], percent: usize| delays[(delays.len() * percent / 100).min(delays.len() - 1)];
+        for percent in [50, 99] {
+            let (one, other) = (at(&operator.delays, percent), at(&least.delays, percent));
+            self.row(
+                format!("{pools} pools, burst to replicas, p{percent}"),
+                seconds(one),
+                seconds(other),
+                times(one.as_secs_f64() / other.as_secs_f64()),
+            );
+        }
+        let (calls, polls, burst_calls) = counts;
+        self.row("… calls for each pool", one_place(burst_calls), "", "");
+        let idle = |share: f64| format!("{:.1} %", share * 100.0);
+        self.row("… idle: time of one processor", idle(operator.idle), idle(least.idle), times(operator.idle / least.idle));
+        self.row("… calls, and round trips to Redis a second", format!("{calls} and {polls:.1}"), "", "");
+        let (one, other) = (operator.memory.proportional, least.memory.proportional);
+        self.row("… memory, proportional (Pss)", mebibytes(one), mebibytes(other), times(one as f64 / other as f64));
+        let cost = |cost: &pools::Cost| {
+            json!({
+                "p50Seconds": at(&cost.delays, 50).as_secs_f64(), "p99Seconds": at(&cost.delays, 99).as_secs_f64(),
+                "idleProcessorShare": cost.idle, "proportionalBytes": cost.memory.proportional,
+            })
+        };
+        self.add(
+            &format!("pools{pools}"),
+            json!({
+                "operator": cost(operator), "least": cost(least), "idleCalls": calls, "pollsPerSecond": polls,
+                "callsPerPool": burst_calls,
+            }),
+        );
+    }
+
     /// The first start: every child was made.
     pub fn first_start(&mut self, backends: usize, decided: Duration, synced: Duration, calls: f64) {
         let ratio = decided.as_secs_f64() / synced.as_secs_f64();
@@ -133,7 +174,7 @@ impl Figures {
 
     /// Prints the table and the JSON.
     pub fn print(&self) {
-        println!("\n| measured | operator | bare reflector | ratio |\n|---|--:|--:|--:|");
+        println!("\n| measured | operator | {} | ratio |\n|---|--:|--:|--:|", self.beside);
         for row in &self.rows {
             println!("| {} | {} | {} | {} |", row.what, row.operator, row.reflector, row.ratio);
         }

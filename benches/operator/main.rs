@@ -1,7 +1,8 @@
 //! What the operator costs with 1,000 backends, beside the least that a program can do with the same objects: a bare kube
-//! reflector. Everything is measured in one run on one machine, so that the ratios mean something elsewhere too.
+//! reflector; and with 100 and 1,000 pools, beside the least program that scales by the same queues. Everything is measured in one run on one machine, so that the ratios mean something elsewhere too.
 //!
-//! Run by `make bench`. Prints a table in Markdown and the same as JSON; progress goes to standard error.
+//! Run by `make bench`; with the argument `backends` or `pools` only that half. Prints tables in Markdown and the same as JSON;
+//! progress goes to standard error.
 //! docs/figures.md says what is measured and how.
 
 // A bench says what is wrong by panicking, what it does on standard error, and divides counts.
@@ -11,7 +12,9 @@
 mod cluster;
 mod decision;
 mod figures;
+mod least;
 mod operator;
+mod pools;
 mod process;
 mod reflector;
 #[path = "../../tests/control_plane/rules.rs"]
@@ -28,6 +31,8 @@ const BACKENDS: usize = 1000;
 const NODES: usize = BACKENDS / 8;
 /// Times that every backend is woken.
 const ROUNDS: usize = 20;
+/// Pools of agents.
+const POOLS: [usize; 2] = [100, 1000];
 /// How long the operator is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -37,16 +42,28 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [reflector::MODE, namespace] => runtime.block_on(reflector::run(namespace)),
+        [least::MODE, namespace, url, number] => runtime.block_on(least::run(namespace, url, number)),
         // What `cargo test --benches` says: that it builds is all that is asked.
         [] => {}
-        _ => runtime.block_on(measure()),
+        arguments => runtime.block_on(async {
+            let started = Instant::now();
+            let say = |what: &str| eprintln!("[{:5.1} s] {what}", started.elapsed().as_secs_f64());
+            if !arguments.contains(&"pools") {
+                measure(&say).await;
+            }
+            if !arguments.contains(&"backends") {
+                let mut figures = Figures::new("least program");
+                for number in POOLS {
+                    pools::measure(&mut figures, number, &say).await;
+                }
+                figures.print();
+            }
+        }),
     }
 }
 
-async fn measure() {
-    let started = Instant::now();
-    let say = |what: &str| eprintln!("[{:5.1} s] {what}", started.elapsed().as_secs_f64());
-    let mut figures = Figures::default();
+async fn measure(say: &impl Fn(&str)) {
+    let mut figures = Figures::new("bare reflector");
 
     say(&format!("creating {NODES} nodes and {BACKENDS} backends"));
     let cluster = Cluster::create(NODES, BACKENDS).await;

@@ -20,13 +20,15 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// A binary of the control plane has not been built.
-    #[error("failed to find {name}: {} does not exist; run dev/bootstrap.sh", path.display())]
+    /// A binary has not been built.
+    #[error("failed to find {name}: {} does not exist; run dev/bootstrap.sh go {requirement}", path.display())]
     FindBinary {
         /// Name of the binary.
         name: String,
         /// Where it was expected.
         path: PathBuf,
+        /// What dev/bootstrap.sh is asked for.
+        requirement: &'static str,
     },
     /// Every slot is in use by another run, kept, or has a port that something else listens on.
     #[error("failed to claim a slot: all {slots} are in use, kept, or have a port that is taken; see 'cluster list'")]

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,20 @@ struct Kind {
 const STREAM: Kind = Kind { variable: "AGENT_STREAM", python: false };
 const LIST: Kind = Kind { variable: "AGENT_LIST", python: false };
 
+/// A Python with what the agent needs, in an environment of its own that stays in the target directory.
+fn python() -> PathBuf {
+    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agent-python");
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agents/requirements.txt");
+    static MADE: Once = Once::new();
+    MADE.call_once(|| {
+        let run = |command: &mut Command| assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{command:?}");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+        let pip = environment.join("bin/pip");
+        run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements));
+    });
+    environment.join("bin/python")
+}
+
 /// A running agent, which is killed at the latest when the test ends.
 struct Agent {
     name: String,
@@ -82,7 +97,7 @@ struct Agent {
 impl Agent {
     fn start(kind: Kind, server: &Server, name: &str) -> Self {
         let mut command = if kind.python {
-            let mut python = Command::new("python3");
+            let mut python = Command::new(python());
             python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agents/agent.py"));
             python
         } else {
@@ -255,7 +270,7 @@ async fn what_a_killed_agent_had_of_a_list_is_taken_over_and_what_a_living_one_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs redis-py"]
+#[ignore = "soak: installs redis-py"]
 async fn the_agent_in_python_does_the_same() {
     for kind in [STREAM, LIST] {
         let kind = Kind { python: true, ..kind };

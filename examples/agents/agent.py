@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A sample agent on a Redis stream or list, with the same behaviour as dev/src/agent/: see README.md.
 
-Needs redis-py (pip install redis). Settings are environment variables:
+Needs redis-py (pip install -r requirements.txt). Settings are environment variables:
 
 REDIS_URL          such as redis://:password@redis.demo:6379/0
 AGENT_STREAM       a stream with an entry a task: the fields "milliseconds" and, if it has an id of its own, "id"

@@ -1,11 +1,11 @@
-//! The InferenceBackends of files, judged by the definition as the API server would judge them.
+//! Our objects in files, judged by the definition as the API server would judge them.
 
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource as _;
-use quartermaster_core::api::{InferenceBackend, definitions};
+use quartermaster_core::api::{AgentPool, GROUP, InferenceBackend, definitions};
 use quartermaster_core::decide::{creation_rules, structural_schema};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::CommandError;
@@ -30,25 +30,32 @@ fn unfolded(document: Value) -> Vec<Value> {
     }
 }
 
-/// The InferenceBackends of files. Other kinds are passed over: a file may hold a whole setup.
+/// What is read from files: a kind of ours.
+pub trait Ours: kube::Resource<DynamicType = ()> + DeserializeOwned {}
+
+impl Ours for InferenceBackend {}
+impl Ours for AgentPool {}
+
+/// The objects of a kind in files. Other kinds are passed over: a file may hold a whole setup.
 ///
 /// # Errors
 ///
 /// What the API server would refuse in any of them, all of it at once.
-pub fn backends(paths: &[PathBuf]) -> Result<Vec<InferenceBackend>, CommandError> {
-    let schema = schema()?;
-    let (mut backends, mut problems) = (Vec::new(), Vec::new());
+pub fn objects<K: Ours>(paths: &[PathBuf]) -> Result<Vec<K>, CommandError> {
+    let kind = K::kind(&());
+    let schema = schema(&kind)?;
+    let (mut objects, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         for document in documents(path)? {
-            if text(&document, "/kind") != Some(&InferenceBackend::kind(&())) || belongs_to_another_group(&document) {
+            if text(&document, "/kind") != Some(&kind) || belongs_to_another_group(&document) {
                 continue;
             }
-            let found = problems_of(&schema, &document);
+            let found = problems_of::<K>(&schema, &document);
             let name = text(&document, "/metadata/name").unwrap_or("without a name").to_owned();
-            let about = |problem: String| format!("InferenceBackend {name} of {}: {problem}", path.display());
+            let about = |problem: String| format!("{kind} {name} of {}: {problem}", path.display());
             if found.is_empty() {
                 match serde_json::from_value(document) {
-                    Ok(backend) => backends.push(backend),
+                    Ok(object) => objects.push(object),
                     Err(error) => problems.push(about(error.to_string())),
                 }
             }
@@ -58,16 +65,16 @@ pub fn backends(paths: &[PathBuf]) -> Result<Vec<InferenceBackend>, CommandError
     if !problems.is_empty() {
         return Err(CommandError::Input(problems.join("\n")));
     }
-    if backends.is_empty() {
-        return Err(CommandError::Input("no InferenceBackend in the files".to_owned()));
+    if objects.is_empty() {
+        return Err(CommandError::Input(format!("no {kind} in the files")));
     }
-    Ok(backends)
+    Ok(objects)
 }
 
 /// The schema of the definition that this version would install.
-fn schema() -> Result<Value, CommandError> {
+fn schema(kind: &str) -> Result<Value, CommandError> {
     let definitions = definitions::all().map_err(|error| CommandError::Failed(error.to_string()))?;
-    let definition = definitions.into_iter().find(|definition| definition.spec.names.kind == InferenceBackend::kind(&()));
+    let definition = definitions.into_iter().find(|definition| definition.spec.names.kind == kind);
     let version = definition.into_iter().flat_map(|definition| definition.spec.versions).next();
     let schema = version.and_then(|version| version.schema).and_then(|schema| schema.open_api_v3_schema);
     serde_json::to_value(schema).map_err(|error| CommandError::Failed(format!("failed to read our own definition: {error}")))
@@ -79,13 +86,13 @@ fn text<'a>(document: &'a Value, pointer: &str) -> Option<&'a str> {
 
 fn belongs_to_another_group(document: &Value) -> bool {
     let group = text(document, "/apiVersion").and_then(|version| version.split_once('/')).map(|(group, _)| group);
-    group.is_some_and(|group| group != InferenceBackend::group(&()))
+    group.is_some_and(|group| group != GROUP)
 }
 
-/// What the API server would say of an InferenceBackend.
-fn problems_of(schema: &Value, document: &Value) -> Vec<String> {
+/// What the API server would say of an object.
+fn problems_of<K: Ours>(schema: &Value, document: &Value) -> Vec<String> {
     let mut problems = Vec::new();
-    let version = InferenceBackend::api_version(&());
+    let version = K::api_version(&());
     if text(document, "/apiVersion") != Some(&version) {
         problems.push(format!("apiVersion: must be {version}"));
     }

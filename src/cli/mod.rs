@@ -10,6 +10,7 @@ mod replay;
 mod rules;
 mod size;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,7 +38,7 @@ enum Command {
     /// Run the operator.
     Run(RunArguments),
     /// Print the CustomResourceDefinitions of this version.
-    Crds(OutputArguments),
+    Crds(crds::CrdsArguments),
     /// Print the role that the operator needs.
     Rules,
     /// Print what the operator would apply, without touching anything.
@@ -67,6 +68,9 @@ struct RunArguments {
     /// The configuration file. Without one, every setting has its default.
     #[arg(long, env = "QUARTERMASTER_CONFIGURATION", value_name = "FILE")]
     configuration: Option<PathBuf>,
+    /// IP address and port of the admin server, in place of admin.listen of the configuration file.
+    #[arg(long, env = "QUARTERMASTER_ADMIN_LISTEN", value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
     /// The context of the kubeconfig.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
@@ -130,7 +134,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
 fn dispatch(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Run(arguments) => operate(arguments),
-        Command::Crds(arguments) => crds::print(arguments.output),
+        Command::Crds(arguments) => crds::print(arguments),
         Command::Rules => rules::print(),
         Command::Plan(arguments) => plan::print(arguments),
         Command::Size(arguments) => size::print(arguments),
@@ -145,8 +149,11 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
 
 fn operate(arguments: RunArguments) -> Result<(), CommandError> {
     let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
-    let configuration =
+    let mut configuration =
         configuration::load(arguments.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
+    if let Some(address) = arguments.admin_listen {
+        configuration.admin.listen = address.to_string();
+    }
     let format = arguments.log_format.unwrap_or_else(LogFormat::for_stderr);
     telemetry::initialize(format, &arguments.log_filter).map_err(|error| CommandError::Input(error.to_string()))?;
     sources::connect::install_cryptography();

@@ -30,9 +30,14 @@ pub fn documents(format: Format, values: &[impl Serialize]) -> Result<(), Comman
         return text(&rendered(format, &values)?);
     }
     for one in values {
-        text(&format!("---\n{}", rendered(format, one)?))?;
+        text(&document(one)?)?;
     }
     Ok(())
+}
+
+/// A YAML document with the line that begins it.
+pub fn document(value: &impl Serialize) -> Result<String, CommandError> {
+    Ok(format!("---\n{}", rendered(Format::Yaml, value)?))
 }
 
 fn rendered(format: Format, value: &impl Serialize) -> Result<String, CommandError> {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::CommandError;
 use super::cluster::{self, ClusterArguments};
-use super::manifests::backends;
+use super::manifests;
 use super::output::{self, Format};
 use super::replay::PLACEHOLDER_ENTROPY;
 
@@ -48,7 +48,7 @@ pub fn print(arguments: PlanArguments) -> Result<(), CommandError> {
     let nodes = Arc::new(arguments.cluster.nodes()?);
     let settings = Arc::new(arguments.cluster.settings()?);
     let (mut objects, mut refused) = (Vec::new(), Vec::new());
-    for backend in backends(&arguments.files)? {
+    for backend in manifests::objects::<InferenceBackend>(&arguments.files)? {
         let (name, namespace) = (backend.metadata.name.clone().unwrap_or_default(), backend.metadata.namespace.clone());
         let observation = observation(backend, nodes.clone(), settings.clone());
         let decision = backend::decide(&observation, Timestamp::now());

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use quartermaster_core::decide::backend;
-use quartermaster_core::decide::backend::facts::Observation;
+use quartermaster_core::decide::{backend, pool};
+use serde_json::Value;
 
 use super::CommandError;
 use super::output::{self, Format};
@@ -28,9 +28,14 @@ pub const PLACEHOLDER_ENTROPY: &str = "00000000000000000000000000000000000000000
 /// Prints the decision.
 pub fn print(arguments: ReplayArguments) -> Result<(), CommandError> {
     let text = output::read(&arguments.file)?;
-    let mut observation: Observation = output::parse(&arguments.file, &text)?;
+    let recorded: Value = output::parse(&arguments.file, &text)?;
+    let time = |observed: Option<Timestamp>| arguments.at.or(observed).unwrap_or_else(Timestamp::now);
+    // An observation is recognised by the object that it is about.
+    if recorded.get("pool").is_some() {
+        let observation: pool::observation::Observation = output::parse(&arguments.file, &text)?;
+        return output::value(arguments.output, &pool::decide(&observation, time(observation.observed_at)));
+    }
+    let mut observation: backend::facts::Observation = output::parse(&arguments.file, &text)?;
     observation.entropy = PLACEHOLDER_ENTROPY.to_owned();
-    let time = arguments.at.or(observation.observed_at).unwrap_or_else(Timestamp::now);
-    let decision = backend::decide(&observation, time);
-    output::value(arguments.output, &decision)
+    output::value(arguments.output, &backend::decide(&observation, time(observation.observed_at)))
 }

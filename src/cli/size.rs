@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::CommandError;
 use super::cluster::{self, ClusterArguments};
-use super::manifests::backends;
+use super::manifests;
 use super::output::{self, Format};
 
 /// Arguments of `quartermaster size`.
@@ -35,7 +35,7 @@ pub fn print(arguments: SizeArguments) -> Result<(), CommandError> {
     let nodes = arguments.cluster.nodes()?;
     let settings = arguments.cluster.settings()?;
     let mut answers = Vec::new();
-    for backend in backends(&arguments.files)? {
+    for backend in manifests::objects::<InferenceBackend>(&arguments.files)? {
         if let Some(spec) = &backend.spec.vllm {
             let mut answer = Answer::of(&backend, spec, &nodes, &settings);
             if let Err(refusal) = &mut answer.explanation.outcome {

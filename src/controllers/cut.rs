@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
@@ -13,6 +14,8 @@ use quartermaster_core::decide::backend::children::{BACKEND_LABEL, CONTAINER};
 use quartermaster_core::decide::backend::facts::{
     DeploymentFacts, Failed, NodeFacts, PodFacts, Terminated, Unschedulable, Waiting,
 };
+use quartermaster_core::decide::pool::act::{CHEAP, DELETION_COST};
+use quartermaster_core::decide::pool::children::POOL_LABEL;
 
 use crate::operate::cache::Cached;
 use crate::operate::children::ChildFacts;
@@ -63,8 +66,12 @@ impl Cached for CachedEndpoints {}
 /// A Deployment, as a child and with what is read of it. One that cannot be decoded counts as not there.
 pub fn deployment(object: DynamicObject) -> Option<ChildFacts> {
     let mut facts = ChildFacts::of(&object.metadata, object.data.get("spec"));
-    let deployment: Deployment = object.try_parse().ok()?;
-    let count = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    facts.deployment = Some(Arc::new(deployment_facts(object.try_parse().ok()?)));
+    Some(facts)
+}
+
+/// What is read of a Deployment.
+pub fn deployment_facts(deployment: Deployment) -> DeploymentFacts {
     let status = deployment.status.unwrap_or_default();
     let condition = |type_: &str, wanted: &str| {
         let conditions = status.conditions.iter().flatten();
@@ -74,7 +81,7 @@ pub fn deployment(object: DynamicObject) -> Option<ChildFacts> {
     };
     let rolling = deployment.spec.strategy.and_then(|strategy| strategy.rolling_update);
     let surge = rolling.and_then(|rolling| rolling.max_surge);
-    facts.deployment = Some(Arc::new(DeploymentFacts {
+    DeploymentFacts {
         annotations: deployment.metadata.annotations.unwrap_or_default(),
         generation: deployment.metadata.generation.unwrap_or_default(),
         observed_generation: status.observed_generation.unwrap_or_default(),
@@ -86,15 +93,85 @@ pub fn deployment(object: DynamicObject) -> Option<ChildFacts> {
         available_replicas: count(status.available_replicas),
         replica_failure: condition("ReplicaFailure", "True").map(|condition| condition.message.unwrap_or_default()),
         deadline_exceeded: condition("Progressing", "False").is_some(),
-    }));
-    Some(facts)
+    }
+}
+
+/// What is read of a StatefulSet, in the terms of a Deployment. It says nothing of pods that are refused.
+pub fn stateful_set_facts(set: StatefulSet) -> DeploymentFacts {
+    let status = set.status.unwrap_or_default();
+    DeploymentFacts {
+        generation: set.metadata.generation.unwrap_or_default(),
+        observed_generation: status.observed_generation.unwrap_or_default(),
+        // As many as there are of a Deployment that does not say.
+        replicas: set.spec.replicas.map_or(1, |replicas| count(Some(replicas))),
+        status_replicas: count(Some(status.replicas)),
+        updated_replicas: count(status.updated_replicas),
+        ready_replicas: count(status.ready_replicas),
+        available_replicas: count(status.available_replicas),
+        ..DeploymentFacts::default()
+    }
+}
+
+fn count(number: Option<i32>) -> u32 {
+    number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
+}
+
+/// A HorizontalPodAutoscaler.
+pub fn autoscaler(autoscaler: HorizontalPodAutoscaler) -> Option<CachedAutoscaler> {
+    let target = autoscaler.spec.scale_target_ref;
+    let namespace = autoscaler.metadata.namespace.unwrap_or_default();
+    Some(CachedAutoscaler { target: scale_target(&namespace, &target.kind, &target.name) })
+}
+
+/// What is scaled, as text by which caches find it.
+pub fn scale_target(namespace: &str, kind: &str, name: &str) -> String {
+    format!("{namespace}/{kind}/{name}")
+}
+
+/// A HorizontalPodAutoscaler as it is kept, found by what it scales.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachedAutoscaler {
+    /// What it scales, as [`scale_target`] names it.
+    pub target: String,
+}
+
+impl Cached for CachedAutoscaler {
+    fn owner_uid(&self) -> Option<&str> {
+        Some(&self.target)
+    }
 }
 
 /// A pod of a backend.
 pub fn pod(pod: Pod) -> Option<CachedPod> {
+    let backend = pod.metadata.labels.as_ref()?.get(BACKEND_LABEL)?.clone();
+    let backend = format!("{}/{backend}", pod.metadata.namespace.as_deref().unwrap_or_default());
+    Some(CachedPod { backend, facts: pod_facts(pod, |container| container.name == CONTAINER) })
+}
+
+/// A pod of a pool that makes its own agents.
+pub fn agent(pod: Pod) -> Option<CachedAgent> {
+    let pool = pod.metadata.labels.as_ref()?.get(POOL_LABEL)?.clone();
+    Some(agent_of(&pool, pod))
+}
+
+/// A pod as an agent of this pool, whoever has made it.
+pub fn agent_of(pool: &str, pod: Pod) -> CachedAgent {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let cost = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
+    CachedAgent {
+        pool: format!("{}/{pool}", pod.metadata.namespace.as_deref().unwrap_or_default()),
+        running: phase == "Running",
+        ended: matches!(phase, "Succeeded" | "Failed"),
+        cheap: cost.is_some_and(|cost| cost == CHEAP),
+        // Any container may be the one that does not come up.
+        facts: pod_facts(pod, |container| container.state.as_ref().is_some_and(|state| state.waiting.is_some())),
+    }
+}
+
+/// What is read of a pod. Of its containers, it is about the first that is `meant`.
+fn pod_facts(pod: Pod, meant: impl Fn(&ContainerStatus) -> bool) -> PodFacts {
     let metadata = pod.metadata;
     let labels = metadata.labels.unwrap_or_default();
-    let backend = labels.get(BACKEND_LABEL)?.clone();
     let status = pod.status.unwrap_or_default();
     let condition = |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_).cloned();
     let unschedulable = condition("PodScheduled")
@@ -110,29 +187,26 @@ pub fn pod(pod: Pod) -> Option<CachedPod> {
         reason: status.reason.clone().unwrap_or_default(),
         message: cut(status.message.as_deref().unwrap_or_default()),
     });
-    let main = status.container_statuses.unwrap_or_default().into_iter().find(|container| container.name == CONTAINER);
+    let main = status.container_statuses.unwrap_or_default().into_iter().find(|container| meant(container));
     let (waiting, terminated) = main.as_ref().map(container).unwrap_or_default();
-    Some(CachedPod {
-        backend: format!("{}/{backend}", metadata.namespace.unwrap_or_default()),
-        facts: PodFacts {
-            name: metadata.name.unwrap_or_default(),
-            template_hash: labels.get("pod-template-hash").cloned().unwrap_or_default(),
-            created: metadata.creation_timestamp.map(|time| time.0),
-            terminating: metadata.deletion_timestamp.is_some(),
-            failed,
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-            requests: pod.spec.as_ref().map(requests).unwrap_or_default(),
-            unschedulable,
-            preparing_since: false_since("PodReadyToStartContainers"),
-            ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
-            unready_since: false_since("Ready"),
-            // What is ready has started, whether that is said or not.
-            started: main.as_ref().is_some_and(|container| container.started.unwrap_or(container.ready)),
-            restarts: main.as_ref().and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or_default(),
-            waiting,
-            terminated,
-        },
-    })
+    PodFacts {
+        name: metadata.name.unwrap_or_default(),
+        template_hash: labels.get("pod-template-hash").cloned().unwrap_or_default(),
+        created: metadata.creation_timestamp.map(|time| time.0),
+        terminating: metadata.deletion_timestamp.is_some(),
+        failed,
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        requests: pod.spec.as_ref().map(requests).unwrap_or_default(),
+        unschedulable,
+        preparing_since: false_since("PodReadyToStartContainers"),
+        ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
+        unready_since: false_since("Ready"),
+        // What is ready has started, whether that is said or not.
+        started: main.as_ref().is_some_and(|container| container.started.unwrap_or(container.ready)),
+        restarts: main.as_ref().and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or_default(),
+        waiting,
+        terminated,
+    }
 }
 
 /// What all containers request of a node together.
@@ -180,6 +254,27 @@ impl Cached for CachedPod {
     /// Pods belong to ReplicaSets; what matters here is the backend that their label names.
     fn owner_uid(&self) -> Option<&str> {
         Some(&self.backend)
+    }
+}
+
+/// A pod of a pool as it is kept, found by its pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachedAgent {
+    /// Namespace and name of the pool.
+    pub pool: String,
+    /// Its phase is Running.
+    pub running: bool,
+    /// It has ended, well or not, and is no agent any more.
+    pub ended: bool,
+    /// Its deletion was made cheap.
+    pub cheap: bool,
+    /// What else is read of the pod.
+    pub facts: PodFacts,
+}
+
+impl Cached for CachedAgent {
+    fn owner_uid(&self) -> Option<&str> {
+        Some(&self.pool)
     }
 }
 

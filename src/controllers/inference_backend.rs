@@ -1,6 +1,6 @@
 //! InferenceBackend: what is observed of a backend.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::cut::{CachedNode, CachedPod};
+use super::referrers::Referrers;
 use crate::operate::cache::Cache;
 use crate::operate::children::{ChildFacts, ChildKind, DEPLOYMENT, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT};
 use crate::operate::control::{Control, DecideError};
@@ -45,7 +46,7 @@ pub struct Backends {
     /// The values of the Secrets that specs refer to.
     pub secrets: Secrets,
     /// Which backends refer to a Secret.
-    pub referrers: Referrers,
+    pub referrers: Referrers<ObjectKey>,
     /// What hubs know of models.
     pub hub: Hub,
     /// What checks of providers found.
@@ -136,22 +137,7 @@ impl Backends {
         let external = object.spec.external.iter().flat_map(references::of_external);
         let names: BTreeSet<String> = vllm.chain(external).map(|reference| reference.target.name.clone()).collect();
         self.refer(key, names.iter().map(|name| ObjectKey::new(key.namespace.clone(), name.clone())).collect());
-        let (mut facts, mut values) = (BTreeMap::new(), BTreeMap::new());
-        for name in names {
-            let secret = ObjectKey::new(key.namespace.clone(), name.clone());
-            match self.secret_metadata.get(&secret) {
-                Some(metadata) => {
-                    let (fact, value) = self.secrets.read(&secret, metadata.fingerprint).await;
-                    facts.insert(name.clone(), fact);
-                    values.insert(name, value);
-                }
-                None => {
-                    self.secrets.forget(&secret);
-                    facts.insert(name, SecretFacts::Missing);
-                }
-            }
-        }
-        (facts, values)
+        self.secrets.read_all(&key.namespace, names, &self.secret_metadata).await
     }
 
     /// The backend refers to these Secrets from now on. The values of those that nobody refers to any more are dropped.
@@ -270,61 +256,6 @@ fn entropy() -> String {
     }
 }
 
-/// Which backends refer to a Secret, so that a change of it wakes them.
-#[derive(Debug, Default)]
-pub struct Referrers {
-    maps: Mutex<Maps>,
-}
-
-#[derive(Debug, Default)]
-struct Maps {
-    secrets: HashMap<ObjectKey, HashSet<ObjectKey>>,
-    backends: HashMap<ObjectKey, HashSet<ObjectKey>>,
-}
-
-impl Referrers {
-    /// The backends that refer to the Secret.
-    pub fn of(&self, secret: &ObjectKey) -> Vec<ObjectKey> {
-        self.lock().secrets.get(secret).into_iter().flatten().cloned().collect()
-    }
-
-    /// The backend refers to these Secrets. Returns those that it was the last one to refer to and no longer does.
-    fn set(&self, backend: &ObjectKey, secrets: HashSet<ObjectKey>) -> Vec<ObjectKey> {
-        let mut maps = self.lock();
-        if maps.backends.get(backend).map_or(secrets.is_empty(), |known| *known == secrets) {
-            return Vec::new();
-        }
-        let before = maps.remove(backend);
-        for secret in &secrets {
-            maps.secrets.entry(secret.clone()).or_default().insert(backend.clone());
-        }
-        if !secrets.is_empty() {
-            maps.backends.insert(backend.clone(), secrets);
-        }
-        before.into_iter().filter(|secret| !maps.secrets.contains_key(secret)).collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Maps> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Maps {
-    /// Forgets what the backend refers to, and returns it.
-    fn remove(&mut self, backend: &ObjectKey) -> HashSet<ObjectKey> {
-        let before = self.backends.remove(backend).unwrap_or_default();
-        for secret in &before {
-            if let Some(backends) = self.secrets.get_mut(secret) {
-                backends.remove(backend);
-                if backends.is_empty() {
-                    self.secrets.remove(secret);
-                }
-            }
-        }
-        before
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -377,20 +308,5 @@ mod tests {
         assert_eq!(observe("b").await, 1, "b still refers to it");
         backends.forget(&ObjectKey::new("team", "b"));
         assert_eq!(observe("a").await, 2, "it was dropped, and is read again");
-    }
-
-    #[test]
-    fn a_secret_is_left_when_the_last_backend_that_refers_to_it_no_longer_does() {
-        let referrers = Referrers::default();
-        let key = |name: &str| ObjectKey::new("team", name);
-        let set = |backend: &str, secrets: &[&str]| referrers.set(&key(backend), secrets.iter().copied().map(key).collect());
-        assert_eq!(set("a", &["shared", "own"]), []);
-        assert_eq!(set("b", &["shared"]), []);
-        assert_eq!(set("a", &["shared", "own"]), []);
-        assert_eq!(set("a", &["other"]), [key("own")], "its spec names another one now");
-        assert_eq!(set("a", &[]), [key("other")], "it is deleted");
-        assert_eq!(referrers.of(&key("shared")), [key("b")]);
-        assert_eq!(set("b", &[]), [key("shared")]);
-        assert_eq!(referrers.of(&key("shared")), []);
     }
 }

@@ -1,4 +1,8 @@
-//! The controllers: one file a kind, each with its watches and what it observes.
+//! The controllers: what is observed of each kind, one file a kind, and what they observe it by.
 
+pub mod agent_pool;
 pub mod cut;
 pub mod inference_backend;
+pub mod pool_queues;
+pub mod referrers;
+pub mod target;

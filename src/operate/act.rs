@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Refusal, RefusalCause};
+use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Patch, Refusal, RefusalCause};
 use quartermaster_core::decide::short_hash;
 use tracing::{info, warn};
 
@@ -13,7 +13,7 @@ use super::calls::Calls;
 use super::children::{ChildFacts, ChildKind};
 use super::error::{CallError, named};
 use super::key::ObjectKey;
-use super::memory::{Applied, Holder, Memory, Refused};
+use super::memory::{Applied, Holder, Memory, Refused, Written};
 use super::metrics::Metrics;
 use super::watch::resource_version;
 
@@ -26,6 +26,8 @@ pub struct Actor {
     pub calls: Calls,
     /// The kinds of children.
     pub caches: ChildCaches,
+    /// The kinds of objects that are patched and not owned.
+    pub patched: &'static [ChildKind],
     /// The field manager of this controller.
     pub manager: &'static str,
     /// The metrics.
@@ -80,9 +82,49 @@ impl Actor {
         }
         let wanted: BTreeSet<&ChildIdentity> = children.iter().map(|child| &child.identity).collect();
         memory.applied.retain(|identity, _| wanted.contains(identity));
-        memory.refused.retain(|identity, _| wanted.contains(identity));
         self.prune(owner, &wanted, memory).await;
         Acted::ForOwner
+    }
+
+    /// Patches objects that are not the owner's, in their order. After one that cannot be patched nothing else is, where what
+    /// comes later relies on it. Returns whether all that is relied on is done.
+    pub async fn patch(&self, owner: &Owner<'_>, patches: &[Patch], memory: &mut Memory) -> bool {
+        for patch in patches {
+            let hash = short_hash::of(patch.patch.to_string());
+            let Some(kind) = self.patched.iter().find(|kind| kind.kind == patch.target.kind) else {
+                let message = format!("this controller patches no {}", patch.target.kind);
+                let refusal = Refusal { child: patch.target.clone(), intent_hash: hash, cause: RefusalCause::Invalid, message };
+                memory.refuse(refusal, None, fastrand::f64());
+                return false;
+            };
+            if memory.refused.get(&patch.target).is_some_and(|refused| refused.holds(&hash, None)) {
+                if patch.required {
+                    return false;
+                }
+                continue;
+            }
+            let key = ObjectKey::new(owner.key.namespace.clone(), patch.target.name.clone());
+            match self.calls.patch(*kind, &key, self.manager, patch.subresource, &patch.patch).await {
+                Ok(version) => {
+                    info!(kind = kind.kind, %key, subresource = patch.subresource, "patched");
+                    memory.wrote(Written::Patched(kind.kind), version);
+                    memory.refused.remove(&patch.target);
+                }
+                Err(error) => {
+                    warn!(target = named(&patch.target), %error, "failed to patch");
+                    let (cause, message) = (error.cause(), error.answer());
+                    memory.refuse(
+                        Refusal { child: patch.target.clone(), intent_hash: hash, cause, message },
+                        None,
+                        fastrand::f64(),
+                    );
+                    if patch.required {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
     }
 
     async fn apply(&self, owner: &Owner<'_>, child: &Child, memory: &mut Memory, presence: &mut Presence) {
@@ -151,7 +193,7 @@ impl Actor {
         match self.calls.apply(*kind, &key, self.manager, &child.object, uid).await {
             Ok(object) => {
                 info!(kind = kind.kind, %key, "applied");
-                memory.wrote(kind.kind, resource_version(&object));
+                memory.wrote(Written::Own(kind.kind), resource_version(&object));
                 memory.refused.remove(&child.identity);
                 let spec = object.data.get("spec").filter(|_| kind.watched_whole);
                 let fingerprint = ChildFacts::of(&object.metadata, spec).fingerprint;

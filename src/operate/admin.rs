@@ -21,7 +21,7 @@ use super::metrics::Metrics;
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address is taken, or not of this machine.
-    #[error("failed to listen on {address}: {source}; set admin.listen in the configuration file")]
+    #[error("failed to listen on {address}: {source}; set admin.listen in the configuration file, or --admin-listen")]
     Listen {
         /// The address.
         address: String,

@@ -67,6 +67,32 @@ impl Calls {
         self.call("apply", kind.kind, &key.name, api.patch(&key.name, &parameters, &Patch::Apply(&body))).await
     }
 
+    /// Patches an object of somebody else, or a subresource of it. Returns its new version; none where it is gone, and with it
+    /// what was to be changed.
+    pub async fn patch(
+        &self,
+        kind: ChildKind,
+        key: &ObjectKey,
+        manager: &str,
+        subresource: Option<&str>,
+        patch: &Value,
+    ) -> Result<Option<u64>, CallError> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());
+        let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(patch);
+        let patched = match subresource {
+            Some(subresource) => {
+                self.call("patch", kind.kind, &key.name, api.patch_subresource(subresource, &key.name, &parameters, &patch)).await
+            }
+            None => self.call("patch", kind.kind, &key.name, api.patch(&key.name, &parameters, &patch)).await,
+        };
+        match patched {
+            Ok(object) => Ok(object.resource_version().and_then(|version| version.parse().ok())),
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes a child, if it is still the one with that uid. One that is gone counts as deleted.
     pub async fn delete(&self, kind: ChildKind, key: &ObjectKey, uid: &str) -> Result<(), CallError> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &kind.resource());

@@ -53,6 +53,12 @@ pub const SERVICE_ACCOUNT: ChildKind =
 pub const POD_DISRUPTION_BUDGET: ChildKind =
     ChildKind { kind: "PodDisruptionBudget", group: "policy", version: "v1", plural: "poddisruptionbudgets", watched_whole: false };
 
+/// StatefulSets, which no controller makes.
+pub const STATEFUL_SET: ChildKind =
+    ChildKind { kind: "StatefulSet", group: "apps", version: "v1", plural: "statefulsets", watched_whole: true };
+/// Pods, which no controller makes itself.
+pub const POD: ChildKind = ChildKind { kind: "Pod", group: "", version: "v1", plural: "pods", watched_whole: true };
+
 /// What is kept of a child: whose it is, and whether it is still what was applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChildFacts {

@@ -26,6 +26,8 @@ pub trait Control: Send + Sync + 'static {
     const MANAGER: &'static str;
     /// The kinds of children that this controller makes, in no particular order.
     const CHILDREN: &'static [ChildKind];
+    /// The kinds of objects that this controller patches and does not own.
+    const PATCHED: &'static [ChildKind] = &[];
     /// The types of conditions that this controller writes.
     const CONDITIONS: &'static [&'static str];
 
@@ -34,6 +36,11 @@ pub trait Control: Send + Sync + 'static {
 
     /// Decides. A pure function.
     fn decide(observation: &Self::Observation, now: Timestamp) -> Result<Decision<Value>, DecideError>;
+
+    /// Whether what is observed of this object has seen the version that a patch of an object of this kind has made.
+    fn has_seen_patch(&self, _key: &ObjectKey, _kind: &str, _resource_version: u64) -> bool {
+        true
+    }
 
     /// The object is gone.
     fn forget(&self, key: &ObjectKey);

@@ -13,8 +13,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use kube::Resource as _;
-use kube::runtime::events::{Event, EventType, Recorder};
-use quartermaster_core::api::conditions::{actions, reasons};
+use quartermaster_core::api::conditions::reasons;
 use quartermaster_core::decide::decision::{self, Children};
 use quartermaster_core::decide::{merge_patch, served_schema, stalled};
 use serde_json::Value;
@@ -30,9 +29,10 @@ use super::cache::Cache;
 use super::calls::Calls;
 use super::control::{Control, DecideError};
 use super::error::CallError;
+use super::events::Events;
 use super::health::Watchdog;
 use super::key::ObjectKey;
-use super::memory::Memory;
+use super::memory::{Memory, Written};
 use super::metrics::Metrics;
 use super::object::Stored;
 use super::queue::Queue;
@@ -72,7 +72,7 @@ pub struct Driver<C: Control> {
     /// The calls.
     pub calls: Calls,
     /// What tells of events.
-    pub recorder: Recorder,
+    pub events: Arc<Events>,
     /// The events that are being told of. Who leads next must not find one that is still under way.
     pub telling: TaskTracker,
     /// The metrics.
@@ -227,10 +227,13 @@ impl<C: Control> Driver<C> {
 
     /// `acts` tells how far it got, should it be stopped.
     async fn reconcile(&self, key: &ObjectKey, stored: &Stored<C::Object>, memory: &mut Memory, acts: &AtomicBool) -> Outcome {
-        let seen = |kind: &'static str, version| match self.actor.caches.get(kind) {
-            Some((_, cache)) => cache.has_seen(&key.namespace, version),
-            // What was read after a conflict counts as well as what the watch delivered.
-            None => self.objects.has_seen(&key.namespace, version) || stored.version() >= Some(version),
+        let seen = |what: Written, version| match what {
+            Written::Patched(kind) => self.control.has_seen_patch(key, kind, version),
+            Written::Own(kind) => match self.actor.caches.get(kind) {
+                Some((_, cache)) => cache.has_seen(&key.namespace, version),
+                // What was read after a conflict counts as well as what the watch delivered.
+                None => self.objects.has_seen(&key.namespace, version) || stored.version() >= Some(version),
+            },
         };
         if !memory.has_seen_own_writes(seen) {
             return Outcome::Stale;
@@ -250,26 +253,33 @@ impl<C: Control> Driver<C> {
             Err(error) => return Outcome::Defect(error.to_string()),
         };
         acts.store(true, Ordering::Relaxed);
-        if decision.children == Children::Keep {
-            // Nothing is tried, so that there is nothing to try again.
-            memory.refused.clear();
+        let before = memory.refusals();
+        // What is not wanted any more is not tried again.
+        let patched = decision.patches.iter().map(|patch| &patch.target);
+        let made = match &decision.children {
+            Children::Exactly(children) => children.as_slice(),
+            Children::Keep => &[],
+        };
+        let wanted: HashSet<_> = patched.chain(made.iter().map(|child| &child.identity)).collect();
+        memory.refused.retain(|refused, _| wanted.contains(refused));
+        let (uid, generation) = (stored.meta.uid.as_deref().unwrap_or_default(), stored.meta.generation);
+        let owner = Owner { kind: C::KIND, key, uid, generation };
+        let patched = self.actor.patch(&owner, &decision.patches, memory).await;
+        // Children that rely on what cannot be patched stay as they are.
+        if let Children::Exactly(children) = &decision.children
+            && patched
+            && self.actor.act(&owner, children, memory).await == Acted::OwnerIsGone
+        {
+            // Its watch will tell. There is nobody whose status could be written.
+            return Outcome::Done(None);
         }
-        if let Children::Exactly(children) = &decision.children {
-            let before = memory.refusals();
-            let (uid, generation) = (stored.meta.uid.as_deref().unwrap_or_default(), stored.meta.generation);
-            let owner = Owner { kind: C::KIND, key, uid, generation };
-            if self.actor.act(&owner, children, memory).await == Acted::OwnerIsGone {
-                // Its watch will tell. There is nobody whose status could be written.
-                return Outcome::Done(None);
-            }
-            if memory.refusals() != before {
-                acts.store(false, Ordering::Relaxed);
-                decision = match self.decide(key, object.clone(), memory).await {
-                    Ok(decision) => decision,
-                    Err(error) => return Outcome::Defect(error.to_string()),
-                };
-                acts.store(true, Ordering::Relaxed);
-            }
+        if memory.refusals() != before {
+            acts.store(false, Ordering::Relaxed);
+            decision = match self.decide(key, object.clone(), memory).await {
+                Ok(decision) => decision,
+                Err(error) => return Outcome::Defect(error.to_string()),
+            };
+            acts.store(true, Ordering::Relaxed);
         }
         match self.write_status(key, stored, decision.status, memory).await {
             Ok(true) => self.tell(object.object_ref(&()), decision.events),
@@ -313,7 +323,7 @@ impl<C: Control> Driver<C> {
         };
         let version = stored.meta.resource_version.as_deref().unwrap_or_default();
         let written = self.calls.patch_status(C::KIND, key, C::MANAGER, &patch, version).await?;
-        memory.wrote(C::KIND.kind, written);
+        memory.wrote(Written::Own(C::KIND.kind), written);
         self.metrics.decided_status(C::KIND.kind, true);
         Ok(true)
     }
@@ -404,21 +414,14 @@ impl<C: Control> Driver<C> {
         if events.is_empty() {
             return;
         }
-        let (recorder, calls) = (self.recorder.clone(), self.calls.clone());
+        let (teller, calls) = (self.events.clone(), self.calls.clone());
         self.telling.spawn(async move {
             for event in events {
-                let published = Event {
-                    type_: if event.warning { EventType::Warning } else { EventType::Normal },
-                    reason: event.reason,
-                    note: Some(event.note),
-                    action: actions::RECONCILE.to_owned(),
-                    secondary: None,
-                };
                 if !calls.leads() {
                     warn!("failed to publish an event: this process no longer leads");
                     return;
                 }
-                match tokio::time::timeout(Duration::from_secs(15), recorder.publish(&published, &about)).await {
+                match tokio::time::timeout(Duration::from_secs(15), teller.publish(event, &about)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => warn!(%error, "failed to publish an event"),
                     Err(_) => warn!("failed to publish an event: no answer"),

@@ -321,3 +321,54 @@ async fn a_namespace_whose_objects_all_hang_leaves_workers_to_the_others() {
     seconds(1).await;
     assert_eq!(world.status("fine")["replicas"], 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_patched_is_patched_before_the_children_are_applied() {
+    let world = World::new();
+    world.put("parent-patches", 1, spec(1));
+    seconds(1).await;
+    assert_eq!(world.requests(&["pods", "services"]).first().unwrap(), "PATCH pods idle");
+    assert_eq!(world.asked("PATCH services parent-patches"), 1);
+    assert_eq!(world.status("parent-patches")["replicas"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_wait_for_a_patch_that_is_refused_and_the_status_says_why_until_it_is_not() {
+    let world = World::new();
+    world.server.forbids_patches.store(true, Ordering::Relaxed);
+    world.put("parent-patches", 1, spec(1));
+    seconds(1).await;
+    assert_eq!(world.asked("services"), 0);
+    let said = world.status("parent-patches")["endpoint"].as_str().unwrap().to_owned();
+    assert!(said.contains("cannot patch resource"), "{said}");
+    let asked = world.asked("PATCH pods");
+    world.wake("parent-patches");
+    seconds(1).await;
+    assert_eq!(world.asked("PATCH pods"), asked, "a right is not there a moment later");
+    world.server.forbids_patches.store(false, Ordering::Relaxed);
+    seconds(60).await;
+    assert_eq!(world.asked("PATCH services parent-patches"), 1);
+    assert!(world.status("parent-patches")["endpoint"].is_null());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_needs_no_patch() {
+    let world = World::new();
+    world.server.lacks_pods.store(true, Ordering::Relaxed);
+    world.put("parent-patches", 1, spec(1));
+    seconds(1).await;
+    assert_eq!(world.asked("PATCH services parent-patches"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_the_same_reason_with_other_words_is_told_and_one_with_the_same_is_counted() {
+    let world = World::new();
+    for replicas in [1, 2, 3] {
+        world.put("a", i64::from(replicas), spec(replicas));
+        seconds(1).await;
+    }
+    assert_eq!(world.asked("POST events"), 3);
+    world.put("a", 4, spec(1));
+    seconds(1).await;
+    assert_eq!((world.asked("POST events"), world.asked("PATCH events")), (3, 1));
+}

@@ -95,9 +95,18 @@ impl Refused {
     }
 }
 
+/// What a write has made a new version of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The object itself, or a child of it, by its kind.
+    Own(&'static str),
+    /// An object that is somebody else's, by its kind.
+    Patched(&'static str),
+}
+
 #[derive(Debug)]
 struct Awaited {
-    kind: &'static str,
+    what: Written,
     resource_version: u64,
     until: Instant,
 }
@@ -109,16 +118,16 @@ impl Memory {
     }
 
     /// Remembers a write that a watch will deliver.
-    pub fn wrote(&mut self, kind: &'static str, resource_version: Option<u64>) {
+    pub fn wrote(&mut self, what: Written, resource_version: Option<u64>) {
         if let Some(resource_version) = resource_version {
-            self.awaited.push(Awaited { kind, resource_version, until: Instant::now() + AWAIT_WRITE });
+            self.awaited.push(Awaited { what, resource_version, until: Instant::now() + AWAIT_WRITE });
         }
     }
 
     /// Whether every own write was delivered, or was waited for long enough.
-    pub fn has_seen_own_writes(&mut self, seen: impl Fn(&'static str, u64) -> bool) -> bool {
+    pub fn has_seen_own_writes(&mut self, seen: impl Fn(Written, u64) -> bool) -> bool {
         let now = Instant::now();
-        self.awaited.retain(|awaited| awaited.until > now && !seen(awaited.kind, awaited.resource_version));
+        self.awaited.retain(|awaited| awaited.until > now && !seen(awaited.what, awaited.resource_version));
         self.awaited.is_empty()
     }
 
@@ -199,10 +208,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_own_write_is_waited_for_until_it_is_seen_but_not_for_ever() {
         let mut memory = Memory::default();
-        memory.wrote("Service", Some(7));
+        memory.wrote(Written::Own("Service"), Some(7));
         assert!(!memory.has_seen_own_writes(|_, version| version <= 6));
         assert!(memory.has_seen_own_writes(|_, version| version <= 7));
-        memory.wrote("Service", Some(9));
+        memory.wrote(Written::Own("Service"), Some(9));
         tokio::time::advance(AWAIT_WRITE).await;
         assert!(memory.has_seen_own_writes(|_, _| false));
     }

@@ -1,4 +1,5 @@
-//! The operator's own metrics. Labels are kinds, verbs and outcomes, never names of objects.
+//! The operator's own metrics. Labels are kinds, verbs and outcomes, and names of objects only where these are pools and their
+//! queues.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
+use super::key::ObjectKey;
 use super::queue::Queue;
 
 /// Metrics that cannot be set up or shown.
@@ -56,6 +58,48 @@ impl WatchProgress {
 struct Looked {
     queues: Vec<(&'static str, Arc<Queue>)>,
     watches: Vec<(&'static str, WatchProgress)>,
+    pools: Vec<PoolsShown>,
+}
+
+/// What tells the figures of all pools.
+struct PoolsShown(Box<dyn Fn(&PoolFigures) + Send>);
+
+impl std::fmt::Debug for PoolsShown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PoolsShown")
+    }
+}
+
+/// The figures of pools. What is not known has none.
+#[derive(Clone, Debug)]
+pub struct PoolFigures {
+    replicas: IntGaugeVec,
+    tasks: IntGaugeVec,
+    oldest: GaugeVec,
+}
+
+impl PoolFigures {
+    /// The age of the oldest task of a pool's queue that is not done.
+    pub fn oldest(&self, pool: &ObjectKey, queue: &str, age: Option<Duration>) {
+        if let Some(age) = age {
+            self.oldest.with_label_values(&[pool.namespace.as_str(), pool.name.as_str(), queue]).set(age.as_secs_f64());
+        }
+    }
+
+    /// The replicas of a pool that are wanted, desired, current or ready.
+    pub fn replicas(&self, pool: &ObjectKey, state: &str, replicas: Option<u32>) {
+        if let Some(replicas) = replicas {
+            self.replicas.with_label_values(&[&pool.namespace, &pool.name, state]).set(replicas.into());
+        }
+    }
+
+    /// The tasks of a pool's queue that are waiting or in flight.
+    pub fn tasks(&self, pool: &ObjectKey, queue: &str, state: &str, tasks: Option<u64>) {
+        if let Some(tasks) = tasks {
+            let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
+            self.tasks.with_label_values(&[pool.namespace.as_str(), pool.name.as_str(), queue, state]).set(tasks);
+        }
+    }
 }
 
 /// Buckets of the duration of a reconcile, in seconds: one without calls takes well under a millisecond, the deadline is
@@ -81,7 +125,11 @@ pub struct Metrics {
     watch_last_event_age: GaugeVec,
     looked: Arc<Mutex<Looked>>,
     invalid_objects: IntGaugeVec,
-    schema_outdated: IntGauge,
+    queue_polls: IntCounterVec,
+    queue_poll_failures: IntCounterVec,
+    queue_poll_duration: HistogramVec,
+    pools: PoolFigures,
+    schema_outdated: IntGaugeVec,
     leader: IntGauge,
     lease_failures: IntCounter,
 }
@@ -145,9 +193,39 @@ impl Metrics {
             )?,
             looked: Arc::default(),
             invalid_objects: new.gauges("quartermaster_invalid_objects", "Objects that this operator cannot decode.", &["kind"])?,
-            schema_outdated: new.gauge(
+            queue_polls: new.counters("quartermaster_queue_polls_total", "Round trips that read queues.", &["system"])?,
+            queue_poll_failures: new.counters(
+                "quartermaster_queue_poll_failures_total",
+                "Readings of a queue that failed.",
+                &["system"],
+            )?,
+            queue_poll_duration: new.histograms(
+                "quartermaster_queue_poll_duration_seconds",
+                "Duration of the round trips that read queues.",
+                &["system"],
+                RECONCILE_SECONDS,
+            )?,
+            pools: PoolFigures {
+                replicas: new.gauges(
+                    "quartermaster_agent_pool_replicas",
+                    "Replicas of a pool.",
+                    &["namespace", "pool", "state"],
+                )?,
+                tasks: new.gauges(
+                    "quartermaster_agent_pool_tasks",
+                    "Tasks in a queue of a pool.",
+                    &["namespace", "pool", "queue", "state"],
+                )?,
+                oldest: new.real_gauges(
+                    "quartermaster_agent_pool_oldest_task_age_seconds",
+                    "Age of the oldest task in a queue of a pool that is not done.",
+                    &["namespace", "pool", "queue"],
+                )?,
+            },
+            schema_outdated: new.gauges(
                 "quartermaster_schema_outdated",
-                "1 while the served CustomResourceDefinitions lack fields that this operator knows.",
+                "1 while the served CustomResourceDefinition lacks fields that this operator knows.",
+                &["kind"],
             )?,
             leader: new.gauge("quartermaster_leader", "1 while this process leads.")?,
             lease_failures: new.counter(
@@ -218,9 +296,21 @@ impl Metrics {
         self.invalid_objects.with_label_values(&[kind]).set(saturating(count));
     }
 
-    /// Whether the served schemas lack what this operator knows.
-    pub fn set_schema_outdated(&self, outdated: bool) {
-        self.schema_outdated.set(outdated.into());
+    /// Whether the served schema of a kind lacks what this operator knows.
+    pub fn set_schema_outdated(&self, kind: &str, outdated: bool) {
+        self.schema_outdated.with_label_values(&[kind]).set(outdated.into());
+    }
+
+    /// Queues of one server were read, some perhaps in vain.
+    pub fn polled(&self, system: &str, failed: usize, took: Duration) {
+        self.queue_polls.with_label_values(&[system]).inc();
+        self.queue_poll_failures.with_label_values(&[system]).inc_by(u64::try_from(failed).unwrap_or(u64::MAX));
+        self.queue_poll_duration.with_label_values(&[system]).observe(took.as_secs_f64());
+    }
+
+    /// Shows the pools that this tells of from now on.
+    pub fn show_pools(&self, tell: impl Fn(&PoolFigures) + Send + 'static) {
+        lock(&self.looked).pools.push(PoolsShown(Box::new(tell)));
     }
 
     /// Whether this process leads.
@@ -251,6 +341,11 @@ impl Metrics {
             self.queue_depth.with_label_values(&[*kind]).set(saturating(queue.ready()));
             self.oldest_item_age.with_label_values(&[*kind]).set(queue.longest_wait().as_secs_f64());
         }
+        // A pool that is gone has no figures any more.
+        self.pools.replicas.reset();
+        self.pools.tasks.reset();
+        self.pools.oldest.reset();
+        looked.pools.iter().for_each(|pools| (pools.0)(&self.pools));
         let mut kinds: BTreeMap<&str, (bool, Option<Duration>)> = BTreeMap::new();
         for (kind, progress) in &looked.watches {
             let progress = lock(&progress.0);
@@ -305,6 +400,10 @@ impl Definitions<'_> {
 
     fn gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
         self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn real_gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+        self.add(name, GaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn ages(&self, name: &'static str, help: &str) -> Result<GaugeVec, MetricsError> {
@@ -372,7 +471,14 @@ mod tests {
         metrics.decided_status("InferenceBackend", false);
         metrics.restarted_watch("Node");
         metrics.set_invalid_objects("InferenceBackend", 2);
-        metrics.set_schema_outdated(true);
+        metrics.set_schema_outdated("InferenceBackend", true);
+        metrics.polled("redis", 1, Duration::from_millis(3));
+        let pool = ObjectKey::new("team", "coder");
+        metrics.show_pools(move |figures| {
+            figures.replicas(&pool, "desired", Some(3));
+            figures.tasks(&pool, "tasks", "waiting", Some(58));
+            figures.tasks(&pool, "tasks", "in_flight", None);
+        });
         metrics.set_leader(true);
         metrics.set_leader(false);
         metrics.failed_lease_request();
@@ -391,7 +497,12 @@ mod tests {
             r#"quartermaster_status_writes_total{changed="false",kind="InferenceBackend"} 1"#,
             r#"quartermaster_watch_restarts_total{kind="Node"} 1"#,
             r#"quartermaster_invalid_objects{kind="InferenceBackend"} 2"#,
-            "quartermaster_schema_outdated 1",
+            r#"quartermaster_schema_outdated{kind="InferenceBackend"} 1"#,
+            r#"quartermaster_queue_polls_total{system="redis"} 1"#,
+            r#"quartermaster_queue_poll_failures_total{system="redis"} 1"#,
+            r#"quartermaster_queue_poll_duration_seconds_count{system="redis"} 1"#,
+            r#"quartermaster_agent_pool_replicas{namespace="team",pool="coder",state="desired"} 3"#,
+            r#"quartermaster_agent_pool_tasks{namespace="team",pool="coder",queue="tasks",state="waiting"} 58"#,
             "quartermaster_leader 0",
             "quartermaster_lease_failures_total 1",
             r#"quartermaster_build_info{version="1.2.3"} 1"#,

@@ -15,6 +15,7 @@ pub mod control;
 pub mod count;
 pub mod driver;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod key;
 pub mod leadership;

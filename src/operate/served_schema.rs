@@ -48,7 +48,7 @@ pub async fn compare(
         match compare_once(&client, kind).await {
             Ok(fields) => {
                 gate.open();
-                metrics.set_schema_outdated(!fields.is_empty());
+                metrics.set_schema_outdated(kind, !fields.is_empty());
                 let fits = fields.is_empty();
                 if let Some(first) = fields.first() {
                     warn!(

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::api::DynamicObject;
 use kube::client::Body;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use quartermaster_core::api::InferenceBackend;
-use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Children, Decision, Event, Refusal};
+use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Children, Decision, Event, Patch, Refusal};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -24,9 +24,10 @@ use tokio_util::task::TaskTracker;
 use super::act::{Actor, ChildCaches};
 use super::cache::Cache;
 use super::calls::Calls;
-use super::children::{ChildFacts, ChildKind, SERVICE};
+use super::children::{ChildFacts, ChildKind, POD, SERVICE};
 use super::control::{Control, DecideError};
 use super::driver::Driver;
+use super::events::Events;
 use super::health::Health;
 use super::key::ObjectKey;
 use super::leadership::Leadership;
@@ -55,6 +56,7 @@ impl Control for Scripted {
     const KIND: ChildKind = Backends::KIND;
     const MANAGER: &'static str = "test";
     const CHILDREN: &'static [ChildKind] = &[SERVICE];
+    const PATCHED: &'static [ChildKind] = &[POD];
     const CONDITIONS: &'static [&'static str] = &["Ready", "Reconciling", "Stalled"];
 
     async fn observe(&self, object: Arc<InferenceBackend>, refusals: Vec<Refusal>) -> Observation {
@@ -90,9 +92,15 @@ impl Control for Scripted {
         let refusal = observation.refusals.first().map(|refusal| refusal.message.clone());
         // An event with every decision: that it is told once is the driver's doing.
         let event = Event { warning: false, reason: "Decided".into(), note: format!("{:?}", backend.spec.replicas) };
+        let patch = Patch {
+            target: ChildIdentity { kind: "Pod".into(), name: "idle".into() },
+            subresource: None,
+            patch: json!({ "metadata": { "annotations": { "replicas": format!("{:?}", backend.spec.replicas) } } }),
+            required: true,
+        };
         Ok(Decision {
             children: Children::Exactly(children),
-            patches: Vec::new(),
+            patches: if name.ends_with("patches") { vec![patch] } else { Vec::new() },
             status: json!({ "replicas": backend.spec.replicas, "endpoint": refusal }),
             events: vec![event],
             next: None,
@@ -112,6 +120,10 @@ pub struct Server {
     pub silent: AtomicBool,
     /// Answers every apply of a child with 403.
     pub forbids: AtomicBool,
+    /// Answers every patch of a pod with 403.
+    pub forbids_patches: AtomicBool,
+    /// Answers every patch of a pod with 404.
+    pub lacks_pods: AtomicBool,
     /// Answers no apply of a child.
     pub hangs: AtomicBool,
     /// Panics at every write of a status.
@@ -141,7 +153,7 @@ impl Server {
         let body: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap_or_default();
         let path = parts.uri.path().to_owned();
         let name = path.trim_end_matches("/status").rsplit('/').next().unwrap().to_owned();
-        let plural = ["inferencebackends", "services", "events"].into_iter().find(|plural| path.contains(plural)).unwrap();
+        let plural = ["inferencebackends", "services", "events", "pods"].into_iter().find(|plural| path.contains(plural)).unwrap();
         self.state.lock().unwrap().asked.push(format!("{} {plural} {name}", parts.method));
         if parts.method == Method::PATCH && plural == "inferencebackends" {
             assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
@@ -159,6 +171,10 @@ impl Server {
             (Method::PATCH, "services") if self.forbids.load(Ordering::Relaxed) => {
                 (403, json!({ "message": "services is forbidden: User \"x\" cannot patch resource \"services\"" }))
             }
+            (Method::PATCH, "pods") if self.forbids_patches.load(Ordering::Relaxed) => {
+                (403, json!({ "message": "pods \"idle\" is forbidden: User \"x\" cannot patch resource \"pods\"" }))
+            }
+            (Method::PATCH, "pods") if self.lacks_pods.load(Ordering::Relaxed) => (404, json!({ "message": "not found" })),
             (Method::PATCH, "services") if self.is_going.load(Ordering::Relaxed) => {
                 let message =
                     "services \"x\" is forbidden: unable to create new content in namespace team because it is being terminated";
@@ -276,9 +292,9 @@ impl World {
             control: Arc::new(Scripted::default()),
             objects: server.objects.clone(),
             queue: server.queue.clone(),
-            actor: Actor { calls: calls.clone(), caches, manager: "test", metrics: metrics.clone() },
+            actor: Actor { calls: calls.clone(), caches, patched: Scripted::PATCHED, manager: "test", metrics: metrics.clone() },
             calls,
-            recorder: Recorder::new(client, Reporter::from("test")),
+            events: Arc::new(Events::new(client, Reporter::from("test"))),
             telling: TaskTracker::new(),
             metrics,
             outdated_schema,
@@ -363,6 +379,12 @@ impl World {
         let status = self.status(name);
         let condition = status["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)?.clone();
         Some((condition["status"].as_str()?.to_owned(), condition["reason"].as_str()?.to_owned()))
+    }
+
+    /// The requests about these kinds, in their order.
+    pub fn requests(&self, plurals: &[&str]) -> Vec<String> {
+        let state = self.server.state.lock().unwrap();
+        state.asked.iter().filter(|asked| plurals.iter().any(|plural| asked.contains(plural))).cloned().collect()
     }
 
     /// When an object was observed, since the start of the first pass.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use quartermaster_core::decide::backend::children::BACKEND_LABEL;
@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::shared::{Lacks, Shared};
-use super::watches::{SECRETS, Watches, wake_owner};
+use super::watches::{Watches, wake_owner};
 use crate::controllers::cut;
-use crate::controllers::inference_backend::{Backends, Referrers};
-use crate::operate::cache::Change;
-use crate::operate::children::DEPLOYMENT;
+use crate::controllers::inference_backend::Backends;
+use crate::controllers::referrers::Referrers;
+use crate::operate::cache::{Cache, Change};
+use crate::operate::children::{ChildFacts, DEPLOYMENT, SECRET};
 use crate::operate::control::Control as _;
 use crate::operate::driver::{Driver, Observations};
 use crate::operate::key::ObjectKey;
@@ -26,8 +27,14 @@ use crate::sources::secrets::Secrets;
 use crate::sources::{BackendRef, hub, provider_health};
 
 /// The driver of InferenceBackends, and the tasks that it lives by.
-pub fn driver(shared: &Shared, observations: Option<Observations>, tasks: &mut JoinSet<()>) -> Arc<Driver<Backends>> {
-    let caches = Shared::caches::<Backends>();
+pub fn driver(
+    shared: &Shared,
+    secrets: &Arc<Cache<ChildFacts>>,
+    observations: Option<Observations>,
+    tasks: &mut JoinSet<()>,
+) -> Arc<Driver<Backends>> {
+    let mut caches = Shared::caches::<Backends>();
+    caches.insert(SECRET.kind, (SECRET, secrets.clone()));
     let cache_of = |kind: &str| caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
     let lacks = Lacks::default();
     let (wake, woken) = mpsc::unbounded_channel();
@@ -37,7 +44,7 @@ pub fn driver(shared: &Shared, observations: Option<Observations>, tasks: &mut J
         node_snapshot: Mutex::default(),
         deployments: cache_of("Deployment"),
         pods: Arc::default(),
-        secret_metadata: cache_of("Secret"),
+        secret_metadata: secrets.clone(),
         secrets: Secrets::new(shared.clients.calls.clone()),
         referrers: Referrers::default(),
         hub: hub::Hub::new(shared.connector.clone(), wake.clone()),
@@ -81,18 +88,19 @@ pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Backends>>) {
             }
         }
     });
-    let everywhere = Selection { labels: None, fields: Some(SECRETS.to_owned()) };
-    watches.metadata::<Secret>("secrets", everywhere, &backends.secret_metadata, {
-        let (driver, wake_owner) = (driver.clone(), wake_owner(driver));
-        move |key, change| {
-            wake_owner(key, change);
-            driver.control.referrers.of(key).into_iter().for_each(|backend| driver.queue.add(backend));
-        }
-    });
     let cache_of = |kind: &str| driver.actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
     watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
     watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
     watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
+}
+
+/// Wakes whom a change of a Secret concerns: its owner, and the backends that refer to it.
+pub fn wake_by_secret(driver: &Arc<Driver<Backends>>) -> impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static {
+    let (driver, wake_owner) = (driver.clone(), wake_owner(driver));
+    move |key: &ObjectKey, change: &Change<ChildFacts>| {
+        wake_owner(key, change);
+        driver.control.referrers.of(key).into_iter().for_each(|backend| driver.queue.add(backend));
+    }
 }
 
 /// Passes on the wishes of the sources.

@@ -2,6 +2,7 @@
 
 mod backends;
 mod destinations;
+mod pools;
 mod shared;
 pub mod watches;
 
@@ -16,8 +17,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::controllers::agent_pool::Pools;
 use crate::controllers::inference_backend::Backends;
 use crate::operate::admin::{self, AdminError, Shown};
+use crate::operate::cache::Cache;
+use crate::operate::children::ChildFacts;
 use crate::operate::clients::{ClientError, Clients};
 use crate::operate::control::Control as _;
 use crate::operate::driver::Observations;
@@ -25,7 +29,7 @@ use crate::operate::health::{Health, Readiness};
 use crate::operate::leadership::{self, Leadership};
 use crate::operate::metrics::{Metrics, MetricsError};
 use crate::operate::shutdown;
-use crate::sources::connect::{Connector, SystemLookup};
+use crate::sources::connect::{ConfiguredLookup, Connector, SystemLookup};
 use destinations::{ApiServerAddresses, OwnAddressError};
 use shared::Shared;
 use watches::Watches;
@@ -83,16 +87,20 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let clients = Clients::from_environment(start.context, &metrics).await?;
     let identity = identity();
     let (health, readiness) = (Health::default(), Readiness::default());
-    let observations = configuration.admin.observations.then(Observations::default);
+    let observations = |kind: &'static str| configuration.admin.observations.then(|| (kind, Observations::default()));
+    let (of_backends, of_pools) = (observations(Backends::KIND.kind), observations(Pools::KIND.kind));
     let shown = Shown {
         health: health.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
-        observations: observations.iter().map(|observations| (Backends::KIND.kind, observations.clone())).collect(),
+        observations: of_backends.iter().chain(&of_pools).cloned().collect(),
     };
     info!(version = env!("CARGO_PKG_VERSION"), identity, admin = ?admin::bound(&listener), "starting");
     if configuration.destinations.allow_loopback {
-        warn!("DEVELOPMENT ONLY: destinations.allowLoopback lets backends reach this machine's own addresses");
+        warn!("DEVELOPMENT ONLY: destinations.allowLoopback lets backends and pools reach this machine's own addresses");
+    }
+    if !configuration.destinations.resolve.is_empty() {
+        warn!("DEVELOPMENT ONLY: destinations.resolve has addresses of names that are not looked up");
     }
     // Whoever asks before the other gates are made must not find that nothing is waited for.
     let starting = readiness.gate("start");
@@ -103,7 +111,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let elected = configuration.leader_election.enabled;
     let leadership = Arc::new(if elected { Leadership::default() } else { Leadership::alone() });
     metrics.set_leader(!elected);
-    let connector = Arc::new(Connector::new(rules.clone(), configuration.egress_proxy.clone()));
+    let lookup = Arc::new(ConfiguredLookup(configuration.destinations.resolve.clone()));
+    let connector = Arc::new(Connector::with_lookup(rules.clone(), configuration.egress_proxy.clone(), lookup));
     let service_host = variable("KUBERNETES_SERVICE_HOST");
     let api_server = Arc::new(ApiServerAddresses::new(connector.clone(), rules, &clients.server_host, service_host.as_deref()));
     let lease = (configuration.leader_election.lease_name.clone(), clients.lease.clone(), clients.namespace.clone());
@@ -120,15 +129,28 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         working: working.clone(),
     };
     let mut watches = Watches::new(&shared);
-    let backends = backends::driver(&shared, observations, &mut watches.tasks);
-    backends::watch(&mut watches, &backends);
+    // What several kinds are observed by.
+    let secrets: Arc<Cache<ChildFacts>> = Arc::default();
+    let backends = backends::driver(&shared, &secrets, of_backends.map(|(_, observations)| observations), &mut watches.tasks);
+    let pools = pools::driver(&shared, &secrets, of_pools.map(|(_, observations)| observations), &mut watches.tasks);
+    watches.secrets(&secrets, {
+        let (wake_backends, wake_pools) = (backends::wake_by_secret(&backends), pools::wake_by_secret(&pools));
+        move |key, change| {
+            wake_backends(key, change);
+            wake_pools(key, change);
+        }
+    });
     watches.api_server(&shared.api_server);
+    let of_both = watches.first_lists();
+    backends::watch(&mut watches, &backends);
+    let lists_of_backends = watches.first_lists().and(&of_both);
+    pools::watch(&mut watches, &pools);
+    let lists_of_pools = watches.first_lists().and(&of_both);
     watches.tasks.spawn({
         let (api_server, cancelled) = (shared.api_server.clone(), working.clone());
         async move { api_server.look_up(&SystemLookup, cancelled).await }
     });
     let mut driving = JoinSet::new();
-    let first_lists = watches.first_lists();
     let mut tasks = watches.tasks;
     let mut election = tokio::spawn({
         let (name, client, own_namespace) = lease;
@@ -146,7 +168,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         }
     });
     starting.open();
-    driving.spawn(shared.drive(backends, first_lists));
+    driving.spawn(shared.drive(backends, lists_of_backends));
+    driving.spawn(shared.drive(pools, lists_of_pools));
 
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),

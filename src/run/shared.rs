@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use quartermaster_core::api::configuration::Configuration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -17,6 +17,7 @@ use crate::operate::calls::Calls;
 use crate::operate::clients::Clients;
 use crate::operate::control::Control;
 use crate::operate::driver::{Driver, Observations};
+use crate::operate::events::Events;
 use crate::operate::health::{Health, Readiness, Watchdog};
 use crate::operate::leadership::Leadership;
 use crate::operate::metrics::Metrics;
@@ -73,9 +74,9 @@ impl Shared {
             control: Arc::new(control),
             objects: Arc::default(),
             queue: Arc::new(Queue::default()),
-            actor: Actor { calls: calls.clone(), caches, manager: C::MANAGER, metrics: self.metrics.clone() },
+            actor: Actor { calls: calls.clone(), caches, patched: C::PATCHED, manager: C::MANAGER, metrics: self.metrics.clone() },
             calls,
-            recorder: Recorder::new(self.clients.calls.clone(), reporter),
+            events: Arc::new(Events::new(self.clients.calls.clone(), reporter)),
             telling: TaskTracker::new(),
             metrics: self.metrics.clone(),
             outdated_schema: lacks.subscribe(),
@@ -86,7 +87,7 @@ impl Shared {
         self.metrics.show_queue(C::KIND.kind, driver.queue.clone());
         tasks.spawn(wake_all(lacks.subscribe(), driver.clone()));
         tasks.spawn(wake_all(self.api_server.subscribe(), driver.clone()));
-        let gate = self.readiness.gate("served schema");
+        let gate = self.readiness.gate(&format!("served schema of {}", C::KIND.kind));
         let (client, metrics, working) = (self.clients.calls.clone(), self.metrics.clone(), self.working.clone());
         tasks.spawn(served_schema::compare(client, C::KIND.kind, lacks, gate, metrics, working));
         driver

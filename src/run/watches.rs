@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::FutureExt as _;
+use futures::future::{Shared, join_all};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::destinations::ApiServerAddresses;
-use super::shared::Shared;
+use super::shared;
 use crate::controllers::cut;
 use crate::operate::cache::{Cache, Cached, Change};
 use crate::operate::children::{ChildFacts, ChildKind};
@@ -33,20 +35,31 @@ pub const SECRETS: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-
 /// Label selector of the EndpointSlices of the API server's own Service.
 pub const API_SERVER: &str = "kubernetes.io/service-name=kubernetes";
 
-/// Kinds of children of which no decision reads anything. Without their lists only they themselves cannot be made.
-const UNREAD: &[&str] = &["services", "serviceaccounts", "poddisruptionbudgets"];
+/// Kinds of children of which no decision reads anything, so that without their lists only they themselves cannot be made; and
+/// HorizontalPodAutoscalers, of which only a conflict is read.
+const UNREAD: &[&str] = &["services", "serviceaccounts", "poddisruptionbudgets", "horizontalpodautoscalers"];
 
 /// Time that the first lists of these kinds get before the driver begins without them.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The first lists of all watches.
-#[derive(Default)]
+/// The end of a first list, which several may wait for.
+type FirstList = Shared<oneshot::Receiver<()>>;
+
+/// The first lists of some watches.
+#[derive(Clone, Default)]
 pub struct FirstLists {
-    read: Vec<oneshot::Receiver<()>>,
-    unread: Vec<oneshot::Receiver<()>>,
+    read: Vec<FirstList>,
+    unread: Vec<FirstList>,
 }
 
 impl FirstLists {
+    /// These and those.
+    pub fn and(mut self, others: &Self) -> Self {
+        self.read.extend(others.read.iter().cloned());
+        self.unread.extend(others.unread.iter().cloned());
+        self
+    }
+
     /// Waits until decisions can be made on them. A decision that is made on a part of the nodes, Deployments, pods or Secrets
     /// would make another choice or another key; but where the operator may not watch one of the kinds that no decision reads,
     /// the objects that need no child of that kind, and the other children of those that do, can go on. Returns what ends when
@@ -102,7 +115,7 @@ pub fn wake_owner<C: Control>(driver: &Arc<Driver<C>>) -> impl Fn(&ObjectKey, &C
 
 impl<'a> Watches<'a> {
     /// No watch yet.
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a shared::Shared) -> Self {
         Self {
             client: &shared.clients.watches,
             namespaces: &shared.configuration.watch_namespaces,
@@ -138,6 +151,15 @@ impl<'a> Watches<'a> {
         }
     }
 
+    /// The metadata of the Secrets that somebody may refer to.
+    pub fn secrets(
+        &mut self,
+        cache: &Arc<Cache<ChildFacts>>,
+        tell: impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static,
+    ) {
+        self.metadata::<Secret>("secrets", Selection { labels: None, fields: Some(SECRETS.to_owned()) }, cache, tell);
+    }
+
     /// The endpoints of the API server's own Service. An installation for some namespaces may lack the right to read them; one
     /// for all namespaces has to have it, so that nothing is reached by oversight.
     pub fn api_server(&mut self, addresses: &Arc<ApiServerAddresses>) {
@@ -157,7 +179,7 @@ impl<'a> Watches<'a> {
         });
         // No decision reads them, but until the rules know of them every destination is refused.
         let (synced, receiver) = oneshot::channel();
-        self.first.unread.push(receiver);
+        self.first.unread.push(receiver.shared());
         let addresses = addresses.clone();
         self.tasks.spawn(async move {
             if complete.await.is_ok() {
@@ -224,7 +246,7 @@ impl<'a> Watches<'a> {
         let watch = Watch { kind, api, namespace, selection, cache: cache.clone(), cut, tell, dispensable: false };
         let receiver = self.run(watch);
         let of_reads = if UNREAD.contains(&kind) { &mut self.first.unread } else { &mut self.first.read };
-        of_reads.push(receiver);
+        of_reads.push(receiver.shared());
     }
 
     /// Starts a watch. The receiver tells when its first list is complete.
@@ -236,8 +258,10 @@ impl<'a> Watches<'a> {
         Tell: Fn(&ObjectKey, &Change<T>) + Send + 'static,
     {
         let kind = watch.kind;
-        let name =
-            watch.namespace.as_ref().map_or_else(|| format!("watch {kind}"), |namespace| format!("watch {kind} in {namespace}"));
+        // Several kinds of objects have pods, of which each is watched by its label.
+        let labels = watch.selection.labels.as_ref().map(|labels| format!(" with {labels}")).unwrap_or_default();
+        let namespace = watch.namespace.as_ref().map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+        let name = format!("watch {kind}{labels}{namespace}");
         let (synced, receiver) = oneshot::channel();
         self.tasks.spawn(watch.run(self.readiness.gate(&name), synced, self.metrics.clone(), self.cancelled.clone()));
         receiver

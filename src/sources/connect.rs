@@ -15,7 +15,7 @@ use url::Url;
 
 pub use super::connect_error::CallError;
 use super::resolve::{CheckedResolver, Destination, ProxyResolver, SharedRules, check_host, complete, current};
-pub use super::resolve::{Lookup, SystemLookup};
+pub use super::resolve::{ConfiguredLookup, Lookup, SystemLookup};
 
 /// Time to look up a name, to connect and to agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! What can go wrong with a call to a user-given URL. No message carries a URL, a header or a body: they may hold secrets.
 
+use rustls::CertificateError;
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl CallError {
             return Self::RefuseDestination(destination.clone());
         }
         if let Some(tls) = causes(&error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-            return Self::AgreeOnTls(tls.to_string());
+            return Self::AgreeOnTls(tls_words(tls));
         }
         if error.is_timeout() {
             return Self::WaitForAnswer(timeout);
@@ -60,4 +61,17 @@ pub(super) fn causes<'error>(error: &'error (dyn Error + 'static)) -> impl Itera
         }
         None => error.source(),
     })
+}
+
+/// What is wrong with TLS, in words that stay the same while the same is wrong: rustls' own tell the time.
+pub(super) fn tls_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "the server's certificate has expired".to_owned()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            "the server's certificate is not valid yet".to_owned()
+        }
+        other => other.to_string(),
+    }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::connect::{CallError, Connector};
-use super::connect_error::causes;
+use super::connect_error::{causes, tls_words};
 use super::resolve::{Destination, check_host, complete, current};
 use super::tls::{TlsSettings, client_configuration};
 
@@ -87,7 +87,7 @@ async fn connect(addresses: &[IpAddr], port: u16) -> Result<TcpStream, CallError
 /// The meaning of an error of a connection, also one with TLS.
 pub(super) fn of_io(error: &io::Error) -> CallError {
     match causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-        Some(tls) => CallError::AgreeOnTls(tls.to_string()),
+        Some(tls) => CallError::AgreeOnTls(tls_words(tls)),
         None => CallError::Reach(error.to_string()),
     }
 }

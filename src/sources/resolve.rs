@@ -1,6 +1,7 @@
 //! Names to addresses, checked against the rules for destinations. The client connects to exactly the addresses that were
 //! checked: there is no second look-up that could answer differently.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,6 +26,19 @@ pub struct SystemLookup;
 impl Lookup for SystemLookup {
     fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         Box::pin(async move { Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.map(|address| address.ip()).collect()) })
+    }
+}
+
+/// The addresses of a configuration, and for all other names the machine's own way.
+#[derive(Clone, Debug, Default)]
+pub struct ConfiguredLookup(pub BTreeMap<String, IpAddr>);
+
+impl Lookup for ConfiguredLookup {
+    fn lookup(&self, name: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        match self.0.get(name.trim_end_matches('.')) {
+            Some(address) => Box::pin(std::future::ready(Ok(vec![*address]))),
+            None => SystemLookup.lookup(name),
+        }
     }
 }
 
@@ -109,6 +123,16 @@ pub(super) fn current(rules: &SharedRules) -> Arc<Rules> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_configured_name_has_its_address_whether_it_is_complete_or_not() {
+        let address: IpAddr = "192.0.2.7".parse().unwrap();
+        let lookup = ConfiguredLookup(BTreeMap::from([("redis.team.svc".to_owned(), address)]));
+        for name in ["redis.team.svc", "redis.team.svc."] {
+            assert_eq!(lookup.lookup(name.to_owned()).await.unwrap(), [address]);
+        }
+        assert!(lookup.lookup("localhost".to_owned()).await.unwrap().iter().all(IpAddr::is_loopback));
+    }
 
     #[test]
     fn only_names_of_services_use_the_search_list() {

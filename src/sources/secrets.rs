@@ -1,6 +1,6 @@
 //! Secrets that specs refer to, read when they change and kept for as long as somebody refers to them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use kube::{Api, Client};
 use quartermaster_core::decide::backend::facts::{SecretFacts, SecretValue};
 use secrecy::SecretString;
 
+use crate::operate::cache::Cache;
+use crate::operate::children::ChildFacts;
 use crate::operate::key::ObjectKey;
 
 /// Longest time that one read may take.
@@ -52,6 +54,32 @@ impl Secrets {
             Ok(Err(error)) => (unreadable(&error), Arc::default()),
             Err(_) => (SecretFacts::Unreadable { message: "no answer in time".to_owned(), forbidden: false }, Arc::default()),
         }
+    }
+
+    /// These Secrets of a namespace, with what the watch knows of them: what is known of each, and the values of those that
+    /// exist.
+    pub async fn read_all(
+        &self,
+        namespace: &str,
+        names: BTreeSet<String>,
+        metadata: &Cache<ChildFacts>,
+    ) -> (BTreeMap<String, SecretFacts>, BTreeMap<String, Arc<Values>>) {
+        let (mut facts, mut values) = (BTreeMap::new(), BTreeMap::new());
+        for name in names {
+            let secret = ObjectKey::new(namespace, name.clone());
+            match metadata.get(&secret) {
+                Some(metadata) => {
+                    let (fact, value) = self.read(&secret, metadata.fingerprint).await;
+                    facts.insert(name.clone(), fact);
+                    values.insert(name, value);
+                }
+                None => {
+                    self.forget(&secret);
+                    facts.insert(name, SecretFacts::Missing);
+                }
+            }
+        }
+        (facts, values)
     }
 
     /// Forgets a Secret that is gone.

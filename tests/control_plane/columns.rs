@@ -10,7 +10,7 @@ fn small() -> Value {
 }
 
 /// The cells of the only row of a table, by the name of their column.
-fn row(table: &str) -> Vec<(String, String)> {
+pub fn row(table: &str) -> Vec<(String, String)> {
     let mut lines = table.lines();
     let header = lines.next().unwrap();
     let line = lines.next().unwrap_or_else(|| panic!("no row in {table}"));

@@ -2,52 +2,44 @@
 //! every test are watched, and checked when it ends.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 
-use futures::{StreamExt as _, TryStreamExt as _};
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use quartermaster_core::api::conditions::reasons;
 use serde_json::{Value, json};
 
-use crate::argo_cd;
 use crate::harness::{Team, condition, small_model};
+use crate::versions::Watched;
+use crate::{argo_cd, pools};
 
-/// Keeps every version of the backends of a namespace, in their order.
-pub struct Versions {
-    seen: Arc<Mutex<Vec<Value>>>,
-    watching: tokio::task::JoinHandle<Result<(), kube::Error>>,
-}
-
-impl Drop for Versions {
-    fn drop(&mut self) {
-        self.watching.abort();
-    }
-}
+/// Keeps every version of the backends and pools of a namespace, in their order.
+pub struct Versions(Vec<Watched>);
 
 impl Versions {
-    /// Begins to watch. None where the definition is not served, so that there is nothing to watch.
-    pub async fn watch(backends: Api<DynamicObject>) -> Option<Self> {
-        let listed = match backends.list(&ListParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => return None,
-            listed => listed.unwrap(),
-        };
-        let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let watching = tokio::spawn(follow(backends, listed.metadata.resource_version.unwrap(), seen.clone()));
-        Some(Self { seen, watching })
+    /// Begins to watch. A kind whose definition is not served has no versions.
+    pub async fn watch(kinds: [Api<DynamicObject>; 2]) -> Self {
+        let mut watched = Vec::new();
+        for kind in kinds {
+            watched.extend(Watched::begin(kind).await);
+        }
+        Self(watched)
     }
 
-    /// The versions of one backend.
-    pub fn of(&self, name: &str) -> Vec<Value> {
-        self.all().into_iter().filter(|object| object["metadata"]["name"] == name).collect()
+    /// The versions of one object.
+    pub fn of(&self, kind: &str, name: &str) -> Vec<Value> {
+        let is_it = |object: &Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        self.all().into_iter().filter(is_it).collect()
     }
 
-    /// What the versions of all backends do not keep of the contract.
+    /// What the versions of all of them do not keep of the contract.
     pub fn broken(&self) -> Vec<String> {
         let (all, mut before, mut found) = (self.all(), HashMap::new(), Vec::new());
         for now in &all {
-            // A backend that is made anew begins anew.
+            // An object that is made anew begins anew.
             let earlier: Option<&Value> = before.insert(now["metadata"]["uid"].as_str(), now);
-            let broken = violations(earlier, now);
+            let mut broken = violations(earlier, now);
+            if now["kind"] == "AgentPool" {
+                broken.extend(pools::contract::violations(earlier, now));
+            }
             if !broken.is_empty() {
                 let before = earlier.map(|earlier| serde_json::to_string_pretty(&earlier["status"]).unwrap()).unwrap_or_default();
                 let now = serde_json::to_string_pretty(now).unwrap();
@@ -57,27 +49,9 @@ impl Versions {
         found
     }
 
-    /// Fails when the watch has ended, since versions would be missing.
+    /// Those of one kind follow on those of the other.
     fn all(&self) -> Vec<Value> {
-        assert!(!self.watching.is_finished(), "the watch of all versions has ended");
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-/// Watches from a version on, and goes on where a watch ends in good order.
-async fn follow(backends: Api<DynamicObject>, mut version: String, seen: Arc<Mutex<Vec<Value>>>) -> Result<(), kube::Error> {
-    loop {
-        let mut events = backends.watch(&WatchParams::default().timeout(290), &version).await?.boxed();
-        while let Some(event) = events.try_next().await? {
-            match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
-                    version = object.metadata.resource_version.clone().unwrap();
-                    seen.lock().unwrap().push(serde_json::to_value(object).unwrap());
-                }
-                WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
-            }
-        }
+        self.0.iter().flat_map(Watched::all).map(|version| version.object).collect()
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use quartermaster_dev::fault_proxy::{Action, Match, Verb, WriteIdentity};
+use futures::future::BoxFuture;
+use quartermaster_dev::fault_proxy::{Action, FaultProxy, Match, RuleId, Verb, WriteIdentity};
 use tokio::sync::Semaphore;
 
-use crate::differential::{End, QUIET, Reference, Workload};
+use crate::differential::{QUIET, Reference, Workload};
 
 /// Plans at the same time in `make test`, beside other tests: they mostly wait.
 const AT_ONCE: usize = 3;
@@ -34,13 +35,8 @@ const NOT_REACHED: &[(&str, &str)] = &[];
 async fn killed_at_any_of_its_writes_the_operator_ends_in_the_same_state() {
     let (started, mut chance) = (Instant::now(), seeded());
     let reference = Reference::get().await;
-    let mut plans = single(reference);
-    chance.shuffle(&mut plans);
-    for (index, pair) in pairs(reference, &mut chance, SAMPLE_PLANS / PAIR_EVERY).into_iter().enumerate() {
-        plans.insert(index * PAIR_EVERY, pair);
-    }
-    plans.truncate(SAMPLE_PLANS);
-    let begun = hold_for(reference, plans, QUIET, AT_ONCE, Some((started, SAMPLE))).await;
+    let plans = sample(&reference.writes, &reference.events, &mut chance, SAMPLE_PLANS);
+    let begun = hold_for(run(reference, QUIET), plans, AT_ONCE, Some((started, SAMPLE))).await;
     assert!(begun >= 6, "only {begun} plans within {SAMPLE:?}");
 }
 
@@ -49,13 +45,13 @@ async fn killed_at_any_of_its_writes_the_operator_ends_in_the_same_state() {
 async fn killed_at_each_of_its_writes_the_operator_ends_in_the_same_state() {
     let mut chance = seeded();
     let reference = Reference::get().await;
-    let mut plans = single(reference);
-    plans.extend(pairs(reference, &mut chance, PAIRS));
-    hold_for(reference, plans, QUIET_IN_SOAK, AT_ONCE_IN_SOAK, None).await;
+    let mut plans = single(&reference.writes, &reference.events);
+    plans.extend(pairs(&reference.writes, &mut chance, PAIRS));
+    hold_for(run(reference, QUIET_IN_SOAK), plans, AT_ONCE_IN_SOAK, None).await;
 }
 
 /// Chance from the seed in the environment, or from one that is printed.
-fn seeded() -> Rng {
+pub fn seeded() -> Rng {
     let seed = std::env::var("QUARTERMASTER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("QUARTERMASTER_SEED={seed}");
     Rng::with_seed(seed)
@@ -63,7 +59,7 @@ fn seeded() -> Rng {
 
 /// What befalls which writes.
 #[derive(Clone, Debug)]
-struct Plan {
+pub struct Plan {
     first: Fault,
     /// Its write is counted after the restart that the first one leads to.
     second: Option<Fault>,
@@ -88,20 +84,50 @@ impl fmt::Display for Plan {
     }
 }
 
+impl Plan {
+    /// Adds the rules of the faults, of the first and of the second.
+    pub fn add_to(&self, proxy: &FaultProxy) -> (RuleId, Option<RuleId>) {
+        let first = proxy.add(matching(&self.first.write), self.first.action.clone());
+        let second = self.second.as_ref().map(|second| proxy.add(matching(&second.write).after_kills(1), second.action.clone()));
+        (first, second)
+    }
+}
+
+/// The requests that a write stands for. One without a name is about objects whose names are drawn by chance: it is counted among
+/// those of its kind.
+fn matching(write: &WriteIdentity) -> Match {
+    if !write.name.is_empty() {
+        return Match::write(write);
+    }
+    let of_kind = Match::all().verb(write.verb).resource(&write.resource).subresource(&write.subresource);
+    of_kind.skip(write.nth.saturating_sub(1)).times(1)
+}
+
 const FAULTS: [Action; 3] = [Action::KillBefore, Action::KillAfter, Action::DropResponse];
 
-fn single(reference: &Reference) -> Vec<Plan> {
+/// This many plans by chance, of which some are pairs.
+pub fn sample(writes: &[WriteIdentity], events: &[WriteIdentity], chance: &mut Rng, number: usize) -> Vec<Plan> {
+    let mut plans = single(writes, events);
+    chance.shuffle(&mut plans);
+    for (index, pair) in pairs(writes, chance, number / PAIR_EVERY).into_iter().enumerate() {
+        plans.insert(index * PAIR_EVERY, pair);
+    }
+    plans.truncate(number);
+    plans
+}
+
+/// Every fault at every write.
+pub fn single(writes: &[WriteIdentity], events: &[WriteIdentity]) -> Vec<Plan> {
     let at = |write: &WriteIdentity| {
         let write = write.clone();
         FAULTS.map(|action| Plan { first: Fault { write: write.clone(), action }, second: None })
     };
-    reference.writes.iter().chain(&reference.events).flat_map(at).collect()
+    writes.iter().chain(events).flat_map(at).collect()
 }
 
 /// Pairs of a kill and of another fault at one of the writes that come after it in a run without faults. What is written again
 /// after a restart comes on top, so that the second write is nearly always reached. Events are not told again: no pair has one.
-fn pairs(reference: &Reference, chance: &mut Rng, count: usize) -> Vec<Plan> {
-    let writes = &reference.writes;
+pub fn pairs(writes: &[WriteIdentity], chance: &mut Rng, count: usize) -> Vec<Plan> {
     let pair = || {
         let place = chance.usize(..writes.len() - 1);
         let killed = FAULTS[chance.usize(..2)].clone();
@@ -120,30 +146,33 @@ fn pairs(reference: &Reference, chance: &mut Rng, count: usize) -> Vec<Plan> {
 }
 
 /// What became of a plan.
-struct Outcome {
-    end: End,
+pub struct Outcome {
+    /// What ended differently than without a fault.
+    pub found: Vec<String>,
     /// Whether the faults befell, the first and the second.
-    befell: (bool, bool),
+    pub befell: (bool, bool),
 }
 
-async fn run(plan: &Plan, quiet: Duration) -> Outcome {
-    let workload = Workload::new("crash").await;
-    let proxy = workload.faulty.proxy.clone();
-    let first = proxy.add(Match::write(&plan.first.write), plan.first.action.clone());
-    let second = plan.second.as_ref().map(|second| proxy.add(Match::write(&second.write).after_kills(1), second.action.clone()));
-    let end = workload.run(quiet).await;
-    Outcome { end, befell: (proxy.befell(first) == 1, second.is_some_and(|second| proxy.befell(second) == 1)) }
+/// Runs a plan.
+pub type Run = Arc<dyn Fn(Plan) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// Runs the workload of backends under a plan.
+fn run(reference: &'static Reference, quiet: Duration) -> Run {
+    Arc::new(move |plan| {
+        Box::pin(async move {
+            let workload = Workload::new("crash").await;
+            let proxy = workload.faulty.proxy.clone();
+            let (first, second) = plan.add_to(&proxy);
+            let end = workload.run(quiet).await;
+            let befell = (proxy.befell(first) == 1, second.is_some_and(|second| proxy.befell(second) == 1));
+            Outcome { found: reference.differs(&end), befell }
+        })
+    })
 }
 
 /// Runs the plans, in their order; within a time, as many as end in it. Returns how many that were. Fails with what every plan
 /// found.
-async fn hold_for(
-    reference: &'static Reference,
-    plans: Vec<Plan>,
-    quiet: Duration,
-    at_once: usize,
-    within: Option<(Instant, Duration)>,
-) -> usize {
+pub async fn hold_for(run: Run, plans: Vec<Plan>, at_once: usize, within: Option<(Instant, Duration)>) -> usize {
     let begin = Instant::now();
     let places = Arc::new(Semaphore::new(at_once));
     let longest = Arc::new(std::sync::Mutex::new(Duration::from_secs(20)));
@@ -154,14 +183,14 @@ async fn hold_for(
         if within.is_some_and(|(started, time)| started.elapsed() + estimate > time) {
             break;
         }
-        let longest = longest.clone();
+        let (longest, run) = (longest.clone(), run.clone());
         running.push((
             plan.clone(),
             tokio::spawn(async move {
                 let (_place, begin) = (place, Instant::now());
-                let outcome = run(&plan, quiet).await;
+                let outcome = run(plan.clone()).await;
                 // A long run is watched while it goes on.
-                let verdict = if reference.differs(&outcome.end).is_empty() { "holds" } else { "FAILS" };
+                let verdict = if outcome.found.is_empty() { "holds" } else { "FAILS" };
                 println!("{verdict} after {:.0?}: {plan}", begin.elapsed());
                 let mut longest = longest.lock().unwrap();
                 *longest = (*longest).max(begin.elapsed());
@@ -173,7 +202,7 @@ async fn hold_for(
     for (plan, ended) in running {
         match ended.await {
             Ok(outcome) => {
-                let found = reference.differs(&outcome.end);
+                let found = &outcome.found;
                 failures.extend((!found.is_empty()).then(|| format!("{plan}\n{}", found.join("\n"))));
                 missed.extend((!outcome.befell.0).then(|| plan.first.clone()));
                 pairs += usize::from(plan.second.is_some());

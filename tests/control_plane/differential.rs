@@ -276,7 +276,7 @@ pub async fn objects(faulty: &Faulty) -> BTreeMap<String, Value> {
 }
 
 /// Takes out what is another in every namespace and at every time.
-fn mask(value: &mut Value, namespace: &str) {
+pub fn mask(value: &mut Value, namespace: &str) {
     match value {
         Value::Object(members) => {
             for name in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "clusterIP", "clusterIPs"] {

@@ -23,8 +23,10 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// The account of a namespace's operators.
 const ACCOUNT: &str = "quartermaster";
 
-/// The definition of this version.
+/// The definition of InferenceBackends of this version.
 pub const DEFINITION: &str = include_str!("../../crds/quartermaster.dev_inferencebackends.yaml");
+/// The same of AgentPools.
+const POOL_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_agentpools.yaml");
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
@@ -41,7 +43,7 @@ pub struct Team {
 impl Drop for Team {
     fn drop(&mut self) {
         // The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
-        self.kubectl(&["delete", "inferencebackends", "--all", "--wait=false"]);
+        self.kubectl(&["delete", "inferencebackends,agentpools", "--all", "--wait=false"]);
         self.check_contract();
     }
 }
@@ -60,7 +62,7 @@ impl Team {
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new(), versions: Mutex::default() };
         team.kubeconfig = team.account(ACCOUNT).await;
-        team.versions = Mutex::new(Versions::watch(team.backends()).await);
+        team.versions = Mutex::new(Some(Versions::watch([team.backends(), team.pools()]).await));
         team
     }
 
@@ -71,7 +73,12 @@ impl Team {
 
     /// Every version of a backend so far, in their order.
     pub fn versions_of(&self, name: &str) -> Vec<Value> {
-        self.versions.lock().unwrap().as_ref().unwrap().of(name)
+        self.versions.lock().unwrap().as_ref().unwrap().of("InferenceBackend", name)
+    }
+
+    /// Every version of a pool so far, in their order.
+    pub fn pool_versions_of(&self, name: &str) -> Vec<Value> {
+        self.versions.lock().unwrap().as_ref().unwrap().of("AgentPool", name)
     }
 
     /// Fails where a status that anybody could see broke the contract; those after this are not checked. The end of a test does
@@ -138,6 +145,11 @@ impl Team {
     /// The InferenceBackends.
     pub fn backends(&self) -> Api<DynamicObject> {
         self.api(&resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"))
+    }
+
+    /// The AgentPools.
+    pub fn pools(&self) -> Api<DynamicObject> {
+        self.api(&resource("quartermaster.dev", "v1alpha1", "AgentPool", "agentpools"))
     }
 
     /// The Deployments.
@@ -301,16 +313,17 @@ pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiReso
     ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
 }
 
-/// Installs a definition and waits until it is served.
+/// Installs a definition of InferenceBackends, and that of AgentPools of this version, and waits until they are served.
 pub async fn install(connection: &Connection, definition: &str) {
-    account::apply(connection, definition).await.unwrap();
+    account::apply(connection, &format!("{definition}\n{POOL_DEFINITION}")).await.unwrap();
     let client = connection.client().await.unwrap();
-    let api: Api<DynamicObject> =
-        Api::all_with(client, &resource("quartermaster.dev", "v1alpha1", "InferenceBackend", "inferencebackends"));
     let started = Instant::now();
-    while api.list(&ListParams::default()).await.is_err() {
-        assert!(started.elapsed() < DEADLINE, "the definitions are never served");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for (kind, plural) in [("InferenceBackend", "inferencebackends"), ("AgentPool", "agentpools")] {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource("quartermaster.dev", "v1alpha1", kind, plural));
+        while api.list(&ListParams::default()).await.is_err() {
+            assert!(started.elapsed() < DEADLINE, "the definitions are never served");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::harness::{Operator, Team, writes_among};
 /// An account of its own for one of the two, so that the audit log tells them apart.
 const OTHER: &str = "other";
 
-async fn until_leads(operator: &Operator) -> Duration {
+pub async fn until_leads(operator: &Operator) -> Duration {
     let started = Instant::now();
     while !operator.leads().await {
         // The promise is 20 s; ten times that ends a hang.

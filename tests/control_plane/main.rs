@@ -1,5 +1,5 @@
 //! Promises kept against a real control plane. Run by `make test`, or by
-//! `cargo run -p quartermaster-dev -- with-cluster --nodes -- cargo test --test control_plane`.
+//! `cargo run -p quartermaster-dev -- with-cluster --nodes --local-node -- cargo test --test control_plane`.
 
 // A test says what is wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -9,6 +9,7 @@ mod events;
 mod harness;
 mod operator;
 mod rules;
+mod versions;
 
 mod bad_input;
 mod cluster_wide;
@@ -27,6 +28,7 @@ mod other_writers;
 mod owners;
 mod placement;
 mod plan;
+mod pools;
 mod probes;
 mod providers;
 mod quiet;

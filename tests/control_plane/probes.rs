@@ -131,7 +131,12 @@ async fn probes_and_metrics_answer_and_the_end_is_orderly() {
     team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })).await;
     team.until_ready("model", "True", "ScaledToZero").await;
     let metrics = operator.get("metrics").await.unwrap();
-    for line in ["quartermaster_leader 1", "quartermaster_schema_outdated 0", "quartermaster_lease_failures_total 0"] {
+    for line in [
+        "quartermaster_leader 1",
+        "quartermaster_schema_outdated{kind=\"InferenceBackend\"} 0",
+        "quartermaster_schema_outdated{kind=\"AgentPool\"} 0",
+        "quartermaster_lease_failures_total 0",
+    ] {
         assert!(metrics.lines().any(|shown| shown == line), "{line} is missing in\n{metrics}");
     }
     for name in ["quartermaster_reconciles_total{kind=\"InferenceBackend\",outcome=\"success\"}", "process_resident_memory_bytes"] {

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use crate::faulty::{ALONE, Faulty};
 use crate::harness::{DEADLINE, Team, condition, resource, small_model};
+use crate::pools::use_every_right_on_pools;
 
 fn small() -> Value {
     json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
 }
 
-/// Has a running operator use every right that it has on objects of this namespace. Ends with the backend `model` ready.
+/// Has a running operator, which may reach loopback, use every right that it has on objects of this namespace. Ends with the
+/// backend `model` ready.
 pub async fn use_every_right(team: &Team) {
     team.kubectl(&["create", "secret", "generic", "key", "--from-literal=key=x"]);
     team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 2 })).await;
@@ -29,12 +31,13 @@ pub async fn use_every_right(team: &Team) {
         team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": replicas })).await;
         team.until_ready("model", "True", if replicas == 0 { "ScaledToZero" } else { "Available" }).await;
     }
+    use_every_right_on_pools(team).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_right_is_used_and_no_call_is_refused() {
     let team = Team::new("rights").await;
-    let _operator = team.operator().await;
+    let _operator = team.operator_of_pools().await;
     use_every_right(&team).await;
     let started = Instant::now();
     loop {
@@ -102,7 +105,7 @@ fn rights_of(role: &Value) -> Vec<Right> {
 }
 
 /// Changes the rules of the ClusterRole that this namespace's operators have.
-async fn change_rules(team: &Team, change: impl FnOnce(&mut Vec<Value>)) {
+pub async fn change_rules(team: &Team, change: impl FnOnce(&mut Vec<Value>)) {
     let name = format!("quartermaster-{}", team.namespace);
     let mut role: Value = serde_json::from_str(&team.kubectl(&["get", "clusterrole", &name, "-o", "json"])).unwrap();
     role["metadata"] = json!({ "name": name });
@@ -110,7 +113,7 @@ async fn change_rules(team: &Team, change: impl FnOnce(&mut Vec<Value>)) {
     account::apply(&team.connection, &role.to_string()).await.unwrap();
 }
 
-fn is_about(rule: &Value, resource: &str) -> bool {
+pub fn is_about(rule: &Value, resource: &str) -> bool {
     rule["resources"].as_array().unwrap().iter().any(|named| named == resource)
 }
 

@@ -38,7 +38,7 @@ async fn an_older_definition_is_named_and_costs_nothing_but_what_it_lacks() {
         let operator = &operator;
         async move { operator.get("metrics").await.unwrap().lines().any(|shown| shown == line) }
     };
-    assert!(shows("quartermaster_schema_outdated 1").await);
+    assert!(shows("quartermaster_schema_outdated{kind=\"InferenceBackend\"} 1").await);
     // It asks again for the schema while that is older: the only call that it makes.
     let is_schema = |entry: &Value| entry["requestURI"].as_str().is_some_and(|uri| uri.starts_with("/openapi/"));
     let others = || team.requests().iter().filter(|entry| !is_schema(entry) && entry["objectRef"]["resource"] != "leases").count();
@@ -55,7 +55,7 @@ async fn an_older_definition_is_named_and_costs_nothing_but_what_it_lacks() {
     account::apply(&team.connection, DEFINITION).await.unwrap();
     let healed = team.until("model", "lose SchemaOutdated", |backend| condition(backend, "SchemaOutdated").is_none()).await;
     assert!(healed["status"]["sizing"]["derivation"].is_string());
-    assert!(shows("quartermaster_schema_outdated 0").await);
+    assert!(shows("quartermaster_schema_outdated{kind=\"InferenceBackend\"} 0").await);
     drop((operator, team));
     control_plane.stop().unwrap();
 }
@@ -66,13 +66,16 @@ async fn without_the_definition_it_says_what_it_waits_for_and_starts_to_work_whe
     let team = Team::within(control_plane.connection().clone(), "missing").await;
     let mut operator = team.start("", &[]);
     let waiting = operator
-        .until_readiness("wait for the definition alone", |readiness| {
+        .until_readiness("wait for the definitions alone", |readiness| {
             let gates = readiness["waitingFor"].as_array().map(Vec::as_slice).unwrap_or_default();
-            gates.len() == 2 && gates.iter().all(|gate| gate["reason"] != "not done yet")
+            gates.len() == 4 && gates.iter().all(|gate| gate["reason"] != "not done yet")
         })
         .await
         .to_string();
-    assert!(waiting.contains("served schema") && waiting.contains("watch inferencebackends"), "{waiting}");
+    for (kind, plural) in [("InferenceBackend", "inferencebackends"), ("AgentPool", "agentpools")] {
+        let (schema, watch) = (format!("served schema of {kind}"), format!("watch {plural}"));
+        assert!(waiting.contains(&schema) && waiting.contains(&watch), "{waiting}");
+    }
     assert!(waiting.contains("apply the definitions of this version"), "{waiting}");
     assert_eq!(operator.get("healthz").await.unwrap().trim(), "ok", "it is not ill");
 

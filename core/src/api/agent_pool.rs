@@ -40,12 +40,13 @@ use super::scaling::ScalingSpec;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.template) && has(self.targetRef))").message("spec.template and spec.targetRef exclude each other: keep template for agents that the pool makes, or targetRef for ones that exist"))]
-#[x_kube(validation = Rule::new("has(self.template) == has(oldSelf.template) && has(self.targetRef) == has(oldSelf.targetRef)").message("a pool cannot change between template and targetRef: create another AgentPool instead"))]
+#[x_kube(validation = Rule::new("has(self.template) == has(oldSelf.template) && has(self.targetRef) == has(oldSelf.targetRef)").message("a pool keeps what it was created with, template, targetRef or neither: create another AgentPool instead"))]
+#[x_kube(validation = Rule::new("!(has(self.scaling) && has(self.scaling.age) && has(self.queues) && self.queues.exists(queue, !has(queue.redisStream)))").message("spec.scaling.age needs queues that tell the age of their tasks: only redisStream does").field_path(".scaling.age"))]
 #[x_kube(validation = Rule::new("!has(self.minReplicas) || self.minReplicas <= (has(self.maxReplicas) ? self.maxReplicas : 10)").message("spec.minReplicas must not be above spec.maxReplicas, which is 10 where it is not set").field_path(".minReplicas"))]
 pub struct AgentPoolSpec {
     /// The agents' pods: metadata.labels, metadata.annotations and spec, as in a Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "super::schema::preserved_object")]
+    #[schemars(schema_with = "super::schema::pod_template")]
     pub template: Option<serde_json::Value>,
     /// Agents that exist already, instead of template.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -170,6 +170,10 @@ reasons! {
     // Pools of agents.
     /// Every queue can be read.
     QUEUES_READ = "QueuesRead";
+    /// Every queue can be read, and a stream lacks the group that it is read by.
+    GROUP_NOT_FOUND = "GroupNotFound";
+    /// A server warns that its answer is not whole.
+    PARTIAL_ANSWER = "PartialAnswer";
     /// The replicas follow the queues.
     QUEUES_FOLLOWED = "QueuesFollowed";
     /// A queue cannot be read.

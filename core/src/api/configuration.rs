@@ -1,6 +1,7 @@
 //! The operator's configuration file. It is strict: an unknown key is an error.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,10 @@ pub struct VllmDefaults {
 pub struct Destinations {
     /// DEVELOPMENT ONLY: allow loopback addresses.
     pub allow_loopback: bool,
+    /// DEVELOPMENT ONLY: addresses of names that are not looked up, where there is no cluster's DNS. A Service is written as
+    /// name.namespace.svc.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub resolve: BTreeMap<String, IpAddr>,
     /// Namespaces whose Services may be named by `name.namespace.svc` from any other namespace.
     pub service_namespaces: Vec<String>,
 }

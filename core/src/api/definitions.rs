@@ -5,9 +5,10 @@ use kube::CustomResourceExt as _;
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
+use super::agent_pool::{AgentPoolSpec, AgentPoolStatus};
 use super::inference_backend::InferenceBackendSpec;
 use super::status::InferenceBackendStatus;
-use super::{InferenceBackend, schema};
+use super::{AgentPool, InferenceBackend, schema};
 
 /// A definition that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,10 @@ pub enum DefinitionError {
 
 /// All CustomResourceDefinitions of this version, in the order of the documentation.
 pub fn all() -> Result<Vec<CustomResourceDefinition>, DefinitionError> {
-    Ok(vec![finish::<InferenceBackendSpec, InferenceBackendStatus>(InferenceBackend::crd())?])
+    Ok(vec![
+        finish::<InferenceBackendSpec, InferenceBackendStatus>(InferenceBackend::crd())?,
+        finish::<AgentPoolSpec, AgentPoolStatus>(AgentPool::crd())?,
+    ])
 }
 
 /// Rewrites the schemas and gives `status` the default that makes a fresh object count as not yet observed.

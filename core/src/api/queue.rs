@@ -3,13 +3,14 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::external::TlsSpec;
 use super::references::SecretKeyReference;
 
 /// A queue that the agents of a pool take their tasks from. Exactly one of redisStream, redisList, prometheus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.redisStream), has(self.redisList), has(self.prometheus)].filter(x, x).size() == 1").message("a queue needs exactly one of redisStream, redisList, prometheus"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || [has(self.redisStream) && self.redisStream.url.startsWith('rediss://'), has(self.redisList) && self.redisList.url.startsWith('rediss://'), has(self.prometheus) && self.prometheus.url.startsWith('https://')].exists(x, x)").message("tls needs a url of rediss:// or https://: without it nothing is encrypted").field_path(".tls"))]
+#[x_kube(validation = Rule::new("has(self.redisStream) == has(oldSelf.redisStream) && has(self.redisList) == has(oldSelf.redisList)").message("a queue cannot become one of another kind: add it under another name"))]
 pub struct QueueSpec {
     /// Name of the queue, for messages and metrics.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -31,7 +32,20 @@ pub struct QueueSpec {
     pub password_secret_key_ref: Option<SecretKeyReference>,
     /// How the server's certificate is verified. For a URL of rediss or https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsSpec>,
+    pub tls: Option<QueueTlsSpec>,
+}
+
+/// How the certificate of a queue's server is verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueTlsSpec {
+    /// The key of a Secret that holds the certificates (PEM) of a private certificate authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_key_ref: Option<SecretKeyReference>,
+    /// The server's certificate is not verified: whoever is between the operator and the server can read and change the
+    /// numbers, and the password. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure_skip_verify: Option<bool>,
 }
 
 /// A Redis stream that is read by a consumer group. An agent that names its consumer after its pod is not ended while it has
@@ -41,8 +55,8 @@ pub struct QueueSpec {
 pub struct RedisStream {
     /// Address of the server, for example redis://redis:6379 or rediss://redis.example.com:6380/2. A host without a dot is a
     /// Service of this namespace.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^rediss?://[^/?#\s]+(/[0-9]{0,5})?$"))]
-    #[x_kube(validation = Rule::new("!self.matches('^rediss?://[^/?#]*@')").message("redisStream.url must not carry credentials: name them in usernameSecretKeyRef and passwordSecretKeyRef"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[a-z][a-z0-9+.-]*://[^\s]+$"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[a-z0-9+.-]+://[^/?#]*@')").message("redisStream.url must not carry credentials: name them in usernameSecretKeyRef and passwordSecretKeyRef"))]
     pub url: String,
     /// Key of the stream.
     #[schemars(length(min = 1, max = 512))]
@@ -58,8 +72,8 @@ pub struct RedisStream {
 pub struct RedisList {
     /// Address of the server, for example redis://redis:6379 or rediss://redis.example.com:6380/2. A host without a dot is a
     /// Service of this namespace.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^rediss?://[^/?#\s]+(/[0-9]{0,5})?$"))]
-    #[x_kube(validation = Rule::new("!self.matches('^rediss?://[^/?#]*@')").message("redisList.url must not carry credentials: name them in usernameSecretKeyRef and passwordSecretKeyRef"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[a-z][a-z0-9+.-]*://[^\s]+$"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[a-z0-9+.-]+://[^/?#]*@')").message("redisList.url must not carry credentials: name them in usernameSecretKeyRef and passwordSecretKeyRef"))]
     pub url: String,
     /// Keys of the lists that hold waiting tasks.
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 512)))]

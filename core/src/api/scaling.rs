@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::duration::Duration;
 
 /// How the number of agents follows their queues: at most one of proportional, step, age. None of them: proportional, with
-/// one task for each replica.
+/// batch.maxTasks for each replica, or one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.proportional), has(self.step), has(self.age)].filter(x, x).size() <= 1").message("at most one of scaling.proportional, scaling.step, scaling.age can be set: keep one"))]

@@ -9,6 +9,46 @@ pub fn preserved_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
+/// The schema of a pod template: what is looked at or explained of it, and everything else as the user writes it.
+pub fn pod_template(_: &mut SchemaGenerator) -> Schema {
+    let texts =
+        |description: &str| json!({ "type": "object", "description": description, "additionalProperties": { "type": "string" } });
+    let container = json!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "required": ["name"],
+        "properties": {
+            "name": { "type": "string", "description": "Name of the container.", "maxLength": 63 },
+            "image": { "type": "string", "description": "Its image." },
+        },
+    });
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "metadata": {
+                "type": "object",
+                "description": "Labels and annotations of the pods.",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": { "labels": texts("Labels of the pods."), "annotations": texts("Annotations of the pods.") },
+            },
+            "spec": {
+                "type": "object",
+                "description": "The pods, as in a Deployment.",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "required": ["containers"],
+                "properties": {
+                    "containers": {
+                        "type": "array", "description": "The containers.", "minItems": 1, "items": container,
+                        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                    },
+                },
+            },
+        },
+        "required": ["spec"],
+    })
+}
+
 /// The schema of labels that are selected by: their values are at most 63 characters long, as everywhere.
 pub fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

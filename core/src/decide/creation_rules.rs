@@ -48,6 +48,7 @@ fn visit(schema: &Value, value: Option<&Value>, path: &str, visitor: &mut impl F
 fn holds(rule: &str, value: &Value) -> Option<bool> {
     let has = |name: &str| value.get(name).is_some();
     let one_of = |names: &[&str]| names.iter().filter(|name| has(name)).count() == 1;
+    let number = |name: &str| value.get(name).and_then(Value::as_u64);
     let length = |name: &str| value.get(name).and_then(Value::as_array).map_or(0, Vec::len);
     let provider_is_in = |providers: &[&str]| providers.contains(&text(value, "provider"));
     let at = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -58,6 +59,33 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
     Some(match rule {
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')" => is_label(name),
         "self.metadata.name.size() <= 52" => name.chars().count() <= NAME_MAX_LENGTH,
+        "!(has(self.template) && has(self.targetRef))" => !(has("template") && has("targetRef")),
+        "!has(self.minReplicas) || self.minReplicas <= (has(self.maxReplicas) ? self.maxReplicas : 10)" => {
+            number("minReplicas").is_none_or(|least| least <= number("maxReplicas").unwrap_or(10))
+        }
+        "self.apiVersion == 'apps/v1'" => text(value, "apiVersion") == "apps/v1",
+        "[has(self.redisStream), has(self.redisList), has(self.prometheus)].filter(x, x).size() == 1" => {
+            one_of(&["redisStream", "redisList", "prometheus"])
+        }
+        "[has(self.proportional), has(self.step), has(self.age)].filter(x, x).size() <= 1" => {
+            ["proportional", "step", "age"].iter().filter(|name| has(name)).count() <= 1
+        }
+        "self.low < self.high" => number("low") < number("high"),
+        "!self.matches('^[a-z0-9+.-]+://[^/?#]*@')" => !has_credentials(itself),
+        "!(has(self.scaling) && has(self.scaling.age) && has(self.queues) && self.queues.exists(queue, !has(queue.redisStream)))" =>
+        {
+            let queues = value.get("queues").and_then(Value::as_array);
+            let ageless = queues.into_iter().flatten().any(|queue| queue.get("redisStream").is_none());
+            !(value.pointer("/scaling/age").is_some() && ageless)
+        }
+        "!has(self.tls) || [has(self.redisStream) && self.redisStream.url.startsWith('rediss://'), has(self.redisList) && self.redisList.url.startsWith('rediss://'), has(self.prometheus) && self.prometheus.url.startsWith('https://')].exists(x, x)" =>
+        {
+            let speaks = |pointer: &str, scheme: &str| at(pointer).starts_with(scheme);
+            !has("tls")
+                || speaks("/redisStream/url", "rediss://")
+                || speaks("/redisList/url", "rediss://")
+                || speaks("/prometheus/url", "https://")
+        }
         "[has(self.vllm), has(self.external)].filter(x, x).size() == 1" => one_of(&["vllm", "external"]),
         "!has(self.replicas) || has(self.vllm)" => !has("replicas") || has("vllm"),
         "!has(self.healthCheck) || has(self.external)" => !has("healthCheck") || has("external"),
@@ -109,7 +137,7 @@ fn is_label(name: &str) -> bool {
 }
 
 fn has_credentials(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let rest = url.split_once("://").map(|(_, rest)| rest);
     rest.and_then(|rest| rest.split(['/', '?', '#']).next()).is_some_and(|authority| authority.contains('@'))
 }
 

@@ -4,26 +4,73 @@ use serde_json::json;
 use super::*;
 use crate::api::definitions;
 
-fn definition() -> Value {
-    let definition = serde_json::to_value(&definitions::all().unwrap()[0]).unwrap();
+fn definition(kind: &str) -> Value {
+    let definitions = definitions::all().unwrap();
+    let definition = definitions.iter().find(|definition| definition.spec.names.kind == kind).unwrap();
+    let definition = serde_json::to_value(definition).unwrap();
     definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap().clone()
 }
 
 fn said(name: &str, spec: Value) -> Vec<String> {
     let object = json!({ "metadata": { "name": name }, "spec": spec });
-    violations(&definition(), &object).iter().map(ToString::to_string).collect()
+    violations(&definition("InferenceBackend"), &object).iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn every_rule_of_our_definitions_about_a_new_object_is_known() {
     let mut unknown = Vec::new();
-    visit(&definition(), None, "", &mut |rule, _, path| {
-        let rule = text(rule, "rule");
-        if !rule.contains("oldSelf") && holds(rule, &Value::Null).is_none() {
-            unknown.push(format!("{path}: {rule}"));
-        }
-    });
+    for kind in ["InferenceBackend", "AgentPool"] {
+        visit(&definition(kind), None, "", &mut |rule, _, path| {
+            let rule = text(rule, "rule");
+            if !rule.contains("oldSelf") && holds(rule, &Value::Null).is_none() {
+                unknown.push(format!("{kind} {path}: {rule}"));
+            }
+        });
+    }
     assert!(unknown.is_empty(), "`plan` and `size` accept what the API server refuses: add to `holds` {unknown:#?}");
+}
+
+#[rstest]
+#[case::no_queue(json!({ "queues": [{ "name": "a" }] }), "spec.queues[0]: a queue needs exactly one of")]
+#[case::two_queues_in_one(
+    json!({ "queues": [{ "name": "a", "redisStream": {}, "redisList": {} }] }),
+    "spec.queues[0]: a queue needs exactly one of"
+)]
+#[case::credentials(
+    json!({ "queues": [{ "name": "a", "redisStream": { "url": "redis://user:password@redis", "stream": "s", "group": "g" } }] }),
+    "spec.queues[0].redisStream.url: redisStream.url must not carry credentials"
+)]
+#[case::bounds(json!({ "minReplicas": 11 }), "spec.minReplicas: spec.minReplicas must not be above spec.maxReplicas")]
+#[case::own_bounds(json!({ "minReplicas": 3, "maxReplicas": 2 }), "spec.minReplicas: spec.minReplicas must not be above")]
+#[case::steps(json!({ "scaling": { "step": { "high": 5, "low": 5 } } }), "spec.scaling.step")]
+#[case::modes(json!({ "scaling": { "step": { "high": 5, "low": 1 }, "age": {} } }), "spec.scaling")]
+#[case::both(json!({ "template": { "spec": {} }, "targetRef": { "apiVersion": "apps/v1" } }), "spec.template and spec.targetRef exclude")]
+#[case::no_age(
+    json!({ "scaling": { "age": {} }, "queues": [{ "name": "a", "redisList": { "url": "redis://redis" } }] }),
+    "spec.scaling.age: spec.scaling.age needs queues that tell the age"
+)]
+#[case::no_tls(
+    json!({ "queues": [{ "name": "a", "redisList": { "url": "redis://redis" }, "tls": {} }] }),
+    "spec.queues[0].tls: tls needs a url of rediss:// or https://"
+)]
+#[case::target(json!({ "targetRef": { "apiVersion": "v1" } }), "spec.targetRef.apiVersion: targetRef.apiVersion must be apps/v1")]
+fn a_pool_that_the_api_server_would_refuse_is_refused_with_the_same_words(#[case] spec: Value, #[case] words: &str) {
+    let object = json!({ "metadata": { "name": "coder" }, "spec": spec });
+    let said: Vec<String> = violations(&definition("AgentPool"), &object).iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains(words), "{said:?}");
+}
+
+#[test]
+fn a_good_pool_is_accepted() {
+    let object = json!({
+        "metadata": { "name": "coder" },
+        "spec": {
+            "minReplicas": 10, "scaling": { "step": { "high": 5, "low": 1 } },
+            "queues": [{ "name": "a", "redisStream": { "url": "redis://redis:6379/2", "stream": "s", "group": "g" } }],
+        },
+    });
+    assert!(violations(&definition("AgentPool"), &object).is_empty());
 }
 
 fn external(fields: Value) -> Value {

@@ -66,6 +66,8 @@ pub struct Patch {
     pub subresource: Option<&'static str>,
     /// The JSON merge patch (RFC 7396).
     pub patch: Value,
+    /// Whether what comes after it relies on it, so that nothing does while it cannot be made.
+    pub required: bool,
 }
 
 /// How a child is brought into being.

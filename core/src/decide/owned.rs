@@ -39,13 +39,13 @@ pub fn metadata(owner: Owner<'_>, name: String, labels: BTreeMap<String, String>
     }
 }
 
-/// A PodDisruptionBudget by which one of these pods at a time may be evicted.
-pub fn one_at_a_time(metadata: ObjectMeta, selector: BTreeMap<String, String>) -> PodDisruptionBudget {
+/// A PodDisruptionBudget by which so many of these pods may be evicted at a time.
+pub fn disruption_budget(metadata: ObjectMeta, selector: BTreeMap<String, String>, most: IntOrString) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata,
         spec: Some(PodDisruptionBudgetSpec {
             selector: Some(LabelSelector { match_labels: Some(selector), ..LabelSelector::default() }),
-            max_unavailable: Some(IntOrString::Int(1)),
+            max_unavailable: Some(most),
             // A pod that never became ready serves nobody, and must not keep a node from being drained.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Signal, geteuid};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::sandbox::Sandbox;
 use crate::{account, processes};
@@ -20,6 +20,9 @@ const OUTPUT_BYTES: usize = 1024;
 /// What a message from a log shows at most, as the kubelet has it.
 const MESSAGE_LINES: usize = 80;
 const MESSAGE_BYTES: usize = 2048;
+/// How long a process may take from its start until it handles signals.
+const LISTENS_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// A container that runs.
 pub(super) struct Process {
@@ -61,6 +64,16 @@ impl Process {
             BufReader::new(output).read_line(&mut line).await?;
         }
         Ok(Self { outer, pid: line.trim().parse().ok(), environment: sandbox.environment.clone() })
+    }
+
+    /// Waits until process 1 handles SIGTERM, or for a while: one that has only begun would never get it. Who never handles it does
+    /// not get it later either.
+    pub async fn listens(&self) {
+        let Some(pid) = self.pid else { return };
+        let until = Instant::now() + LISTENS_WITHIN;
+        while Instant::now() < until && !handles_term(pid) {
+            sleep(LOOK_AGAIN_AFTER).await;
+        }
     }
 
     /// Sends a signal to process 1, which gets it only if it handles it, save for SIGKILL.
@@ -118,6 +131,14 @@ impl Door {
         let said = String::from_utf8_lossy(said.get(..OUTPUT_BYTES.min(said.len())).unwrap_or_default()).trim().to_owned();
         Err(format!("command {command:?} {}: {said}", described(output.status)))
     }
+}
+
+/// Whether a process handles SIGTERM, or has ended. The mask has a bit for each signal, from 1 on.
+fn handles_term(pid: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & (1 << (Signal::TERM.as_raw() - 1)) != 0)
 }
 
 fn described(status: ExitStatus) -> String {

@@ -267,6 +267,8 @@ async fn end(
         }
         deadline = deadline.max(Instant::now() + LEAST_GRACE);
     }
+    // The deadline may come before it has got that far.
+    let _ = timeout_at(deadline, process.listens()).await;
     process.signal(Signal::TERM);
     loop {
         let nearer = async {

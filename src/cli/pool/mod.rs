@@ -3,7 +3,7 @@
 mod plot;
 mod trace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quartermaster_core::api::AgentPool;
 use quartermaster_core::api::duration::Duration;
@@ -73,14 +73,12 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// The only AgentPool of a file.
-fn pool(path: &std::path::Path) -> Result<AgentPool, CommandError> {
-    let is_pool = |document: &serde_json::Value| document.get("kind").and_then(|kind| kind.as_str()) == Some("AgentPool");
-    let mut pools = manifests::documents(path)?.into_iter().filter(is_pool);
-    let (Some(pool), None) = (pools.next(), pools.next()) else {
-        return Err(CommandError::Input(format!("{} has to hold exactly one AgentPool", path.display())));
-    };
-    serde_path_to_error::deserialize(pool)
-        .map_err(|error| CommandError::Input(format!("failed to understand the AgentPool of {}: {error}", path.display())))
+fn pool(path: &Path) -> Result<AgentPool, CommandError> {
+    let mut pools = manifests::objects::<AgentPool>(&[path.to_owned()])?.into_iter();
+    match (pools.next(), pools.next()) {
+        (Some(pool), None) => Ok(pool),
+        _ => Err(CommandError::Input(format!("{} has to hold exactly one AgentPool", path.display()))),
+    }
 }
 
 /// The outcome in words: each change of the replicas and of what holds them back, and what it came to.

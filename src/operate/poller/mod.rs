@@ -99,13 +99,19 @@ impl Poller {
         let mut state = self.lock();
         let mut before = state.pools.remove(pool).unwrap_or_default();
         let mut placed = Vec::new();
+        // Only these may have nothing to read any more.
+        let mut left: Vec<EndpointKey> = Vec::new();
         for subscription in subscriptions {
             let endpoint = subscription.endpoint.key(subscription.queue.system());
             let queue = QueueKey { pool: pool.clone(), name: subscription.name.clone() };
             let earlier = before.iter().position(|(name, _)| *name == subscription.name).map(|place| before.swap_remove(place).1);
             let known = match earlier {
                 Some(earlier) if earlier == endpoint => None,
-                Some(earlier) => state.remove(&earlier, &queue).filter(|_| earlier.is_same_server(&endpoint)),
+                Some(earlier) => {
+                    let known = state.remove(&earlier, &queue).filter(|_| earlier.is_same_server(&endpoint));
+                    left.push(earlier);
+                    known
+                }
                 None => None,
             };
             placed.push((subscription.name.clone(), endpoint.clone()));
@@ -114,11 +120,16 @@ impl Poller {
         }
         for (name, endpoint) in before {
             state.remove(&endpoint, &QueueKey { pool: pool.clone(), name });
+            left.push(endpoint);
         }
         if !placed.is_empty() {
             state.pools.insert(pool.clone(), placed);
         }
-        state.servers.retain(|_, running| !running.server.is_empty());
+        for endpoint in left {
+            if state.servers.get(&endpoint).is_some_and(|running| running.server.is_empty()) {
+                state.servers.remove(&endpoint);
+            }
+        }
     }
 
     /// What is known about the queues of a pool, in the order of the spec. The pool is not woken again for what it has been told
@@ -130,6 +141,11 @@ impl Poller {
             running.server.tell(&QueueKey { pool: pool.clone(), name: name.clone() })
         };
         state.pools.get(pool).into_iter().flatten().filter_map(tell).collect()
+    }
+
+    /// What is known of all queues, for whoever only shows it: no pool counts as told.
+    pub fn known(&self) -> Vec<(ObjectKey, QueueFacts)> {
+        self.lock().servers.values().flat_map(|running| running.server.known()).collect()
     }
 
     /// Reads no queue of this pool any more.

@@ -136,6 +136,11 @@ impl Server {
         Some(polled.facts.clone())
     }
 
+    /// What is known of every queue.
+    pub(super) fn known(&self) -> Vec<(ObjectKey, QueueFacts)> {
+        self.lock().iter().map(|(key, polled)| (key.pool.clone(), polled.facts.clone())).collect()
+    }
+
     /// What is to be read now; else when something will be.
     fn due(&self, now: Instant) -> Result<Vec<(QueueKey, Question)>, Instant> {
         let queues = self.lock();

@@ -65,12 +65,15 @@ fn pass(observation: &mut Observation, second: i64) -> Decision<AgentPoolStatus>
         && let Some(child) = children.iter().find(|child| child.identity.kind == "Deployment")
     {
         let replicas = u32::try_from(child.object["spec"]["replicas"].as_u64().unwrap()).unwrap();
+        let annotations = child.object["metadata"]["annotations"].clone();
         observation.workload = Workload::Found(DeploymentFacts {
+            annotations: serde_json::from_value(annotations).unwrap(),
             replicas,
             status_replicas: replicas,
             updated_replicas: replicas,
             ready_replicas: replicas,
-            available_replicas: replicas,
+            // Pods are only given where they do not run.
+            available_replicas: if observation.pods.is_empty() { replicas } else { 0 },
             ..DeploymentFacts::default()
         });
     }
@@ -110,9 +113,10 @@ fn agents_go_from_none_to_many_and_back_after_the_cooldown() {
     pool.queues = tasks(0, 0);
     let cooling = pass(&mut pool, 40);
     assert_eq!((cooling.status.desired_replicas, cooling.status.limited_by), (Some(1), Some(LimitedBy::Cooldown)));
-    assert_eq!(pass(&mut pool, 89).status.desired_replicas, Some(1));
-    assert_eq!(pass(&mut pool, 90).status.desired_replicas, Some(0));
-    let ready = pass(&mut pool, 95);
+    // Between two looks the queue was as it was at the first, until the last poll.
+    assert_eq!(pass(&mut pool, 94).status.desired_replicas, Some(1));
+    assert_eq!(pass(&mut pool, 95).status.desired_replicas, Some(0));
+    let ready = pass(&mut pool, 100);
     assert_eq!(condition(&ready, "Ready"), said("True", "ScaledToZero"));
     let changes: Vec<_> = ready.status.decisions.iter().map(|change| (change.from, change.to)).collect();
     assert_eq!(changes, [(1, 0), (8, 1), (4, 8), (0, 4)]);
@@ -132,6 +136,27 @@ fn while_the_queue_cannot_be_read_the_agents_stay_and_the_reason_is_told() {
         assert_eq!(condition(&decision, "MetricsAvailable"), said("False", "Unreachable"));
         assert_eq!(condition(&decision, "ScalingActive"), said("False", "QueuesUnknown"));
     }
+}
+
+#[test]
+fn a_queue_that_keeps_a_pool_from_being_ready_is_told_once() {
+    let refused = || {
+        let failure = Failure { cause: FailureCause::Unauthorized, message: "no".into(), since: at(0) };
+        vec![QueueFacts { name: "tasks".into(), reading: None, failure: Some(failure) }]
+    };
+    let told = |decision: &Decision<AgentPoolStatus>| decision.events.iter().filter(|event| event.reason == "Unauthorized").count();
+    let mut pool = coder(json!({ "minReplicas": 1 }));
+    pool.queues = refused();
+    // The Deployment is being made first, and what the pool waits for is told when that is there.
+    let seen: Vec<usize> = (0..4).map(|second| told(&pass(&mut pool, second))).collect();
+    assert_eq!(seen.iter().sum::<usize>(), 1, "{seen:?}");
+    let mut existing = coder(json!({ "minReplicas": 1 }));
+    existing.queues = tasks(1, 0);
+    pass(&mut existing, 0);
+    pass(&mut existing, 1);
+    existing.queues = refused();
+    let seen: Vec<usize> = (2..6).map(|second| told(&pass(&mut existing, second))).collect();
+    assert_eq!(seen.iter().sum::<usize>(), 1, "{seen:?}");
 }
 
 #[test]
@@ -188,7 +213,7 @@ fn a_target_is_scaled_by_its_subresource_and_nothing_is_made() {
     assert_eq!(found.children, Children::Exactly(Vec::new()));
     let [patch] = found.patches.as_slice() else { panic!("{:?}", found.patches) };
     assert_eq!((patch.subresource, &patch.patch), (Some("scale"), &json!({ "spec": { "replicas": 3 } })));
-    pool.workload = Workload::TargetInUse { by: "HorizontalPodAutoscaler web".into() };
+    pool.workload = Workload::TargetInUse { by: "HorizontalPodAutoscaler web".into(), workload: DeploymentFacts::default() };
     let used = pass(&mut pool, 2);
     assert_eq!(condition(&used, "AbleToScale"), said("False", "TargetInUse"));
     assert_eq!(used.patches, []);
@@ -226,7 +251,10 @@ fn what_keeps_agents_from_running_is_told() {
     pass(&mut pool, 0);
     let waiting = Waiting { reason: "ImagePullBackOff".into(), message: "not found".into() };
     pool.pods = vec![PodFacts { waiting: Some(waiting), ..PodFacts::default() }];
+    let others_run = pass(&mut pool, 4);
+    assert_eq!(condition(&others_run, "Ready"), said("True", "PartiallyAvailable"));
     let decision = pass(&mut pool, 5);
+    assert_eq!(condition(&decision, "AbleToScale"), said("True", "ReadyForNewScale"));
     assert_eq!(condition(&decision, "Ready"), said("False", "ImagePullFailed"));
     assert_eq!(pass(&mut pool, 700).status.conditions[1].type_, "Stalled");
 }
@@ -254,4 +282,99 @@ fn a_recorded_observation_is_read_back_and_decides_the_same() {
     pass(&mut pool, 0);
     let read: Observation = serde_json::from_str(&serde_json::to_string(&pool).unwrap()).unwrap();
     assert_eq!(decide(&read, at(7)), decide(&pool, at(7)));
+}
+
+#[test]
+fn a_queue_that_fails_is_told_of_once_and_so_is_its_end() {
+    let mut pool = coder(json!({}));
+    pool.queues = tasks(5, 0);
+    pass(&mut pool, 0);
+    let told = |decision: &Decision<AgentPoolStatus>| -> Vec<(bool, String)> {
+        let about_queues = decision.events.iter().filter(|event| ["Unreachable", "QueuesRead"].contains(&event.reason.as_str()));
+        about_queues.map(|event| (event.warning, event.reason.clone())).collect()
+    };
+    pool.queues = unreachable(5);
+    assert_eq!(told(&pass(&mut pool, 5)), [(true, "Unreachable".to_owned())]);
+    assert_eq!(told(&pass(&mut pool, 10)), []);
+    pool.queues = tasks(5, 0);
+    assert_eq!(told(&pass(&mut pool, 15)), [(false, "QueuesRead".to_owned())]);
+    assert_eq!(told(&pass(&mut pool, 20)), []);
+}
+
+#[test]
+fn nothing_changes_before_the_queues_have_been_read_for_the_first_time() {
+    let mut pool = coder(json!({ "scaling": { "cooldown": "0s" } }));
+    pool.queues = tasks(5, 0);
+    let before = pass(&mut pool, 0);
+    // Another process takes over: it knows the status and the Deployment, and no queue yet.
+    pool.history = History::default();
+    pool.queues = vec![QueueFacts { name: "tasks".into(), reading: None, failure: None }];
+    let first = pass(&mut pool, 5);
+    assert_eq!((first.children, &first.status, first.events.len()), (Children::Keep, &before.status, 0));
+    assert!(first.next.is_some());
+}
+
+#[test]
+fn agents_at_work_are_waited_for_as_long_as_the_spec_says_and_no_longer() {
+    let mut pool = coder(json!({ "replicas": 2, "scaleIn": { "waitForIdle": "60s" } }));
+    pool.queues = tasks(0, 2);
+    pass(&mut pool, 0);
+    let busy = |name: &str| Agent {
+        name: name.into(),
+        created: Some(at(0)),
+        assigned: true,
+        running: true,
+        ready: true,
+        in_flight: Some(1),
+    };
+    pool.agents = vec![busy("a"), busy("b")];
+    pool.pool.spec.replicas = Some(1);
+    let held = pass(&mut pool, 10);
+    assert_eq!((held.status.desired_replicas, held.status.limited_by), (Some(2), Some(LimitedBy::BusyAgents)));
+    assert_eq!(pass(&mut pool, 69).status.desired_replicas, Some(2));
+    let ended = pass(&mut pool, 70);
+    assert_eq!((ended.status.desired_replicas, ended.patches.len()), (Some(1), 1));
+}
+
+#[test]
+fn a_pool_that_is_unpinned_goes_down_by_its_rules_and_not_at_once() {
+    let mut pool = coder(json!({ "replicas": 7, "scaling": { "cooldown": "30s" } }));
+    pool.queues = tasks(0, 0);
+    for second in (0..600).step_by(5) {
+        pass(&mut pool, second);
+    }
+    pool.pool.spec.replicas = None;
+    let unpinned = pass(&mut pool, 605);
+    assert_eq!((unpinned.status.desired_replicas, unpinned.status.limited_by), (Some(7), Some(LimitedBy::StabilizationWindow)));
+    assert_eq!(pass(&mut pool, 1000).status.desired_replicas, Some(0), "no task was ever seen, and the cooldown ends all the same");
+}
+
+#[test]
+fn a_new_template_is_progress_until_the_deployment_has_replaced_its_pods() {
+    let mut pool = coder(json!({ "replicas": 2 }));
+    pass(&mut pool, 0);
+    assert_eq!(condition(&pass(&mut pool, 5), "Ready"), said("True", "Available"));
+    let Workload::Found(before) = pool.workload.clone() else { panic!() };
+    pool.pool.spec.template = Some(json!({ "spec": { "containers": [{ "name": "agent", "image": "coder:2" }] } }));
+    assert_eq!(condition(&pass(&mut pool, 10), "Ready"), said("False", "Progressing"));
+    // The Deployment has the template, and its controller has yet to look at it.
+    let Workload::Found(applied) = &mut pool.workload else { panic!() };
+    (applied.generation, applied.observed_generation) = (2, 1);
+    let applied = applied.clone();
+    assert_ne!(applied.annotations, before.annotations);
+    assert_eq!(condition(&decide(&pool, at(15)), "Ready"), said("False", "Progressing"));
+    pool.workload = Workload::Found(DeploymentFacts { observed_generation: 2, ..applied });
+    assert_eq!(condition(&decide(&pool, at(20)), "Ready"), said("True", "Available"));
+}
+
+#[test]
+fn a_queue_that_nobody_can_read_before_somebody_acts_makes_a_pool_unready_and_an_outage_does_not() {
+    let mut pool = coder(json!({}));
+    let failing = |cause| Failure { cause, message: "no".into(), since: at(0) };
+    pool.queues = vec![QueueFacts { name: "tasks".into(), reading: None, failure: Some(failing(FailureCause::Unauthorized)) }];
+    pass(&mut pool, 0);
+    assert_eq!(condition(&pass(&mut pool, 1), "Ready"), said("False", "Unauthorized"));
+    let reading = tasks(0, 0)[0].reading.clone();
+    pool.queues = vec![QueueFacts { name: "tasks".into(), reading, failure: Some(failing(FailureCause::Unauthorized)) }];
+    assert_eq!(condition(&pass(&mut pool, 5), "Ready"), said("True", "ScaledToZero"));
 }

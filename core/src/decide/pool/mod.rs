@@ -5,7 +5,8 @@
 //!
 //! What it is made from:
 //!
-//! * [`observation`], [`facts`]: all of it, and what is known of a queue.
+//! * [`secrets`]: those by which queues are read.
+//! * [`observation`], [`facts`], [`agents`]: all of it, what is known of a queue, and of who works on its tasks.
 //! * [`stream_backlog`], [`list_backlog`], [`prometheus_answer`]: from the replies of a server to a reading.
 //! * [`refusal`], [`redis_refusal`]: an answer that is none, and what an error of Redis means.
 //! * [`poll_schedule`]: when a queue is read next.
@@ -13,6 +14,7 @@
 //! [`simulation`] asks the same decision what would have happened with a trace of arrivals.
 
 pub mod act;
+pub mod agents;
 pub mod children;
 pub mod facts;
 pub mod figures;
@@ -23,25 +25,28 @@ pub mod prometheus_answer;
 pub mod redis_refusal;
 pub mod refusal;
 pub mod scaling;
+pub mod secrets;
 pub mod simulation;
 pub mod stream_backlog;
 pub mod verdicts;
 pub mod workload;
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions;
 use super::decision::{Children, Decision, Event};
 use super::overdue::{self, Previous};
-use super::readiness::{self, Readiness};
+use super::readiness::{self, Readiness, State};
 use crate::api::agent_pool::{AgentPoolSpec, AgentPoolStatus, LimitedBy, Prefer, ScalingDecision, TargetKind};
 use crate::api::conditions::{reasons, types};
 use observation::{Observation, Workload};
 use scaling::demand::{self, Demand, Queue};
 use scaling::explanation::explain;
 use scaling::replicas::{Answer, Question, replicas};
-use scaling::settings::Settings;
+use scaling::settings::{Mode, Settings};
 use scaling::share::Taker;
 use scaling::victims::{Order, ScaleIn, scale_in};
 
@@ -58,6 +63,8 @@ pub const CONDITIONS: &[&str] = &[
     types::METRICS_AVAILABLE,
 ];
 
+/// Time until a pool is looked at again whose queues or target nobody has looked at yet; they wake it before.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Changes of the replicas that the status remembers.
 const DECISIONS: usize = 10;
 
@@ -75,6 +82,16 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     let pool = &observation.pool;
     let previous = pool.status.clone().unwrap_or_default();
     let generation = pool.metadata.generation;
+    if waits_for_first_look(observation) && previous.observed_generation.is_some_and(|seen| seen >= 0) {
+        // What was said and made stays until more is known than nothing.
+        return Decision {
+            children: Children::Keep,
+            patches: Vec::new(),
+            status: previous,
+            events: Vec::new(),
+            next: Some(FIRST_LOOK),
+        };
+    }
     let scaling = scaling(observation, now);
     let mut status = shown(observation, &previous, scaling.as_ref().ok(), now);
     let mut verdicts = Vec::new();
@@ -85,15 +102,30 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     let ready = match &scaling {
         Err(problem) => problem.clone(),
         Ok(scaling) => {
-            verdicts = verdicts::of(&observation.queues, &scaling.demand, &scaling.answer);
-            next = [scaling.answer.next, scaling.ending.next].into_iter().flatten().min();
+            let tells = |queue: &facts::QueueFacts| queue.reading.as_ref().is_none_or(|reading| reading.consumers.is_some());
+            let knows_who_works =
+                observation.queues.iter().all(tells) && observation.agents.iter().all(|agent| agent.in_flight.is_some());
+            verdicts = verdicts::of(&observation.queues, &scaling.demand, &scaling.answer, knows_who_works);
+            let read_again = secrets::read_again(&observation.queues);
+            next = [scaling.answer.next, scaling.ending.next, scaling.demand.next, read_again].into_iter().flatten().min();
             let acted = act::act(observation, scaling.ending.replicas, &scaling.ending.victims, scaling.current);
             verdicts.push(acted.able);
             (made, patches) = (acted.children, acted.patches);
-            events.extend(rescaled(&mut status, previous.desired_replicas, scaling, now));
+            if acted.scales {
+                events.extend(rescaled(&mut status, previous.desired_replicas, scaling, now));
+            }
             figures_due = figures_next(observation, scaling, &status, now);
-            acted.ready
+            match (acted.ready.state, verdicts::never_read(&observation.queues)) {
+                (State::Ready, Some(never_read)) if pool.spec.replicas.is_none() => never_read,
+                _ => acted.ready,
+            }
         }
+    };
+    let ready = match (&ready.state, &observation.workload) {
+        (State::Progressing, Workload::None) if pool.spec.suspend == Some(true) => {
+            Readiness::progressing(reasons::SUSPENDED, "spec.suspend is true: nothing is made until it is removed")
+        }
+        _ => ready,
     };
     let remembered = Previous {
         conditions: &previous.conditions,
@@ -102,8 +134,13 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     };
     let judged = overdue::judge(ready, remembered, generation, now);
     let suspended = pool.spec.suspend == Some(true);
+    let of_queues = verdicts::event(&previous.conditions, &verdicts);
     let verdicts = readiness::conditions(&judged.ready, verdicts, suspended, &observation.outdated_schema);
-    events.extend(readiness::event(&previous.conditions, &judged.ready));
+    // What is wrong with a queue can be why the pool is not ready: it is told once.
+    let of_readiness = readiness::event(&previous.conditions, &judged.ready);
+    let of_readiness = of_readiness.filter(|event| !verdicts::told(&previous.conditions, event));
+    events.extend(of_queues.filter(|event| of_readiness.as_ref() != Some(event)));
+    events.extend(of_readiness);
     status.observed_generation = generation;
     status.waiting_since = judged.since;
     status.conditions = conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now);
@@ -114,46 +151,80 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     Decision { children: made, patches, status, events, next }
 }
 
+/// Whether the queues or the target have yet to be looked at for the first time, by this process or in this form of the spec.
+fn waits_for_first_look(observation: &Observation) -> bool {
+    let unread = |queue: &facts::QueueFacts| queue.reading.is_none() && queue.failure.is_none();
+    let target = observation.pool.spec.target_ref.is_some() && observation.workload == Workload::None;
+    target || observation.queues.iter().any(unread)
+}
+
 /// Takes down in the history what the pool wants now and what was done since. Whoever observes calls it before each decision
 /// and keeps the history for the next observation.
 pub fn remember(observation: &mut Observation, now: Timestamp) {
     let current = current(observation);
+    if let Ok(settings) = Settings::of(&observation.pool.spec) {
+        observation.history.held_until(now - SignedDuration::try_from(settings.poll_interval).unwrap_or_default());
+    }
     let Ok(Scaling { settings, demand, ending, .. }) = scaling(observation, now) else { return };
     let history = &mut observation.history;
     if let Some(before) = history.replicas.replace(current) {
-        history.change(now, before, current, settings.rules.longest_period());
+        history.change(now, before, current, settings.rules.longest_period().max(settings.poll_interval));
+        if before == 0 && current > 0 {
+            // Whoever has just been made gets the time of the cooldown to be of use.
+            history.last_active = Some(now);
+        }
+    }
+    // The wait is over, and not forgotten, until those that it was for have ended.
+    let pending = ending.held || ending.replicas < current;
+    history.ending_since = history.ending_since.filter(|_| pending).or(ending.held.then_some(now));
+    let spec = &observation.pool.spec;
+    if spec.replicas.is_some() || spec.suspend == Some(true) {
+        // Once the queues decide again, what there was until then counts as wanted.
+        history.last_active = (current > 0).then_some(now).or(history.last_active);
+        history.recommend(now, current, settings.rules.up.window, settings.rules.down.window);
+        return;
     }
     if demand.own_tasks > 0 {
         history.last_active = Some(now);
     }
+    // What cannot be read has not become less.
+    history.active = demand.own_tasks > 0 || (history.active && demand.unknown);
     if let Some(wanted) = demand.replicas {
         // While a queue cannot be read, what the others ask for says nothing about fewer.
         let wanted = if demand.unknown { wanted.max(current) } else { wanted };
         history.recommend(now, wanted, settings.rules.up.window, settings.rules.down.window);
     }
-    history.ending_since = ending.held.then(|| history.ending_since.unwrap_or(now));
 }
 
 /// Replicas that there should be until now.
-fn current(observation: &Observation) -> u32 {
+pub fn current(observation: &Observation) -> u32 {
     let before = observation.pool.status.as_ref().and_then(|status| status.desired_replicas).unwrap_or(0);
-    match &observation.workload {
-        Workload::Found(workload) => workload.replicas,
-        _ => before,
-    }
+    act::workload(observation).map_or(before, |workload| workload.replicas)
 }
 
 /// This pool as a taker of tasks.
 pub fn taker(name: &str, spec: &AgentPoolSpec, settings: &Settings) -> Taker {
     let replicas = match spec.suspend {
         Some(true) => 0,
+        _ if spec.template.is_none() && spec.target_ref.is_none() => 0,
         _ => spec.replicas.unwrap_or(settings.most),
     };
     Taker {
         name: name.to_owned(),
         criticality: spec.criticality.unwrap_or_default(),
         capacity: u64::from(replicas) * u64::from(settings.tasks_per_replica()),
+        held: 0,
     }
+}
+
+/// More tasks than this change nothing about this pool or the others that take from the same queue.
+pub fn tasks_that_matter(settings: &Settings, own: &Taker, others: &[Taker]) -> u64 {
+    let capacity = others.iter().fold(own.capacity, |sum, other| sum.saturating_add(other.capacity));
+    let step = match settings.mode {
+        Mode::Step { high, .. } => high,
+        Mode::Proportional { .. } | Mode::Age { .. } => 0,
+    };
+    capacity.max(step).saturating_add(1)
 }
 
 fn scaling(observation: &Observation, now: Timestamp) -> Result<Scaling, Readiness> {
@@ -171,7 +242,11 @@ fn scaling(observation: &Observation, now: Timestamp) -> Result<Scaling, Readine
     let queues: Vec<Queue<'_>> = observation
         .queues
         .iter()
-        .map(|facts| Queue { facts, others: observation.takers.get(&facts.name).map(Vec::as_slice).unwrap_or_default() })
+        .map(|facts| Queue {
+            facts,
+            others: observation.takers.get(&facts.name).map(Vec::as_slice).unwrap_or_default(),
+            held: agents::held(facts, observation.pods.iter().map(|pod| pod.name.as_str())),
+        })
         .collect();
     let demand = demand::demand(&queues, &taker(name, spec, &settings), &settings, current, &observation.history, now);
     let question = Question {
@@ -183,6 +258,10 @@ fn scaling(observation: &Observation, now: Timestamp) -> Result<Scaling, Readine
         history: &observation.history,
     };
     let mut answer = replicas(&question, now);
+    if spec.target_ref.is_some() && !matches!(observation.workload, Workload::Found(_)) {
+        // Nothing is scaled.
+        (answer.replicas, answer.limited_by, answer.next) = (current, None, None);
+    }
     let mut ending = ScaleIn { replicas: answer.replicas, ..ScaleIn::default() };
     if answer.replicas < current {
         ending = end(observation, current, answer.replicas, now)?;

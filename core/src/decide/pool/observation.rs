@@ -64,14 +64,18 @@ pub enum Workload {
     Found(DeploymentFacts),
     /// The target does not exist.
     TargetMissing,
-    /// The target is scaled by somebody else.
+    /// It is there, and is scaled by somebody else.
     TargetInUse {
         /// By whom, for example `HorizontalPodAutoscaler web`.
         by: String,
+        /// What it is.
+        workload: DeploymentFacts,
     },
     /// The target cannot be read.
     TargetUnreadable {
         /// What the API server says.
         message: String,
+        /// The operator's account may not.
+        forbidden: bool,
     },
 }

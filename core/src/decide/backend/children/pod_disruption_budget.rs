@@ -1,5 +1,7 @@
 //! The PodDisruptionBudget of a self-hosted model.
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
 use super::{BuildError, Plan, child, metadata, selector};
 use crate::decide::decision::{ApplyMode, Child};
 use crate::decide::owned;
@@ -14,6 +16,6 @@ pub fn build(plan: &Plan<'_>) -> Result<Option<Child>, BuildError> {
     if plan.replicas < 2 {
         return Ok(None);
     }
-    let budget = owned::one_at_a_time(metadata(plan), selector(plan.name));
+    let budget = owned::disruption_budget(metadata(plan), selector(plan.name), IntOrString::Int(1));
     child(plan, "PodDisruptionBudget", &budget, ApplyMode::Apply).map(Some)
 }

@@ -1,11 +1,16 @@
 //! The Deployment of a pool: the user's template with what the operator adds to it.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::{BuildError, Plan, child_name, labels, metadata, selector};
 use crate::api::agent_pool::TaskLimits;
 use crate::decide::decision::{ApplyMode, Child, ChildIdentity};
+use crate::decide::short_hash;
 
+/// The annotation that tells which template the Deployment was last given, whatever the API server made of it.
+pub const TEMPLATE_HASH: &str = "quartermaster.dev/template-hash";
 /// Old ReplicaSets that are kept for `kubectl rollout undo`.
 const REVISION_HISTORY_LIMIT: u32 = 3;
 /// Seconds that a task takes at most where the spec is silent.
@@ -28,6 +33,10 @@ pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
     })?;
     // The API server fills these in; as null they would only be in the way.
     metadata.as_object_mut().into_iter().for_each(|members| members.retain(|_, member| !member.is_null()));
+    let template = template(plan)?;
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.insert("annotations".to_owned(), json!({ TEMPLATE_HASH: short_hash::of(template.to_string()) }));
+    }
     let object = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -36,10 +45,19 @@ pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
             "replicas": plan.replicas,
             "selector": { "matchLabels": selector(plan.name) },
             "revisionHistoryLimit": REVISION_HISTORY_LIMIT,
-            "template": template(plan)?,
+            // maxReplicas is the most agents that take tasks, also during a rollout; those that finish their last one are beside.
+            "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": "25%" } },
+            "template": template,
         },
     });
     Ok(Child { identity: ChildIdentity { kind: "Deployment".to_owned(), name }, object, mode: ApplyMode::Apply })
+}
+
+/// The hash of the template that the Deployment among these children should have.
+pub fn template_hash(children: &[Child]) -> Option<String> {
+    let deployment = children.iter().find(|child| child.identity.kind == "Deployment")?;
+    let annotations = deployment.object.pointer("/metadata/annotations")?;
+    annotations.get(TEMPLATE_HASH).and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Seconds that an agent has between SIGTERM and its end: the longest task, and the time to put it down.
@@ -49,7 +67,7 @@ pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
 /// A timeout that cannot be read.
 pub fn grace_period(limits: Option<&TaskLimits>) -> Result<u64, BuildError> {
     let stated = limits.and_then(|limits| limits.timeout.as_ref()).map(|timeout| timeout.to_std());
-    let seconds = stated.transpose().map_err(BuildError::ReadTimeout)?.map_or(TASK_SECONDS, |timeout| timeout.as_secs());
+    let seconds = stated.transpose().map_err(BuildError::ReadTimeout)?.map_or(TASK_SECONDS, whole_seconds);
     Ok(seconds + AFTER_TASK_SECONDS)
 }
 
@@ -109,7 +127,8 @@ fn add(container: &mut Value, added: &[(&'static str, Value)], number: usize) ->
     let Value::Array(variables) = container.entry("env").or_insert(json!([])) else {
         return Err(BuildError::ReadTemplate { path: format!("{}.env", path()), problem: "is not a list" });
     };
-    for (name, source) in added {
+    // What the user's variables refer to by $(NAME) has to come before them.
+    for (name, source) in added.iter().rev() {
         if variables.iter().any(|variable| variable.get("name").and_then(Value::as_str) == Some(name)) {
             continue;
         }
@@ -117,9 +136,14 @@ fn add(container: &mut Value, added: &[(&'static str, Value)], number: usize) ->
         if let Value::Object(members) = &mut variable {
             members.insert("name".to_owned(), json!(name));
         }
-        variables.push(variable);
+        variables.insert(0, variable);
     }
     Ok(())
+}
+
+/// Never less than it is.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn object(value: Value, path: &str) -> Result<Map<String, Value>, BuildError> {

@@ -27,7 +27,7 @@ fn failing(name: &str, seconds: i64) -> QueueFacts {
 }
 
 fn own() -> Taker {
-    Taker { name: "own".into(), criticality: Criticality::Standard, capacity: 10 }
+    Taker { name: "own".into(), criticality: Criticality::Standard, capacity: 10, held: 0 }
 }
 
 fn of(queues: &[QueueFacts], settings: &Settings, current: u32) -> Demand {
@@ -35,7 +35,7 @@ fn of(queues: &[QueueFacts], settings: &Settings, current: u32) -> Demand {
 }
 
 fn with_history(queues: &[QueueFacts], settings: &Settings, current: u32, history: &History) -> Demand {
-    let queues: Vec<_> = queues.iter().map(|facts| Queue { facts, others: &[] }).collect();
+    let queues: Vec<_> = queues.iter().map(|facts| Queue { facts, others: &[], held: 0 }).collect();
     demand(&queues, &own(), settings, current, history, now())
 }
 
@@ -55,6 +55,17 @@ fn several_queues_ask_for_the_most_of_them_or_for_their_sum() {
     assert_eq!((most.replicas, most.waiting, most.in_flight), (Some(8), 13, 1));
     assert_eq!(most.source, Source::Queue { name: "b".into(), waiting: 8, in_flight: 0 });
     assert_eq!(of(&queues, &settings(json!({ "combine": "Sum" })), 0).replicas, Some(14));
+}
+
+#[test]
+fn the_sum_of_several_queues_is_asked_for_once() {
+    let step = settings(json!({ "combine": "Sum", "step": { "high": 100, "low": 20, "size": 2 } }));
+    let quiet = [read("a", 25, Some(0)), read("b", 25, Some(0))];
+    assert_eq!(of(&quiet, &step, 4).replicas, Some(4), "each of them alone would ask for the four that there are");
+    let busy = [read("a", 60, Some(0)), read("b", 60, Some(0))];
+    assert_eq!(of(&busy, &step, 4).replicas, Some(6));
+    let proportional = settings(json!({ "combine": "Sum", "proportional": { "tasksPerReplica": 10 } }));
+    assert_eq!(of(&[read("a", 5, Some(0)), read("b", 5, Some(0))], &proportional, 0).replicas, Some(1));
 }
 
 #[test]
@@ -116,7 +127,7 @@ fn late_tasks_ask_for_one_more_and_an_empty_queue_for_those_at_work() {
 fn a_pool_counts_only_its_own_share_of_a_queue_with_others() {
     let settings = settings(json!({}));
     let facts = read("a", 14, Some(0));
-    let others = [Taker { name: "first".into(), criticality: Criticality::Critical, capacity: 10 }];
-    let demand = demand(&[Queue { facts: &facts, others: &others }], &own(), &settings, 0, &History::default(), now());
+    let others = [Taker { name: "first".into(), criticality: Criticality::Critical, capacity: 10, held: 0 }];
+    let demand = demand(&[Queue { facts: &facts, others: &others, held: 0 }], &own(), &settings, 0, &History::default(), now());
     assert_eq!((demand.replicas, demand.waiting), (Some(4), 14));
 }

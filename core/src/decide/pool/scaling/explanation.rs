@@ -13,6 +13,7 @@ pub fn explain(answer: &Answer, demand: &Demand, settings: &Settings) -> String 
         (_, Some(LimitedBy::Suspended)) => return format!("{replicas}, as spec.suspend is set"),
         (_, Some(LimitedBy::Pinned)) => return format!("{replicas} by spec.replicas"),
         (Source::Nothing, _) => return format!("{replicas}, as there is no queue to follow"),
+        (Source::Unread, _) => return format!("{replicas}, until the queues have been read for the first time"),
         (Source::Unknown, _) => return format!("{replicas}, as before: no queue can be read"),
         (Source::Queue { name, waiting, in_flight }, _) => {
             let in_flight = match demand.in_flight_known {
@@ -62,7 +63,16 @@ mod tests {
     }
 
     fn demand(source: Source) -> Demand {
-        Demand { replicas: Some(12), source, unknown: false, own_tasks: 0, waiting: 58, in_flight: 2, in_flight_known: true }
+        Demand {
+            replicas: Some(12),
+            source,
+            unknown: false,
+            own_tasks: 0,
+            waiting: 58,
+            in_flight: 2,
+            in_flight_known: true,
+            next: None,
+        }
     }
 
     fn answer(replicas: u32, limited_by: Option<LimitedBy>) -> Answer {

@@ -18,6 +18,9 @@ pub struct History {
     /// When a task was last seen, waiting or in flight; absent: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_active: Option<Timestamp>,
+    /// Whether there was a task when it was last looked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub active: bool,
     /// Since when the end of agents at work is put off; absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending_since: Option<Timestamp>,
@@ -57,7 +60,22 @@ impl History {
     pub fn beginning(now: Timestamp, replicas: u32, changes: Vec<Change>) -> Self {
         let last_active = (replicas > 0).then_some(now);
         let recommendations = vec![Recommendation { at: now, replicas }];
-        Self { recommendations, changes, last_active, replicas: Some(replicas), ..Self::default() }
+        Self { recommendations, changes, last_active, active: replicas > 0, replicas: Some(replicas), ..Self::default() }
+    }
+
+    /// What was asked for at the last look was asked for until then: the queues were read meanwhile, and said nothing else, else
+    /// somebody would have looked.
+    pub fn held_until(&mut self, then: Timestamp) {
+        if self.active {
+            self.last_active = self.last_active.map(|active| active.max(then));
+        }
+        let Some(last) = self.recommendations.last().copied().filter(|last| last.at < then) else { return };
+        // Of a time that asked for the same all along, its begin and its end say everything.
+        let before = self.recommendations.len().checked_sub(2).and_then(|place| self.recommendations.get(place));
+        if before.is_some_and(|before| before.replicas == last.replicas) {
+            self.recommendations.pop();
+        }
+        self.recommendations.push(Recommendation { at: then, ..last });
     }
 
     /// Takes a recommendation down, and forgets the ones that can decide nothing any more: they are too old for both windows,
@@ -120,6 +138,22 @@ mod tests {
             assert_eq!(of(&history.recommendations), of(&all), "second {second}");
             assert!(history.recommendations.len() <= 2 * 23, "{}", history.recommendations.len());
         }
+    }
+
+    #[test]
+    fn what_was_asked_for_until_just_now_is_not_forgotten_although_nobody_looked_for_long() {
+        let mut history = History::beginning(at(0), 5, Vec::new());
+        history.active = true;
+        for second in [600, 900, 1200] {
+            history.held_until(at(second));
+        }
+        let expected = [Recommendation { at: at(0), replicas: 5 }, Recommendation { at: at(1200), replicas: 5 }];
+        assert_eq!((history.recommendations.as_slice(), history.last_active), (expected.as_slice(), Some(at(1200))));
+        history.held_until(at(1100));
+        assert_eq!(history.last_active, Some(at(1200)), "time does not go back");
+        history.recommend(at(1205), 0, Duration::ZERO, Duration::from_secs(300));
+        let most = history.recommendations.iter().filter(|one| age(one.at, at(1205)) < Duration::from_secs(300));
+        assert_eq!(most.map(|one| one.replicas).max(), Some(5));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub fn replicas(question: &Question<'_>, now: Timestamp) -> Answer {
     let bounded = |replicas: u32| replicas.max(settings.least).min(settings.most);
     let Some(wanted) = question.demand.replicas else {
         let limited_by = match question.demand.source {
-            Source::Nothing => None,
+            Source::Nothing | Source::Unread => None,
             _ => Some(LimitedBy::QueueFailure),
         };
         return fixed(bounded(current), limited_by);

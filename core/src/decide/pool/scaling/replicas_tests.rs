@@ -22,11 +22,21 @@ fn demand(replicas: u32) -> Demand {
         waiting: u64::from(replicas),
         in_flight: 0,
         in_flight_known: true,
+        next: None,
     }
 }
 
 fn unknown() -> Demand {
-    Demand { replicas: None, source: Source::Unknown, unknown: true, own_tasks: 0, waiting: 0, in_flight: 0, in_flight_known: true }
+    Demand {
+        replicas: None,
+        source: Source::Unknown,
+        unknown: true,
+        own_tasks: 0,
+        waiting: 0,
+        in_flight: 0,
+        in_flight_known: true,
+        next: None,
+    }
 }
 
 fn idle_since(second: i64) -> History {

@@ -40,6 +40,8 @@ pub struct Settings {
     pub hold: Duration,
     /// How many replicas it counts for after that; absent: it goes on changing nothing.
     pub then_replicas: Option<u32>,
+    /// Tasks that an agent takes at a time.
+    pub batch: u32,
 }
 
 /// How tasks become replicas.
@@ -116,6 +118,7 @@ impl Settings {
             poll_interval: poll_interval.max(SHORTEST_POLL_INTERVAL),
             hold: read("scaling.onMetricFailure.hold", failure.hold.as_ref(), HOLD)?,
             then_replicas: failure.then_replicas,
+            batch,
         })
     }
 
@@ -123,7 +126,7 @@ impl Settings {
     pub fn tasks_per_replica(&self) -> u32 {
         match self.mode {
             Mode::Proportional { tasks_per_replica } => tasks_per_replica,
-            Mode::Step { .. } | Mode::Age { .. } => 1,
+            Mode::Step { .. } | Mode::Age { .. } => self.batch,
         }
     }
 }

@@ -14,6 +14,45 @@ pub struct Taker {
     pub criticality: Criticality,
     /// Tasks that it can hold at most: its largest size times the tasks of a replica. 0 while it is stopped.
     pub capacity: u64,
+    /// Tasks of the queue that its agents are known to work on.
+    #[serde(default, skip_serializing_if = "crate::decide::pool::scaling::share::is_zero")]
+    pub held: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Tasks of a queue that are for one pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Those that wait.
+    pub waiting: u64,
+    /// Those that somebody works on, or has left.
+    pub in_flight: u64,
+}
+
+/// The part of a queue that is for `own`. Where it is known who works on what (`held_is_known`), each pool has what its own
+/// agents hold, and only what nobody holds is shared; else all tasks are.
+pub fn part_of(waiting: u64, in_flight: u64, own: &Taker, others: &[Taker], held_is_known: bool) -> Part {
+    if others.is_empty() {
+        return Part { waiting, in_flight };
+    }
+    let free = |taker: &Taker| Taker { capacity: taker.capacity.saturating_sub(taker.held), ..taker.clone() };
+    let held = others.iter().fold(own.held, |sum, other| sum.saturating_add(other.held));
+    let (open, own_held, share) = match held_is_known {
+        true => {
+            let open = waiting.saturating_add(in_flight.saturating_sub(held));
+            (open, own.held, share_of(open, &free(own), &others.iter().map(free).collect::<Vec<_>>()))
+        }
+        false => {
+            let open = waiting.saturating_add(in_flight);
+            (open, 0, share_of(open, own, others))
+        }
+    };
+    let of_waiting = share.min(open).min(waiting);
+    Part { waiting: of_waiting, in_flight: own_held.saturating_add(share - of_waiting) }
 }
 
 /// The part of `tasks` that is for `own`: the more critical pools are filled first, pools of the same criticality in
@@ -45,7 +84,34 @@ mod tests {
     use super::*;
 
     fn taker(name: &str, criticality: Criticality, capacity: u64) -> Taker {
-        Taker { name: name.into(), criticality, capacity }
+        Taker { name: name.into(), criticality, capacity, held: 0 }
+    }
+
+    fn part(waiting: u64, in_flight: u64, own: &Taker, other: &Taker, known: bool) -> (u64, u64) {
+        let part = part_of(waiting, in_flight, own, std::slice::from_ref(other), known);
+        (part.waiting, part.in_flight)
+    }
+
+    #[test]
+    fn each_pool_has_what_its_own_agents_work_on_and_a_part_of_what_nobody_holds() {
+        let critical = taker("interactive", Criticality::Critical, 40);
+        let batch = Taker { held: 20, ..taker("batch", Criticality::BestEffort, 100) };
+        // Nothing waits: the critical pool has nothing to do, and the agents of the other are not forgotten.
+        assert_eq!(part(0, 20, &critical, &batch, true), (0, 0));
+        assert_eq!(part(0, 20, &batch, &critical, true), (0, 20));
+        assert_eq!(part(50, 20, &critical, &batch, true), (40, 0));
+        assert_eq!(part(50, 20, &batch, &critical, true), (10, 20));
+        // What a dead agent has left is for somebody to take over.
+        assert_eq!(part(0, 23, &critical, &batch, true), (0, 3));
+    }
+
+    #[test]
+    fn where_nobody_tells_who_works_all_tasks_are_shared_once() {
+        let (critical, batch) = (taker("interactive", Criticality::Critical, 40), taker("batch", Criticality::BestEffort, 100));
+        assert_eq!(part(40, 40, &critical, &batch, false), (40, 0));
+        assert_eq!(part(40, 40, &batch, &critical, false), (40, 0));
+        assert_eq!(part(10, 40, &critical, &batch, false), (10, 30));
+        assert_eq!(part(10, 40, &batch, &critical, false), (10, 0));
     }
 
     fn shares(tasks: u64, takers: &[Taker]) -> Vec<u64> {

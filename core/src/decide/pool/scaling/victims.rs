@@ -65,23 +65,34 @@ pub fn scale_in(
     now: Timestamp,
 ) -> ScaleIn {
     let at_once = ScaleIn { replicas: wanted.min(current), ..ScaleIn::default() };
-    // Replicas that have no pod end without anybody's end.
-    let living = u32::try_from(agents.len()).unwrap_or(u32::MAX);
-    let ending = living.min(current).saturating_sub(wanted);
+    let living = match order {
+        Order::ByCost => size(agents.len()),
+        // Of those that are not there nobody ends.
+        Order::ByOrdinal => current,
+    };
+    let ending = living.saturating_sub(wanted);
     if ending == 0 || agents.iter().any(|agent| agent.in_flight.is_none()) {
         return at_once;
     }
+    // Those that were given up before and have not begun to end yet: they end in any case, and count among those that do.
+    let given_up = living.saturating_sub(current);
+    let idle = |agent: &Agent| agent.in_flight == Some(0);
+    let all_idle = size(agents.iter().filter(|agent| idle(agent)).count());
     let mut agents: Vec<&Agent> = agents.iter().collect();
-    match order {
-        Order::ByCost => agents.sort_by_key(|agent| {
-            let kubernetes = (agent.assigned, agent.running, agent.ready);
-            (kubernetes, agent.in_flight, std::cmp::Reverse(agent.created), agent.name.clone())
-        }),
-        Order::ByOrdinal => agents.sort_by_key(|agent| std::cmp::Reverse(ordinal(&agent.name))),
-    }
-    let idle = |agent: &&&Agent| agent.in_flight == Some(0);
-    let first_idle = u32::try_from(agents.iter().take_while(idle).count()).unwrap_or(u32::MAX);
-    let all_idle = u32::try_from(agents.iter().filter(idle).count()).unwrap_or(u32::MAX);
+    let first_idle = match order {
+        Order::ByCost => {
+            agents.sort_by_key(|agent| {
+                let kubernetes = (agent.assigned, agent.running, agent.ready);
+                (kubernetes, agent.in_flight, std::cmp::Reverse(agent.created), agent.name.clone())
+            });
+            size(agents.iter().take_while(|agent| idle(agent)).count())
+        }
+        Order::ByOrdinal => {
+            let busy = agents.iter().filter(|agent| !idle(agent)).filter_map(|agent| ordinal(&agent.name));
+            // The highest of those at work stays, and all below it.
+            living.saturating_sub(busy.max().map_or(0, |highest| highest.saturating_add(1)))
+        }
+    };
     let waited = since.map_or(Duration::ZERO, |since| age(since, now));
     let patience = match wait_for_idle {
         Some(patience) => patience,
@@ -89,7 +100,7 @@ pub fn scale_in(
         None if all_idle > first_idle => PATIENCE,
         None => Duration::ZERO,
     };
-    let allowed = if waited >= patience { ending } else { ending.min(first_idle) };
+    let allowed = if waited >= patience { ending } else { ending.min(first_idle).max(given_up) };
     let victims = match order {
         Order::ByCost => {
             agents.iter().take(usize::try_from(allowed).unwrap_or(usize::MAX)).map(|agent| agent.name.clone()).collect()
@@ -97,7 +108,11 @@ pub fn scale_in(
         Order::ByOrdinal => Vec::new(),
     };
     let held = allowed < ending;
-    ScaleIn { replicas: living.min(current) - allowed, victims, held, next: held.then(|| patience.saturating_sub(waited)) }
+    ScaleIn { replicas: living - allowed, victims, held, next: held.then(|| patience.saturating_sub(waited)) }
+}
+
+fn size(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The ordinal of a StatefulSet's pod: the number at the end of its name.
@@ -170,9 +185,30 @@ mod tests {
     fn a_stateful_set_shrinks_only_as_far_as_its_highest_ordinals_are_idle() {
         let agents = [agent("s-0", 0), agent("s-1", 1), agent("s-2", 0), agent("s-10", 0)];
         let wait = Some(Duration::from_secs(600));
-        let answer = scale_in(&agents, Order::ByOrdinal, 4, 0, wait, Some(now()), now());
+        let answer = scale_in(&agents, Order::ByOrdinal, 11, 0, wait, Some(now()), now());
         assert_eq!((answer.replicas, answer.held), (2, true));
         assert!(answer.victims.is_empty());
+    }
+
+    #[test]
+    fn a_stateful_set_that_lacks_a_pod_does_not_end_another_one_for_it() {
+        let agents = [agent("s-1", 0), agent("s-2", 1)];
+        let wait = Some(Duration::from_secs(600));
+        let answer = scale_in(&agents, Order::ByOrdinal, 3, 2, wait, Some(now()), now());
+        assert_eq!((answer.replicas, answer.held), (3, true), "s-0 is on its way, and s-2 is at work");
+    }
+
+    #[test]
+    fn those_that_were_given_up_before_are_among_those_that_end() {
+        let agents = [agent("a", 0), agent("b", 0), agent("c", 1), agent("d", 0), agent("e", 2)];
+        // Two of the five end already: the ReplicaSet has not come to it.
+        let answer = scale_in(&agents, Order::ByCost, 3, 2, None, None, now());
+        assert_eq!((answer.replicas, answer.held), (2, false));
+        assert_eq!(answer.victims, ["a", "b", "d"]);
+        let none_is_idle = [agent("a", 1), agent("b", 1), agent("c", 1)];
+        let wait = Some(Duration::from_secs(600));
+        let answer = scale_in(&none_is_idle, Order::ByCost, 2, 1, wait, Some(now()), now());
+        assert_eq!((answer.replicas, answer.held, answer.victims.len()), (2, true, 1));
     }
 
     #[test]
