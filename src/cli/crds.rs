@@ -1,6 +1,6 @@
 //! `quartermaster crds`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use quartermaster_core::api::{GROUP, definitions};
 
@@ -24,11 +24,7 @@ pub fn print(arguments: CrdsArguments) -> Result<(), CommandError> {
     let Some(directory) = arguments.directory else { return output::documents(arguments.output, &definitions) };
     for definition in &definitions {
         let path = directory.join(format!("{GROUP}_{}.yaml", definition.spec.names.plural));
-        write(&path, &output::document(definition)?)?;
+        output::write(&path, &output::document(definition)?)?;
     }
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), CommandError> {
-    std::fs::write(path, text).map_err(|error| CommandError::Failed(format!("failed to write {}: {error}", path.display())))
 }

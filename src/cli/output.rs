@@ -70,6 +70,11 @@ pub fn read(path: &Path) -> Result<String, CommandError> {
     read.map_err(|error| CommandError::Input(format!("failed to read {}: {error}", path.display())))
 }
 
+/// Writes a file.
+pub fn write(path: &Path, text: &str) -> Result<(), CommandError> {
+    std::fs::write(path, text).map_err(|error| CommandError::Failed(format!("failed to write {}: {error}", path.display())))
+}
+
 /// Reads one YAML or JSON document.
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, CommandError> {
     serde_saphyr::from_str(text).map_err(|error| CommandError::Input(format!("failed to understand {}: {error}", path.display())))

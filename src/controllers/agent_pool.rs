@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::cut::{CachedAgent, CachedAutoscaler, scale_target};
-use super::pool_queues::{Register, access, subscription, url};
+use super::pool_queues::{Register, access, subscription, target_of, url};
 use super::referrers::Referrers;
 use super::target::Targets;
 use crate::operate::cache::Cache;
@@ -119,12 +119,12 @@ impl Control for Pools {
             outdated_schema: self.outdated_schema.borrow().clone(),
             pool: AgentPool::clone(&object),
         };
+        let knows_its_size = knows_its_size(&observation);
+        if knows_its_size && observation.history.replicas.is_none() {
+            observation.history = beginning(&observation, now);
+        }
         observation.history.figures_changed = record.figures_changed;
-        if knows_its_size(&observation) {
-            if observation.history.replicas.is_none() {
-                observation.history = beginning(&observation, now);
-                observation.history.figures_changed = record.figures_changed;
-            }
+        if knows_its_size {
             pool::remember(&mut observation, now);
             record.history = Some(observation.history.clone());
         }
@@ -133,14 +133,7 @@ impl Control for Pools {
     }
 
     fn decide(observation: &Observation, now: Timestamp) -> Result<Decision<Value>, DecideError> {
-        let decision = pool::decide(observation, now);
-        Ok(Decision {
-            children: decision.children,
-            patches: decision.patches,
-            status: serde_json::to_value(decision.status)?,
-            events: decision.events,
-            next: decision.next,
-        })
+        Ok(pool::decide(observation, now).into_json()?)
     }
 
     fn has_seen_patch(&self, key: &ObjectKey, kind: &str, resource_version: u64) -> bool {
@@ -175,7 +168,7 @@ impl Pools {
             return Running { workload, selector: None, agents };
         };
         let found = self.targets.read(key, target);
-        let scaled = scale_target(&key.namespace, &format!("{:?}", target.kind), &target.name);
+        let scaled = target_of(&key.namespace, target);
         let other = || self.register.holder(key, target).map(|pool| format!("AgentPool {}", pool.name));
         let workload = match (found.workload, found.owner.or_else(|| self.autoscaler(&scaled)).or_else(other)) {
             (Workload::Found(workload), Some(by)) => Workload::TargetInUse { by, workload },

@@ -100,14 +100,7 @@ impl Control for Backends {
     }
 
     fn decide(observation: &Observation, now: Timestamp) -> Result<Decision<Value>, DecideError> {
-        let decision = backend::decide(observation, now);
-        Ok(Decision {
-            children: decision.children,
-            patches: decision.patches,
-            status: serde_json::to_value(decision.status)?,
-            events: decision.events,
-            next: decision.next,
-        })
+        Ok(backend::decide(observation, now).into_json()?)
     }
 
     fn forget(&self, key: &ObjectKey) {

@@ -64,15 +64,13 @@ impl Register {
         let (queues_before, targets_before) = (self.queues.referred_by(key), self.targets.referred_by(key));
         self.queues.set(key, pool.map(queues).unwrap_or_default());
         self.targets.set(key, target.into_iter().collect());
-        let mut changed =
-            same(&queues_before, &self.queues.referred_by(key)) && same(&targets_before, &self.targets.referred_by(key));
-        changed = !changed;
+        let refers_to_others = queues_before != self.queues.referred_by(key) || targets_before != self.targets.referred_by(key);
         let mut all = self.lock();
         let before = match known {
             Some(known) => all.insert(key.clone(), known),
             None => all.remove(key),
         };
-        changed |= before.as_ref() != all.get(key);
+        let changed = refers_to_others || before.as_ref() != all.get(key);
         drop(all);
         concerned.extend(self.beside(key));
         if changed { concerned.into_iter().collect() } else { Vec::new() }
@@ -114,11 +112,8 @@ impl Register {
     }
 }
 
-fn same<T: PartialEq>(one: &[T], other: &[T]) -> bool {
-    one.len() == other.len() && one.iter().all(|item| other.contains(item))
-}
-
-fn target_of(namespace: &str, target: &TargetReference) -> String {
+/// What a reference names, as text by which the caches find it.
+pub fn target_of(namespace: &str, target: &TargetReference) -> String {
     scale_target(namespace, &format!("{:?}", target.kind), &target.name)
 }
 

@@ -47,8 +47,8 @@ impl<T: Clone + Eq + Hash> Referrers<T> {
     }
 
     /// What the object refers to.
-    pub fn referred_by(&self, object: &ObjectKey) -> Vec<T> {
-        self.lock().by_object.get(object).into_iter().flatten().cloned().collect()
+    pub fn referred_by(&self, object: &ObjectKey) -> HashSet<T> {
+        self.lock().by_object.get(object).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Maps<T>> {

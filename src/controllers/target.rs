@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, ResourceExt as _};
 use quartermaster_core::api::GROUP;
 use quartermaster_core::api::agent_pool::{TargetKind, TargetReference};
+use quartermaster_core::decide::back_off;
 use quartermaster_core::decide::backend::facts::DeploymentFacts;
 use quartermaster_core::decide::pool::observation::Workload;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,9 +23,8 @@ use tracing::warn;
 use super::cut::{self, CachedAgent};
 use crate::operate::children::{DEPLOYMENT, STATEFUL_SET};
 use crate::operate::key::ObjectKey;
-use crate::operate::memory::back_off_after;
 use crate::operate::poller::WakePool;
-use crate::operate::watch::resource_version;
+use crate::operate::watch::{forbidden, resource_version};
 
 /// Longest time of one watch, as of the others.
 const WATCH_SECONDS: u32 = 200;
@@ -203,7 +203,7 @@ impl Following {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     warn!(pool = %self.pool, target = self.name, %error, "failed to watch the target of a pool; trying again");
-                    tokio::time::sleep(back_off_after(failures, fastrand::f64())).await;
+                    tokio::time::sleep(back_off::after(failures, fastrand::f64())).await;
                     failures = failures.saturating_add(1);
                     if forbidden(&error).is_some() {
                         // Only a new list tells that the right is there again.
@@ -344,8 +344,8 @@ impl State {
 
     fn forbid(&mut self, error: &watcher::Error) {
         let said = forbidden(error);
-        if said.is_some() && self.forbidden != said {
-            (self.forbidden, self.changes) = (said, self.changes + 1);
+        if said.is_some() && self.forbidden.as_deref() != said {
+            (self.forbidden, self.changes) = (said.map(str::to_owned), self.changes + 1);
         }
     }
 
@@ -354,15 +354,4 @@ impl State {
             self.changes += 1;
         }
     }
-}
-
-/// What the API server says where the account may not list or watch.
-fn forbidden(error: &watcher::Error) -> Option<String> {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
-        watcher::Error::WatchError(status) => status,
-        _ => return None,
-    };
-    (status.code == 403).then(|| status.message.clone())
 }

@@ -93,8 +93,7 @@ impl Actor {
             let hash = short_hash::of(patch.patch.to_string());
             let Some(kind) = self.patched.iter().find(|kind| kind.kind == patch.target.kind) else {
                 let message = format!("this controller patches no {}", patch.target.kind);
-                let refusal = Refusal { child: patch.target.clone(), intent_hash: hash, cause: RefusalCause::Invalid, message };
-                memory.refuse(refusal, None, fastrand::f64());
+                refuse(memory, &patch.target, hash, RefusalCause::Invalid, message);
                 return false;
             };
             if memory.refused.get(&patch.target).is_some_and(|refused| refused.holds(&hash, None)) {
@@ -112,12 +111,7 @@ impl Actor {
                 }
                 Err(error) => {
                     warn!(target = named(&patch.target), %error, "failed to patch");
-                    let (cause, message) = (error.cause(), error.answer());
-                    memory.refuse(
-                        Refusal { child: patch.target.clone(), intent_hash: hash, cause, message },
-                        None,
-                        fastrand::f64(),
-                    );
+                    refuse(memory, &patch.target, hash, error.cause(), error.answer());
                     if patch.required {
                         return false;
                     }
@@ -130,7 +124,7 @@ impl Actor {
     async fn apply(&self, owner: &Owner<'_>, child: &Child, memory: &mut Memory, presence: &mut Presence) {
         let Some((kind, cache)) = self.caches.get(child.identity.kind.as_str()) else {
             let message = format!("this controller makes no {}", child.identity.kind);
-            return refuse(memory, child, intent_hash(child), RefusalCause::Invalid, message);
+            return refuse(memory, &child.identity, intent_hash(child), RefusalCause::Invalid, message);
         };
         if child.mode == ApplyMode::Keep {
             self.metrics.skipped_apply(kind.kind);
@@ -139,7 +133,7 @@ impl Actor {
         }
         if let Some(unlisted) = cache.unlisted(&owner.key.namespace) {
             // What there is of this kind is not known. Without a hash, the child is tried as soon as it is.
-            return refuse(memory, child, String::new(), unlisted.cause, unlisted.message);
+            return refuse(memory, &child.identity, String::new(), unlisted.cause, unlisted.message);
         }
         let intent_hash = intent_hash(child);
         let key = ObjectKey::new(owner.key.namespace.clone(), child.identity.name.clone());
@@ -246,7 +240,7 @@ impl Actor {
 
     fn refuse_call(&self, memory: &mut Memory, child: &Child, intent_hash: String, error: &CallError) {
         warn!(child = named(&child.identity), %error, "failed to apply a child");
-        refuse(memory, child, intent_hash, error.cause(), error.answer());
+        refuse(memory, &child.identity, intent_hash, error.cause(), error.answer());
     }
 }
 
@@ -267,8 +261,8 @@ fn presence_of(owner: &Owner<'_>, found: Option<&ObjectMeta>) -> Acted {
     if found.is_some_and(same) { Acted::ForOwner } else { Acted::OwnerIsGone }
 }
 
-fn refuse(memory: &mut Memory, child: &Child, intent_hash: String, cause: RefusalCause, message: String) {
-    let refusal = Refusal { child: child.identity.clone(), intent_hash, cause, message };
+fn refuse(memory: &mut Memory, refused: &ChildIdentity, intent_hash: String, cause: RefusalCause, message: String) {
+    let refusal = Refusal { child: refused.clone(), intent_hash, cause, message };
     memory.refuse(refusal, None, fastrand::f64());
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quartermaster_core::decide::back_off;
 use quartermaster_core::decide::decision::{ChildIdentity, Refusal, RefusalCause};
 use tokio::time::Instant;
 
@@ -10,18 +11,6 @@ use super::children::ChildFacts;
 
 /// Longest time that a pass waits for a watch to deliver this process's own last write.
 const AWAIT_WRITE: Duration = Duration::from_secs(5);
-
-/// First delay of the back-off after a failure; it doubles up to [`BACK_OFF_MAX`].
-const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
-/// Longest delay of the back-off, and so the longest time until work resumes after an outage.
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
-
-/// The delay after a failure that had this many before it: exponential, between half and the whole of it by chance. `jitter` is
-/// from 0 to 1.
-pub fn back_off_after(failures: u32, jitter: f64) -> Duration {
-    let delay = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(BACK_OFF_MAX);
-    delay.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
-}
 
 /// What is remembered of one object.
 #[derive(Debug, Default)]
@@ -146,7 +135,7 @@ impl Memory {
 
     /// The delay after one more failure. `jitter` is from 0 to 1.
     pub fn back_off(&mut self, jitter: f64) -> Duration {
-        let delay = back_off_after(self.failures, jitter);
+        let delay = back_off::after(self.failures, jitter);
         self.failures = self.failures.saturating_add(1);
         delay
     }

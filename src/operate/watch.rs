@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
+use quartermaster_core::decide::back_off;
 use quartermaster_core::decide::decision::RefusalCause;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -23,7 +24,6 @@ use super::cache::{Cache, Cached, Change, Unlisted};
 use super::clients::WATCH_BEGINS_WITHIN;
 use super::health::Gate;
 use super::key::ObjectKey;
-use super::memory::back_off_after;
 use super::metrics::Metrics;
 
 /// Load balancers of clouds drop a connection that is silent for 240 s without telling; a watch must end before that.
@@ -67,7 +67,7 @@ impl Failures {
 
     /// Waits before the next attempt, but not beyond the moment from which one more failure closes the gate.
     async fn back_off(&mut self) {
-        let delay = back_off_after(self.in_a_row.saturating_sub(1), fastrand::f64());
+        let delay = back_off::after(self.in_a_row.saturating_sub(1), fastrand::f64());
         let left = self.since.map(|since| BLIND_AFTER.saturating_sub(since.elapsed())).filter(|left| !left.is_zero());
         tokio::time::sleep(left.map_or(delay, |left| delay.min(left))).await;
         self.tries_since = Instant::now();
@@ -139,7 +139,7 @@ where
                 Some(Err(error)) => {
                     metrics.restarted_watch(self.kind);
                     let fails_for_long = failures.add(&error);
-                    if self.dispensable && is_forbidden(&error) && (synced.is_some() || fails_for_long) {
+                    if self.dispensable && forbidden(&error).is_some() && (synced.is_some() || fails_for_long) {
                         warn!(kind = self.kind, namespace = self.namespace, %error, "going on without");
                         if let Some(synced) = synced.take() {
                             let _ = synced.send(());
@@ -208,15 +208,15 @@ where
     }
 }
 
-/// Whether the API server says that the account may not list or watch.
-fn is_forbidden(error: &watcher::Error) -> bool {
+/// What the API server says where the account may not list or watch.
+pub fn forbidden(error: &watcher::Error) -> Option<&str> {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
         watcher::Error::WatchError(status) => status,
-        _ => return false,
+        _ => return None,
     };
-    status.code == 403
+    (status.code == 403).then_some(status.message.as_str())
 }
 
 /// The resourceVersion as a number. Since Kubernetes 1.35 it may be compared as one (KEP-5504).

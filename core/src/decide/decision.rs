@@ -23,6 +23,18 @@ pub struct Decision<Status> {
     pub next: Option<Duration>,
 }
 
+impl<Status: Serialize> Decision<Status> {
+    /// The same with the status as JSON, in which it is compared with the stored one.
+    ///
+    /// # Errors
+    ///
+    /// A status that cannot be written as JSON.
+    pub fn into_json(self) -> Result<Decision<Value>, serde_json::Error> {
+        let Self { children, patches, status, events, next } = self;
+        Ok(Decision { children, patches, status: serde_json::to_value(status)?, events, next })
+    }
+}
+
 /// The children that should exist.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

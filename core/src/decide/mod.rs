@@ -1,6 +1,7 @@
 //! Decisions: from what was observed and the time to what should exist, what the status says, which events to tell and
 //! when to look again.
 
+pub mod back_off;
 pub mod backend;
 pub mod conditions;
 pub mod configuration;

@@ -58,8 +58,7 @@ pub fn dispatch(command: PoolCommand) -> Result<(), CommandError> {
         .map_err(|error| CommandError::Input(format!("failed to simulate: {error}")))?;
     if let Some(path) = &arguments.plot {
         let drawing = plot::svg(pool.metadata.name.as_deref().unwrap_or("pool"), &outcome)?;
-        std::fs::write(path, drawing)
-            .map_err(|error| CommandError::Failed(format!("failed to write {}: {error}", path.display())))?;
+        output::write(path, &drawing)?;
     }
     match arguments.output {
         Format::Text => output::text(&told(&outcome)),

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-/// First delay before a server that could not be reached is tried again; it doubles up to [`BACK_OFF_MAX`].
-const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
-/// Longest delay before a server that could not be reached is tried again.
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+use crate::decide::back_off;
 
 /// The first time after `now` at which what is read every `interval` is read. The queues of one server share the phase, so that
 /// those with the same interval, or a multiple of it, are read in the same round trip; servers differ in it.
@@ -25,9 +22,7 @@ pub fn phase(hash: u64) -> Duration {
 /// How long a server that could not be reached so many times in a row is left alone: half of it, and up to the other half by
 /// chance, which is from 0 to 1.
 pub fn back_off(failures: u32, chance: f64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let delay = BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACK_OFF_MAX);
-    delay.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
+    back_off::after(failures.saturating_sub(1), chance)
 }
 
 fn duration(nanoseconds: u128) -> Duration {
