@@ -37,7 +37,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ready_within: Duration::from_secs(90), report: |_| {} }
+        Self { ready_within: crate::PATIENCE, report: |_| {} }
     }
 }
 

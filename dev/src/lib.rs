@@ -27,5 +27,11 @@ pub mod processes;
 pub mod sample_server;
 pub mod slot;
 
+use std::time::Duration;
+
 pub use control_plane::{Connection, ControlPlane, Options};
 pub use error::{Error, Result};
+
+/// How long a test waits for what a real control plane or process does, before it counts as hung. What takes longest alone, three
+/// starts of a control plane at once on two cores, takes about 20 s; a busy machine takes several times as long.
+pub const PATIENCE: Duration = Duration::from_secs(180);

@@ -15,13 +15,13 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use tokio::time::{Instant, sleep};
 
+use crate::PATIENCE;
 use crate::configuration::KWOK_NODE_LABEL;
 use crate::control_plane::Connection;
 use crate::error::{Error, Result};
 
 /// The annotation by which kwok's users mark fake nodes.
 const KWOK_NODE_ANNOTATION: &str = "kwok.x-k8s.io/node";
-const READY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// One fake node.
@@ -96,7 +96,7 @@ pub async fn create(connection: &Connection, nodes: &[FakeNode]) -> Result<()> {
     for node in nodes {
         api.create(&PostParams::default(), &manifest(node)).await.map_err(Error::api(format!("create the node {}", node.name)))?;
     }
-    let deadline = Instant::now() + READY_WITHIN;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let present = api.list(&ListParams::default()).await.map_err(Error::api("list the nodes"))?;
         let waiting: Vec<&str> = nodes
@@ -110,7 +110,7 @@ pub async fn create(connection: &Connection, nodes: &[FakeNode]) -> Result<()> {
         if Instant::now() > deadline {
             return Err(Error::Wait {
                 what: "the nodes".to_owned(),
-                seconds: READY_WITHIN.as_secs(),
+                seconds: PATIENCE.as_secs(),
                 last: format!("not ready: {}", waiting.join(", ")),
             });
         }

@@ -12,12 +12,11 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quartermaster_dev::processes;
+use quartermaster_dev::{PATIENCE, processes};
 use redis::{AsyncCommands as _, aio::ConnectionManager};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// After how many milliseconds an agent counts as dead in these tests.
 const CLAIM_AFTER: &str = "1500";

@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quartermaster_dev::{Connection, ControlPlane, Options, account, nodes, processes, slot};
+use quartermaster_dev::{Connection, ControlPlane, Options, PATIENCE, account, nodes, processes, slot};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Waits until `probe` yields something, or fails with what `explain` tells.

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 
 use quartermaster_dev::local_node::start::LocalNode;
 use quartermaster_dev::local_node::{logs, node};
-use quartermaster_dev::{Connection, ControlPlane, Options, account, nodes, processes};
+use quartermaster_dev::{Connection, ControlPlane, Options, PATIENCE, account, nodes, processes};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What stands for the images of these tests.

@@ -11,10 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quartermaster_dev::processes;
+use quartermaster_dev::{PATIENCE, processes};
 use rustix::process::Signal;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What dev/bootstrap.sh takes from every machine.
 const COMMON_TOOLS: [&str; 12] =

@@ -18,7 +18,7 @@ pub use crate::operator::Operator;
 use crate::rules::rules;
 
 /// Longest time that a condition is waited for. Ten times what the slowest of them takes.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = quartermaster_dev::PATIENCE;
 
 /// The account of a namespace's operators.
 const ACCOUNT: &str = "quartermaster";

@@ -104,13 +104,23 @@ fn rights_of(role: &Value) -> Vec<Right> {
     rights
 }
 
-/// Changes the rules of the ClusterRole that this namespace's operators have.
+/// Changes the rules of the ClusterRole that this namespace's operators have, and waits until the API server goes by them: its
+/// authorizer learns of a change by a watch of its own.
 pub async fn change_rules(team: &Team, change: impl FnOnce(&mut Vec<Value>)) {
     let name = format!("quartermaster-{}", team.namespace);
     let mut role: Value = serde_json::from_str(&team.kubectl(&["get", "clusterrole", &name, "-o", "json"])).unwrap();
+    let mark = format!("changes-after-{}", role["metadata"]["resourceVersion"].as_str().unwrap());
     role["metadata"] = json!({ "name": name });
-    change(role["rules"].as_array_mut().unwrap());
+    let rules = role["rules"].as_array_mut().unwrap();
+    change(rules);
+    rules.push(json!({ "apiGroups": ["quartermaster.dev"], "resources": [mark], "verbs": ["get"] }));
     account::apply(&team.connection, &role.to_string()).await.unwrap();
+    let (resource, user) = (format!("{mark}.quartermaster.dev"), format!("--as={}", team.user()));
+    let started = Instant::now();
+    while !team.kubectl(&["auth", "can-i", "get", &resource, &user]).lines().any(|line| line == "yes") {
+        assert!(started.elapsed() < DEADLINE, "the authorizer never has the changed rules");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 pub fn is_about(rule: &Value, resource: &str) -> bool {

@@ -9,14 +9,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use quartermaster_dev::local_node::start::LocalNode;
-use quartermaster_dev::{Connection, ControlPlane, Options, account, nodes};
+use quartermaster_dev::{Connection, ControlPlane, Options, PATIENCE, account, nodes};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::helm::{DEFINITIONS, Helm, OPERATOR, read, root};
 use crate::values::operator;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const NAMESPACE: &str = "quartermaster-system";
 /// A namespace of people.
