@@ -95,6 +95,10 @@ struct Agent {
 
 impl Agent {
     fn start(kind: Kind, server: &Server, name: &str) -> Self {
+        Self::start_with_batch(kind, server, name, 1)
+    }
+
+    fn start_with_batch(kind: Kind, server: &Server, name: &str, batch: usize) -> Self {
         let mut command = if kind.python {
             let mut python = Command::new(python());
             python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agents/agent.py"));
@@ -109,6 +113,7 @@ impl Agent {
             .env(kind.variable, "tasks")
             .env("POD_NAME", name)
             .env("AGENT_CLAIM_AFTER", CLAIM_AFTER)
+            .env("QUARTERMASTER_BATCH_MAX_TASKS", batch.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -268,6 +273,38 @@ async fn what_a_killed_agent_had_of_a_list_is_taken_over_and_what_a_living_one_h
     killed_agent(LIST, "killed-list").await;
 }
 
+/// An agent takes five tasks of seven at a time. Told to end, it does all five and leaves the others; the last of the five waits
+/// for longer than a silent agent lives, and is not taken over.
+async fn batch_of_five(kind: Kind, name: &str) {
+    let server = Server::start(name);
+    let mut connection = server.connect().await;
+    for number in 0..7_u64 {
+        add(&mut connection, kind, &format!("task-{number}"), 1000).await;
+    }
+    let mut agent = Agent::start_with_batch(kind, &server, "five", 5);
+    wait_for_done(&mut connection, 1).await;
+    agent.signal(Signal::TERM);
+    let mut other = Agent::start_with_batch(kind, &server, "other", 5);
+    assert_eq!(agent.end(), 0);
+    let records = wait_for_done(&mut connection, 7).await;
+    other.signal(Signal::TERM);
+    assert_eq!(other.end(), 0);
+    let of = |name: &str| {
+        let mut tasks: Vec<_> = records.iter().filter(|record| record["consumer"] == name).map(|record| &record["task"]).collect();
+        tasks.sort();
+        tasks
+    };
+    assert_eq!(of("five"), ["task-0", "task-1", "task-2", "task-3", "task-4"]);
+    assert_eq!(of("other"), ["task-5", "task-6"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_takes_five_tasks_at_a_time_finishes_all_five_when_it_is_told_to_end() {
+    for (kind, name) in [(STREAM, "five-stream"), (LIST, "five-list")] {
+        batch_of_five(kind, name).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak: installs redis-py"]
 async fn the_agent_in_python_does_the_same() {
@@ -275,5 +312,6 @@ async fn the_agent_in_python_does_the_same() {
         let kind = Kind { python: true, ..kind };
         hundred_tasks(kind, "python").await;
         killed_agent(kind, "python-killed").await;
+        batch_of_five(kind, "python-five").await;
     }
 }

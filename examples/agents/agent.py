@@ -8,6 +8,7 @@ AGENT_STREAM       a stream with an entry a task: the fields "milliseconds" and,
 AGENT_GROUP        its consumer group ("agents"); made if it does not exist
 AGENT_LIST         instead of a stream, a list with a text a task, such as {"id": "a", "milliseconds": 100}
 AGENT_CLAIM_AFTER  milliseconds without a sign of life after which an agent counts as dead (60000)
+QUARTERMASTER_BATCH_MAX_TASKS  how many tasks are taken at a time (1); a pool sets it by spec.batch.maxTasks
 POD_NAME           the name of this agent
 """
 
@@ -24,7 +25,7 @@ import redis
 WAIT = 1.0
 TRY_AGAIN_AFTER = 1.0
 
-# The signal only says that this was the last task: what is being worked on is finished.
+# The signal only says that nothing else is taken: what this agent has is finished.
 ending = threading.Event()
 
 
@@ -41,9 +42,9 @@ class Task:
 class Stream:
     """Tasks in a stream with a consumer group."""
 
-    def __init__(self, server, key, group, consumer, claim_after):
+    def __init__(self, server, key, group, consumer, batch, claim_after):
         self.server, self.key, self.group = server, key, group
-        self.consumer, self.claim_after = consumer, claim_after
+        self.consumer, self.batch, self.claim_after = consumer, batch, claim_after
         self.has_group = False
         self.may_have_own = True  # left by an earlier process of this name
         self.claim_at = 0.0
@@ -52,12 +53,12 @@ class Stream:
         """What an earlier process of this name has left, else what a dead consumer has left, else what is new."""
         self.make_group()
         if self.may_have_own:
-            if task := self.read("0", None):
-                return task
+            if tasks := self.read("0", None):
+                return tasks
             self.may_have_own = False
         if time.monotonic() >= self.claim_at:
             if task := self.claim():
-                return task
+                return [task]
             self.claim_at = time.monotonic() + self.claim_after / 3000
         try:
             return self.read(">", int(WAIT * 1000))
@@ -78,15 +79,15 @@ class Stream:
         self.has_group = True
 
     def read(self, start, block):
-        reply = self.server.xreadgroup(self.group, self.consumer, {self.key: start}, count=1, block=block)
+        reply = self.server.xreadgroup(self.group, self.consumer, {self.key: start}, count=self.batch, block=block)
         # A list of pairs or, from later versions of redis-py, a dictionary of lists of pages.
         keys = reply.values() if isinstance(reply, dict) else [entries for _, entries in reply or []]
+        tasks = []
         for entries in keys:
             while entries and isinstance(entries[0], list):
                 entries = entries[0]
-            for entry, said in entries:
-                return self.taken(entry, said)
-        return None
+            tasks += [task for entry, said in entries if (task := self.taken(entry, said))]
+        return tasks
 
     def claim(self):
         start = "0-0"
@@ -109,9 +110,9 @@ class Stream:
         pending = self.server.xpending_range(self.key, self.group, entry, entry, 1)
         return Task(entry, said, pending[0]["times_delivered"] if pending else None)
 
-    def show_life(self, task):
-        """Claims its own entry: that sets the time back after which it counts as that of a dead consumer."""
-        self.server.xclaim(self.key, self.group, self.consumer, 0, [task.entry], justid=True)
+    def show_life(self, tasks):
+        """Claims its own entries: that sets the time back after which they count as those of a dead consumer."""
+        self.server.xclaim(self.key, self.group, self.consumer, 0, [task.entry for task in tasks], justid=True)
 
     def done(self, task, record):
         with self.server.pipeline(transaction=True) as both:
@@ -123,18 +124,19 @@ class Stream:
 class List:
     """Tasks in a list: each agent moves them to a list of its own, and takes them off there when they are done."""
 
-    def __init__(self, server, key, consumer, claim_after):
-        self.server, self.key, self.consumer, self.claim_after = server, key, consumer, claim_after
+    def __init__(self, server, key, consumer, batch, claim_after):
+        self.server, self.key, self.consumer = server, key, consumer
+        self.batch, self.claim_after = batch, claim_after
         self.own = f"{key}:processing:{consumer}"
         self.may_have_own = True
         self.recover_at = 0.0
 
     def next(self):
-        """What an earlier process of this name has left, else the oldest task of the list."""
+        """What an earlier process of this name has left, else the oldest tasks of the list."""
         self.show_life()
         if self.may_have_own:
             if text := self.server.lindex(self.own, -1):
-                return self.taken(text)
+                return [self.taken(text)]
             self.may_have_own = False
         if time.monotonic() >= self.recover_at:
             self.recover()
@@ -145,7 +147,18 @@ class List:
             # An answer may have been lost that held a task.
             self.may_have_own = True
             raise
-        return self.taken(text) if text else None
+        tasks = [self.taken(text)] if text else []
+        while tasks and len(tasks) < self.batch:
+            try:
+                text = self.server.lmove(self.key, self.own, "RIGHT", "LEFT")
+            except redis.RedisError:
+                # What it has already it works on; what the answer held that was lost it finds later.
+                self.may_have_own = True
+                break
+            if not text:
+                break
+            tasks.append(self.taken(text))
+        return tasks
 
     def taken(self, text):
         try:
@@ -154,7 +167,7 @@ class List:
             said = None
         return Task(text, said if isinstance(said, dict) else {})
 
-    def show_life(self, _task=None):
+    def show_life(self, _tasks=None):
         self.server.set(f"{self.key}:alive:{self.consumer}", "", px=self.claim_after)
 
     def recover(self):
@@ -173,8 +186,11 @@ class List:
             both.execute()
 
 
-def finish(queue, consumer, claim_after, task):
-    """Does a task and says so, however long that takes: a task that was done must not be done again."""
+def finish(queue, consumer, claim_after, task, has):
+    """Does a task and says so, however long that takes: a task that was done must not be done again.
+
+    All that this agent has shows that it lives meanwhile.
+    """
     began = time.time()
     print(f"{consumer} begins with {task.id}", flush=True)
     left = task.seconds
@@ -183,7 +199,7 @@ def finish(queue, consumer, claim_after, task):
         time.sleep(now)  # The work.
         left -= now
         try:
-            queue.show_life(task)
+            queue.show_life(has)
         except redis.RedisError as error:
             print(f"failed to show that {task.id} is being worked on: {error}", flush=True)
     record = {"task": task.id, "consumer": consumer, "began": int(began * 1000), "ended": int(time.time() * 1000)}
@@ -204,23 +220,24 @@ def main():
     signal.signal(signal.SIGINT, lambda *_: ending.set())
     consumer = os.environ["POD_NAME"]
     claim_after = int(os.environ.get("AGENT_CLAIM_AFTER", "60000"))
+    batch = int(os.environ.get("QUARTERMASTER_BATCH_MAX_TASKS", "1"))
     # More than the server is asked to wait.
     server = redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True, socket_timeout=10)
     if stream := os.environ.get("AGENT_STREAM"):
-        queue = Stream(server, stream, os.environ.get("AGENT_GROUP", "agents"), consumer, claim_after)
+        queue = Stream(server, stream, os.environ.get("AGENT_GROUP", "agents"), consumer, batch, claim_after)
     else:
-        queue = List(server, os.environ["AGENT_LIST"], consumer, claim_after)
+        queue = List(server, os.environ["AGENT_LIST"], consumer, batch, claim_after)
 
     print(f"{consumer} takes tasks", flush=True)
     while not ending.is_set():
         try:
-            task = queue.next()
+            tasks = queue.next()
         except redis.RedisError as error:
             print(f"failed to ask for a task: {error}", flush=True)
             time.sleep(TRY_AGAIN_AFTER)
             continue
-        if task:
-            finish(queue, consumer, claim_after, task)
+        for place, task in enumerate(tasks):
+            finish(queue, consumer, claim_after, task, tasks[place:])
     print(f"{consumer} ends", flush=True)
 
 

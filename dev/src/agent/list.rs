@@ -3,6 +3,7 @@
 //! An agent moves a task from the right end of the list to a list of its own, `KEY:processing:NAME`, and takes it off there
 //! when it is done. `KEY:alive:NAME` shows that it lives. What an agent without that has left is put back.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
@@ -15,6 +16,7 @@ use super::{Taken, done_key};
 pub(super) struct List {
     key: String,
     consumer: String,
+    batch: NonZeroUsize,
     claim_after: Duration,
     waiting: ConnectionManager,
     other: ConnectionManager,
@@ -24,10 +26,18 @@ pub(super) struct List {
 }
 
 impl List {
-    pub fn new(key: &str, consumer: &str, claim_after: Duration, waiting: ConnectionManager, other: ConnectionManager) -> Self {
+    pub fn new(
+        key: &str,
+        consumer: &str,
+        batch: NonZeroUsize,
+        claim_after: Duration,
+        waiting: ConnectionManager,
+        other: ConnectionManager,
+    ) -> Self {
         Self {
             key: key.to_owned(),
             consumer: consumer.to_owned(),
+            batch,
             claim_after,
             waiting,
             other,
@@ -36,14 +46,14 @@ impl List {
         }
     }
 
-    /// What an earlier process of this name has left, else the oldest task of the list.
-    pub async fn next(&mut self, wait: Duration) -> RedisResult<Option<Taken>> {
+    /// What an earlier process of this name has left, else the oldest tasks of the list.
+    pub async fn next(&mut self, wait: Duration) -> RedisResult<Vec<Taken>> {
         self.show_life().await?;
         let own = processing(&self.key, &self.consumer);
         if self.may_have_own {
             let left: Option<String> = self.other.lindex(&own, -1).await?;
             if let Some(text) = left {
-                return Ok(Some(taken(text)));
+                return Ok(vec![taken(text)]);
             }
             self.may_have_own = false;
         }
@@ -55,7 +65,15 @@ impl List {
             self.waiting.blmove(&self.key, &own, Direction::Right, Direction::Left, wait.as_secs_f64()).await;
         // An answer may have been lost that held a task.
         self.may_have_own = moved.is_err();
-        Ok(moved?.map(taken))
+        let mut batch: Vec<Taken> = moved?.map(taken).into_iter().collect();
+        while !batch.is_empty() && batch.len() < self.batch.get() {
+            let moved: RedisResult<Option<String>> = self.other.lmove(&self.key, &own, Direction::Right, Direction::Left).await;
+            // What it has already it works on; what the answer held that was lost it finds later.
+            self.may_have_own = moved.is_err();
+            let Ok(Some(text)) = moved else { break };
+            batch.push(taken(text));
+        }
+        Ok(batch)
     }
 
     pub async fn show_life(&mut self) -> RedisResult<()> {

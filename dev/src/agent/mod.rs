@@ -1,9 +1,10 @@
 //! A sample agent: how a worker on a queue should behave, so that it can be scaled at any time without losing a task or doing
 //! one twice. `examples/agents/` has the same in Python, and the contract in words.
 //!
-//! - It takes one task at a time, and says only after the work that the task is done. One that it dies with stays where it is.
+//! - It takes one task at a time, or as many as QUARTERMASTER_BATCH_MAX_TASKS says, does them one after the other, and says only
+//!   after the work that a task is done. What it dies with stays where it is.
 //! - It is known by the name of its pod, so that everybody sees who works on what.
-//! - On SIGTERM it finishes the task that it has, takes no other, and ends.
+//! - On SIGTERM it finishes what it has, takes nothing else, and ends.
 //! - While it works it shows that it is alive; what a dead one has left is taken over by the others.
 //!
 //! As proof, it adds an entry to the stream `KEY:done` for each task, in the same transaction in which the task is done: the
@@ -14,6 +15,7 @@ mod stream;
 mod task;
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::Args;
@@ -56,6 +58,9 @@ pub struct Agent {
     /// After how many milliseconds without a sign of life an agent counts as dead.
     #[arg(long, env = "AGENT_CLAIM_AFTER", value_name = "MILLISECONDS", default_value_t = 60_000)]
     claim_after: u64,
+    /// How many tasks are taken at a time. A pool sets it by spec.batch.maxTasks.
+    #[arg(long, env = "QUARTERMASTER_BATCH_MAX_TASKS", value_name = "TASKS", default_value_t = NonZeroUsize::MIN)]
+    batch: NonZeroUsize,
 }
 
 /// What an agent needs of a queue, whatever kind it is.
@@ -73,7 +78,7 @@ struct Taken {
     delivery: Option<usize>,
 }
 
-/// Takes tasks until `end`, and finishes the one that it has then.
+/// Takes tasks until `end`, and finishes those that it has then.
 ///
 /// # Errors
 ///
@@ -90,8 +95,13 @@ pub async fn run(agent: &Agent, end: impl Future<Output = ()>) -> Result<()> {
     let work = async {
         while !*ends.borrow() {
             match queue.next().await {
-                Ok(Some(taken)) => finish(&mut queue, agent, taken).await,
-                Ok(None) => {}
+                Ok(batch) => {
+                    let mut left = batch.as_slice();
+                    while let [taken, after @ ..] = left {
+                        finish(&mut queue, agent, taken, left).await;
+                        left = after;
+                    }
+                }
                 Err(error) => {
                     println!("failed to ask for a task: {error}");
                     sleep(TRY_AGAIN_AFTER).await;
@@ -115,8 +125,9 @@ pub async fn run(agent: &Agent, end: impl Future<Output = ()>) -> Result<()> {
     Ok(())
 }
 
-/// Does a task and says so, however long that takes: a task that was done must not be done again.
-async fn finish(queue: &mut Queue, agent: &Agent, taken: Taken) {
+/// Does a task and says so, however long that takes: a task that was done must not be done again. All that this agent `has` shows
+/// that it lives meanwhile.
+async fn finish(queue: &mut Queue, agent: &Agent, taken: &Taken, has: &[Taken]) {
     let began = Timestamp::now();
     println!("{} begins with {}", agent.consumer, taken.task.id);
     let interval = Duration::from_millis(agent.claim_after / 3).max(Duration::from_millis(1));
@@ -125,12 +136,12 @@ async fn finish(queue: &mut Queue, agent: &Agent, taken: Taken) {
         let now = left.min(interval);
         sleep(now).await;
         left -= now;
-        if let Err(error) = queue.show_life(&taken).await {
+        if let Err(error) = queue.show_life(has).await {
             println!("failed to show that {} is being worked on: {error}", taken.task.id);
         }
     }
     let record = taken.record(&agent.consumer, began, Timestamp::now());
-    while let Err(error) = queue.done(&taken, &record).await {
+    while let Err(error) = queue.done(taken, &record).await {
         println!("failed to say that {} is done: {error}", taken.task.id);
         sleep(TRY_AGAIN_AFTER).await;
     }
@@ -141,26 +152,26 @@ impl Queue {
     fn of(agent: &Agent, waiting: ConnectionManager, other: ConnectionManager) -> Self {
         let claim_after = Duration::from_millis(agent.claim_after);
         match (&agent.stream, &agent.list) {
-            (None, Some(key)) => Self::List(List::new(key, &agent.consumer, claim_after, waiting, other)),
+            (None, Some(key)) => Self::List(List::new(key, &agent.consumer, agent.batch, claim_after, waiting, other)),
             (key, _) => {
                 let key = key.as_deref().unwrap_or_default();
-                Self::Stream(Stream::new(key, &agent.group, &agent.consumer, claim_after, waiting, other))
+                Self::Stream(Stream::new(key, &agent.group, &agent.consumer, agent.batch, claim_after, waiting, other))
             }
         }
     }
 
-    /// The next task; None where there was none for a while.
-    async fn next(&mut self) -> redis::RedisResult<Option<Taken>> {
+    /// The next tasks; none where there was none for a while.
+    async fn next(&mut self) -> redis::RedisResult<Vec<Taken>> {
         match self {
             Self::Stream(stream) => stream.next(WAIT).await,
             Self::List(list) => list.next(WAIT).await,
         }
     }
 
-    /// Shows others that the task is being worked on.
-    async fn show_life(&mut self, taken: &Taken) -> redis::RedisResult<()> {
+    /// Shows others that these tasks are being worked on.
+    async fn show_life(&mut self, has: &[Taken]) -> redis::RedisResult<()> {
         match self {
-            Self::Stream(stream) => stream.show_life(&taken.id).await,
+            Self::Stream(stream) => stream.show_life(has).await,
             Self::List(list) => list.show_life().await,
         }
     }

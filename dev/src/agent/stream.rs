@@ -1,5 +1,6 @@
 //! Tasks in a Redis stream with a consumer group.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
@@ -19,6 +20,7 @@ pub(super) struct Stream {
     key: String,
     group: String,
     consumer: String,
+    batch: NonZeroUsize,
     claim_after: Duration,
     waiting: ConnectionManager,
     other: ConnectionManager,
@@ -34,6 +36,7 @@ impl Stream {
         key: &str,
         group: &str,
         consumer: &str,
+        batch: NonZeroUsize,
         claim_after: Duration,
         waiting: ConnectionManager,
         other: ConnectionManager,
@@ -42,6 +45,7 @@ impl Stream {
             key: key.to_owned(),
             group: group.to_owned(),
             consumer: consumer.to_owned(),
+            batch,
             claim_after,
             waiting,
             other,
@@ -52,17 +56,18 @@ impl Stream {
     }
 
     /// What an earlier process of this name has left, else what a dead consumer has left, else what is new.
-    pub async fn next(&mut self, wait: Duration) -> RedisResult<Option<Taken>> {
+    pub async fn next(&mut self, wait: Duration) -> RedisResult<Vec<Taken>> {
         self.make_group().await?;
         if self.may_have_own {
-            if let Some(taken) = self.read(OWN, None).await? {
-                return Ok(Some(taken));
+            let own = self.read(OWN, None).await?;
+            if !own.is_empty() {
+                return Ok(own);
             }
             self.may_have_own = false;
         }
         if Instant::now() >= self.claim_at {
             if let Some(taken) = self.claim().await? {
-                return Ok(Some(taken));
+                return Ok(vec![taken]);
             }
             self.claim_at = Instant::now() + self.claim_after / 3;
         }
@@ -72,18 +77,18 @@ impl Stream {
             self.has_group = false;
             self.may_have_own = true;
             if error.code() == Some("NOGROUP") {
-                return Ok(None);
+                return Ok(Vec::new());
             }
         }
         read
     }
 
-    /// Claims its own entry: that sets the time back after which it counts as that of a dead consumer.
-    pub async fn show_life(&mut self, id: &str) -> RedisResult<()> {
+    /// Claims its own entries: that sets the time back after which they count as those of a dead consumer.
+    pub async fn show_life(&mut self, has: &[Taken]) -> RedisResult<()> {
         redis::cmd("XCLAIM")
             .arg(&[&self.key, &self.group, &self.consumer])
             .arg(0)
-            .arg(id)
+            .arg(has.iter().map(|taken| taken.id.as_str()).collect::<Vec<_>>())
             .arg("JUSTID")
             .exec_async(&mut self.other)
             .await
@@ -113,14 +118,17 @@ impl Stream {
         }
     }
 
-    async fn read(&mut self, from: &str, wait: Option<Duration>) -> RedisResult<Option<Taken>> {
-        let mut options = StreamReadOptions::default().group(&self.group, &self.consumer).count(1);
+    async fn read(&mut self, from: &str, wait: Option<Duration>) -> RedisResult<Vec<Taken>> {
+        let mut options = StreamReadOptions::default().group(&self.group, &self.consumer).count(self.batch.get());
         if let Some(wait) = wait {
             options = options.block(usize::try_from(wait.as_millis()).unwrap_or(usize::MAX));
         }
         let reply: Option<StreamReadReply> = self.waiting.xread_options(&[&self.key], &[from], &options).await?;
-        let mut entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-        self.taken(entries.next()).await
+        let mut read = Vec::new();
+        for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+            read.extend(self.taken(entry).await?);
+        }
+        Ok(read)
     }
 
     async fn claim(&mut self) -> RedisResult<Option<Taken>> {
@@ -131,7 +139,9 @@ impl Stream {
             let options = StreamAutoClaimOptions::default().count(1);
             let reply: StreamAutoClaimReply =
                 self.other.xautoclaim_options(&self.key, &self.group, &self.consumer, idle, &from, options).await?;
-            if let Some(taken) = self.taken(reply.claimed.into_iter().next()).await? {
+            if let Some(entry) = reply.claimed.into_iter().next()
+                && let Some(taken) = self.taken(entry).await?
+            {
                 return Ok(Some(taken));
             }
             if reply.next_stream_id == "0-0" {
@@ -142,8 +152,7 @@ impl Stream {
     }
 
     /// An entry as a task. One that was deleted from the stream while it was pending holds nothing, and is acknowledged.
-    async fn taken(&mut self, entry: Option<StreamId>) -> RedisResult<Option<Taken>> {
-        let Some(entry) = entry else { return Ok(None) };
+    async fn taken(&mut self, entry: StreamId) -> RedisResult<Option<Taken>> {
         if entry.map.is_empty() {
             let () = self.other.xack(&self.key, &self.group, &[&entry.id]).await?;
             return Ok(None);

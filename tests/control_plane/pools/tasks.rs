@@ -136,6 +136,30 @@ async fn a_list_with_a_processing_list_for_each_agent_is_worked_off_and_every_ta
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn agents_that_take_five_tasks_at_a_time_are_a_fifth_as_many_as_the_tasks() {
+    const NUMBER: usize = 20;
+    let (team, redis) = (Team::new("batch").await, Redis::start().await);
+    let mut queue = redis.connect().await;
+    for number in 0..NUMBER {
+        add(&mut queue, number, 300).await;
+    }
+    let deployments = team.watch_deployments().await;
+    let _operator = team.operator_of_pools().await;
+    let mut scaling = at_once();
+    scaling.as_object_mut().unwrap().remove("proportional");
+    let template = on_stream(&redis, &[]);
+    let spec = json!({
+        "template": template, "queues": redis.stream(TASKS), "scaling": scaling, "batch": { "maxTasks": 5 }, "maxReplicas": 20,
+    });
+    team.apply_pool("coder", spec).await;
+    until_done(&team, &mut queue, NUMBER).await;
+    team.until_replicas("coder", 0).await;
+    each_once(&done(&mut queue).await, NUMBER);
+    let replicas = deployments.until_replicas_of("coder-pool", 0).await;
+    assert_eq!(replicas.iter().map(|(_, replicas)| *replicas).max(), Some(4), "{replicas:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_agent_stays_for_the_cooldown_after_its_last_task_however_long_that_took() {
     let (team, redis) = (Team::new("cooldown").await, Redis::start().await);
     let mut queue = redis.connect().await;
