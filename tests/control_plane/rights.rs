@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::api::{Api, PostParams};
 use quartermaster_dev::account;
 use quartermaster_dev::fault_proxy::{Action, Match};
 use serde_json::{Value, json};
@@ -113,11 +115,25 @@ pub async fn change_rules(team: &Team, change: impl FnOnce(&mut Vec<Value>)) {
     role["metadata"] = json!({ "name": name });
     let rules = role["rules"].as_array_mut().unwrap();
     change(rules);
-    rules.push(json!({ "apiGroups": ["quartermaster.dev"], "resources": [mark], "verbs": ["get"] }));
+    rules.push(json!({ "apiGroups": ["quartermaster.dev"], "resources": [&mark], "verbs": ["get"] }));
     account::apply(&team.connection, &role.to_string()).await.unwrap();
-    let (resource, user) = (format!("{mark}.quartermaster.dev"), format!("--as={}", team.user()));
+    let asked = SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(team.user()),
+            resource_attributes: Some(ResourceAttributes {
+                group: Some("quartermaster.dev".to_owned()),
+                resource: Some(mark),
+                verb: Some("get".to_owned()),
+                namespace: Some(team.namespace.clone()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    };
+    let reviews = Api::<SubjectAccessReview>::all(team.client.clone());
     let started = Instant::now();
-    while !team.kubectl(&["auth", "can-i", "get", &resource, &user]).lines().any(|line| line == "yes") {
+    while !reviews.create(&PostParams::default(), &asked).await.unwrap().status.is_some_and(|status| status.allowed) {
         assert!(started.elapsed() < DEADLINE, "the authorizer never has the changed rules");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
