@@ -30,17 +30,22 @@ down: ## Stop what 'make cluster' started, and clean what killed runs have left
 	@$(build)
 	@$(dev) cluster down --all
 
-soak: ## Run the tests that take too long for 'make test'
+soak: ## Run the tests that take too long for 'make test'; MINUTES=60: how long the gateway's memory is watched
 	@dev/bootstrap.sh python
 	@dev/bootstrap.sh
 	@$(build)
 	@cargo test --workspace --locked --no-run
 	@$(dev) with-cluster --nodes --local-node -- cargo test --workspace --locked --no-fail-fast -- --ignored --skip process_that_hangs
+	@cargo bench -p quartermaster --bench gateway --locked -- soak $(or $(MINUTES),60)
 
+# The gateway first, on a machine that does nothing else; with the binary that the image has.
 bench: bootstrap ## Measure
 	@$(build)
+	@-dev/bootstrap.sh python
+	@cargo build --release -p quartermaster --locked
 	@cargo bench -p quartermaster --bench '*' --locked --no-run
-	@$(dev) with-cluster --nodes -- cargo bench -p quartermaster --bench '*' --locked
+	@QUARTERMASTER="$${CARGO_TARGET_DIR:-target}/release/quartermaster" cargo bench -p quartermaster --bench gateway --locked
+	@$(dev) with-cluster --nodes -- cargo bench -p quartermaster --bench operator --locked
 
 generate: ## Write crds/ anew from the types
 	@cargo build --locked -p quartermaster

@@ -41,7 +41,7 @@ Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   rust-components  rustfmt and clippy
   go               Go $(go_minimum) or newer; an older Go fetches that toolchain through the module proxy
   redis            redis-server
-  python           Python 3.11 to 3.14 with venv, for vLLM's own parser
+  python           Python 3.11 to 3.14 with venv, for clients' SDKs and vLLM's own parser
   control-plane    the Kubernetes binaries, built from source; $(build_time control-plane) on 2 cores, once
   helm             Helm, built from source, which needs go; $(build_time helm) on 2 cores, once
 

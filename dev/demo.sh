@@ -103,10 +103,13 @@ one_leads() {
 finish() {
   local code=$?
   [ -z "${REDIS_PID:-}" ] || kill "$REDIS_PID" 2>/dev/null || true
+  [ -z "${PROVIDER_PID:-}" ] || kill "$PROVIDER_PID" 2>/dev/null || true
   [ "$code" -eq 0 ] || FAILED=$((FAILED + 1))
   if [ "$FAILED" -gt 0 ]; then
     say 'The end of the log of each operator'
     kubectl -n "$OPERATORS" logs -l app.kubernetes.io/name=quartermaster --tail=30 --prefix || true
+    say 'The end of the log of each gateway'
+    kubectl -n "$AGENTS" logs -l quartermaster.dev/gateway --tail=30 --prefix || true
   fi
   printf '\n%d passed, %d failed\n' "$PASSED" "$FAILED"
   [ "$FAILED" -eq 0 ] || exit $((code > 0 ? code : 1))
@@ -119,6 +122,8 @@ trap 'exit 143' TERM
 
 # shellcheck source=dev/demo-agents.sh
 source dev/demo-agents.sh
+# shellcheck source=dev/demo-routes.sh
+source dev/demo-routes.sh
 
 show_nodes() {
   say 'The nodes: 8xH100 twice, L4, A100 whole and in MIG slices, a time-sliced T4; and one on which pods really run'
@@ -130,7 +135,9 @@ show_installation() {
   # The charts say what comes next, which is what this script does.
   helm install quartermaster-crds charts/quartermaster-crds --create-namespace --hide-notes --wait --timeout 120s
   helm install quartermaster charts/quartermaster --values dev/chart-values.yaml --hide-notes --wait --timeout 120s \
-    --set "configuration.destinations.resolve.redis\\.$AGENTS\\.svc=$REDIS_ADDRESS"
+    --set "configuration.destinations.resolve.redis\\.$AGENTS\\.svc=$REDIS_ADDRESS" \
+    --set "configuration.destinations.resolve.${PROVIDER_NAME//./\\.}=$PROVIDER_ADDRESS" \
+    --set "configuration.egressProxy.noProxy={$PROVIDER_NAME}"
   kubectl -n "$OPERATORS" get pods -o wide
   check 'two replicas run as pods of the local node under their own account' two_operators
   check 'one of them leads' within_a_minute one_leads
@@ -145,6 +152,7 @@ show_backends() {
   check 'Llama-3.3-70B is ready' ready llama-70b
   check 'the small model is ready' ready qwen3-4b
   check 'the FP8 mixture of experts is ready' ready qwen3-235b
+  check 'the model that Ollama serves is ready' ready qwen3-tiny
   kubectl -n "$NAMESPACE" get inferencebackends -o wide
 
   say 'Why'
@@ -158,9 +166,11 @@ show_backends() {
   check 'Llama-3.3-70B is spread over 4 H100' shows llama-70b '{.status.summary.gpus}' '4xH100* TP4'
   check 'the small model takes one L4, though larger ones are idle' shows qwen3-4b '{.status.summary.gpus}' '1xL4 TP1'
   check 'the mixture of experts gets a size that its FP8 blocks allow' shows qwen3-235b '{.status.sizing.tensorParallelSize}' '4'
+  check 'what Ollama serves runs on CPUs' shows qwen3-tiny '{.status.summary.gpus}' CPU
   check 'each has one pod, on a node with the accelerators that were chosen' placed 'llama-70b on NVIDIA-H100-80GB-HBM3
 qwen3-235b on NVIDIA-A100-SXM4-80GB
-qwen3-4b on NVIDIA-L4'
+qwen3-4b on NVIDIA-L4
+qwen3-tiny on '
   check 'the context of the hosted model is known' shows claude '{.status.contextLength}' '1000000'
   # Its key is no key, and the provider is not reached either.
   check 'the hosted model is not ready' shows claude '{.status.conditions[?(@.type=="Ready")].status}' False
@@ -188,3 +198,4 @@ show_nodes
 show_installation
 show_backends
 show_agents
+show_routes

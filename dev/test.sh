@@ -88,7 +88,10 @@ lint() {
   cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings
 }
 
+# Clients' SDKs are run by Python.
+stage python dev/bootstrap.sh python
 stage bootstrap dev/bootstrap.sh
+stage sdks dev/sdks/prepare.sh sdks
 stage helm dev/bootstrap.sh go helm
 stage build cargo build --workspace --all-targets --locked
 stage lint lint

@@ -75,10 +75,11 @@ fn every_example_is_answered_in_every_form() {
     assert!(examples.len() >= 4);
     for example in &examples {
         let hosted = example.ends_with("hosted-provider.yaml");
+        let sized = !hosted && !example.ends_with("ollama.yaml");
         for command in ["plan", "size"] {
             let answer = |form| run(&[&[command, "--output", form, example.to_str().unwrap()][..], NODES].concat(), "");
             let (text, json, yaml) = (answer("text"), answer("json"), answer("yaml"));
-            let code = if command == "size" && hosted { 2 } else { 0 };
+            let code = if command == "size" && !sized { 2 } else { 0 };
             for answer in [&text, &json, &yaml] {
                 assert_eq!(answer.code, code, "{command} {}: {}", example.display(), answer.err);
                 assert_eq!(answer.err.is_empty(), code == 0, "{}", answer.err);
@@ -101,10 +102,24 @@ fn a_plan_has_every_object_and_no_key() {
     let plan = about("plan", "json", &vllm(json!({ "model": "Qwen/Qwen3-4B" }))).json();
     let items = plan["items"].as_array().unwrap();
     let kinds: Vec<_> = items.iter().map(|item| item["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["ServiceAccount", "Secret", "Service", "Deployment"]);
+    assert_eq!(kinds, ["ServiceAccount", "Secret", "NetworkPolicy", "Service", "Deployment"]);
     assert_eq!(items[1]["stringData"], json!({ "api-key": "<generated>" }));
     assert_eq!(items[1].get("data"), None);
     assert_eq!((&plan["kind"], &plan["apiVersion"], &plan["refused"]), (&json!("List"), &json!("v1"), &json!([])));
+}
+
+#[test]
+fn a_plan_of_an_ollama_backend_has_no_key_and_the_image_of_the_configuration() {
+    let backends = backend("small", json!({ "ollama": { "model": "qwen3:0.6b" } }));
+    let plan = about("plan", "json", &backends).json();
+    let items = plan["items"].as_array().unwrap();
+    let kinds: Vec<_> = items.iter().map(|item| item["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["ServiceAccount", "NetworkPolicy", "Service", "Deployment"]);
+    let configuration = root().join("examples/operator-configuration.yaml");
+    let arguments = ["plan", "--output", "json", "--configuration", configuration.to_str().unwrap(), "-"];
+    let plan = run(&arguments, &backends).json();
+    let container = &plan["items"][3]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "registry.example.com/ollama/ollama:0.32.15");
 }
 
 #[test]
@@ -116,7 +131,7 @@ fn what_a_plan_refuses_is_data_beside_what_it_makes() {
     let answer = about("plan", "json", &backends.join("\n---\n"));
     assert_eq!(answer.code, 3);
     let plan = answer.json();
-    assert_eq!(plan["items"].as_array().unwrap().len(), 4);
+    assert_eq!(plan["items"].as_array().unwrap().len(), 5);
     let [refused] = plan["refused"].as_array().unwrap().as_slice() else { panic!("{plan}") };
     assert_eq!((&refused["name"], &refused["reason"]), (&json!("large"), &json!("InvalidParallelism")));
     let message = refused["message"].as_str().unwrap();
@@ -127,7 +142,7 @@ fn what_a_plan_refuses_is_data_beside_what_it_makes() {
 fn sizes_have_the_fields_of_the_status_that_the_operator_writes() {
     let size = about("size", "json", &vllm(json!({ "model": "Qwen/Qwen3-4B", "image": "vllm/vllm-openai:v0.33.0" }))).json();
     let plan = about("plan", "json", &vllm(json!({ "model": "Qwen/Qwen3-4B", "image": "vllm/vllm-openai:v0.33.0" }))).json();
-    let choice = plan["items"][3]["metadata"]["annotations"]["quartermaster.dev/choice"].as_str().unwrap();
+    let choice = plan["items"][4]["metadata"]["annotations"]["quartermaster.dev/choice"].as_str().unwrap();
     let choice: Value = serde_json::from_str(choice).unwrap();
     let sizing = choice["sizing"].as_object().unwrap();
     assert_eq!(sizing["image"], "vllm/vllm-openai:v0.33.0");
@@ -236,10 +251,10 @@ fn invalid() -> Vec<(String, &'static str)> {
         (with("", "apiVersion", json!("quartermaster.dev/v1")), "apiVersion: must be quartermaster.dev/v1alpha1"),
         (
             with("/spec", "external", json!({ "provider": "OpenAI", "model": "a" })),
-            "exactly one of spec.vllm, spec.external must be set",
+            "exactly one of spec.vllm, spec.ollama, spec.external must be set",
         ),
         (with("/spec", "replicas", json!(-1)), "spec.replicas: -1 is less than 0"),
-        (with("/spec", "healthCheck", json!({})), "spec.healthCheck applies to external only"),
+        (with("/spec", "healthCheck", json!({ "failureThreshold": 0 })), "spec.healthCheck.failureThreshold: 0 is less than 1"),
         (with("", "spec", Value::Null), "spec: is required"),
     ]
 }
@@ -286,7 +301,7 @@ fn the_exit_code_tells_a_failure_from_wrong_input_and_from_a_no() {
         (2, vec!["size", "--nodes", small, small], "failed to read a node"),
         (2, vec!["size", "--nodes=a", "--context=b", small], "cannot be used with"),
         (2, vec!["plan"], "FILE"),
-        (2, vec!["route"], "unrecognized subcommand"),
+        (2, vec!["route"], "--request <FILE>"),
         (2, vec!["run", "--admin-listen", "8080"], "--admin-listen"),
         (2, vec!["plan", "--configuration", small, small], "failed to understand the configuration file"),
         (2, vec!["replay", small], "failed to understand"),
@@ -303,14 +318,15 @@ fn rules_definitions_completion_and_help_are_printed() {
     let rules = run(&["rules"], "");
     assert_eq!(rules.out, std::fs::read_to_string(root().join("deploy/rbac.yaml")).unwrap());
     let definitions = run(&["crds", "--output=json"], "").json();
-    assert_eq!(definitions[0]["metadata"]["name"], "inferencebackends.quartermaster.dev");
-    assert_eq!(definitions[1]["metadata"]["name"], "agentpools.quartermaster.dev");
+    for (number, plural) in ["inferencebackends", "modelroutes", "agentpools"].into_iter().enumerate() {
+        assert_eq!(definitions[number]["metadata"]["name"], format!("{plural}.quartermaster.dev"));
+    }
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completion", shell], "");
         assert!(script.code == 0 && script.out.contains("current-context"), "{shell}: {}", script.err);
     }
     let help = run(&["--help"], "");
-    for command in ["run", "crds", "rules", "plan", "size", "replay", "completion"] {
+    for command in ["run", "gateway", "crds", "rules", "plan", "size", "route", "replay", "completion"] {
         assert!(help.out.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {}", help.out);
     }
     assert_eq!(run(&["--version"], "").out, format!("quartermaster {}\n", env!("CARGO_PKG_VERSION")));
@@ -340,7 +356,7 @@ fn what_the_documentation_shows_of_a_command_is_what_it_prints() {
     std::fs::write(directory.join("llama-405b.yaml"), backend("llama-405b", large)).unwrap();
     let path = format!("{}:{}", Path::new(BINARY).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut compared = 0;
-    for page in ["README.md", "docs/inference-backends.md"] {
+    for page in ["README.md", "docs/inference-backends.md", "docs/model-routes.md"] {
         for (command, expected) in shown(&std::fs::read_to_string(root().join(page)).unwrap()) {
             let output = Command::new("sh").args(["-c", &command]).current_dir(&directory).env("PATH", &path).output().unwrap();
             let printed = String::from_utf8(output.stdout).unwrap();
@@ -349,7 +365,7 @@ fn what_the_documentation_shows_of_a_command_is_what_it_prints() {
         }
     }
     std::fs::remove_dir_all(directory).unwrap();
-    assert!(compared >= 3, "{compared} commands");
+    assert!(compared >= 4, "{compared} commands");
 }
 
 /// A rollout in which a new pod has found no node for 30 seconds, recorded then.
@@ -392,4 +408,178 @@ fn a_recorded_observation_is_decided_at_its_own_time() {
     assert_eq!(unavailable(&["--at=2026-11-25T12:00:30Z"]), 0);
     assert_eq!(unavailable(&["--at=2026-11-25T13:00:00Z"]), 1);
     assert_eq!(unavailable(&[]), 0);
+}
+
+/// A route, three backends and a pool, in one file.
+const SETUP: &str = "
+apiVersion: quartermaster.dev/v1alpha1
+kind: ModelRoute
+metadata: {name: smart-router}
+spec:
+  strategy: LowestCost
+  backends: [{name: llama-70b}, {name: claude, tier: Premium}, {name: gone}]
+  rules:
+  - {name: long-prompts, when: {promptTokens: {atLeast: 3000}}, backends: [{name: claude}]}
+  - {name: qa, when: {taskTypes: [qa]}, backends: [{name: llama-8b}, {name: llama-70b}]}
+  trustedLabels: [taskType, priority]
+  fallback: [{name: claude, causes: [RateLimited, Timeout]}]
+---
+apiVersion: quartermaster.dev/v1alpha1
+kind: InferenceBackend
+metadata: {name: llama-70b}
+spec: {vllm: {model: meta-llama/Llama-3.3-70B-Instruct}}
+---
+apiVersion: quartermaster.dev/v1alpha1
+kind: InferenceBackend
+metadata: {name: llama-8b}
+spec: {external: {provider: OpenAICompatible, model: llama-8b, serviceRef: {name: llama, port: 8000}, formats: [ChatCompletions, Messages, Responses]}}
+---
+apiVersion: quartermaster.dev/v1alpha1
+kind: InferenceBackend
+metadata: {name: claude}
+spec:
+  price: {inputPerMillionTokens: \"3\", outputPerMillionTokens: \"15\"}
+  external:
+    provider: OpenAICompatible
+    model: claude
+    baseURL: https://models.example/v1
+    apiKeys: [{name: first, secretKeyRef: {name: keys, key: first}}]
+    formats: [ChatCompletions, Messages, Responses]
+---
+apiVersion: quartermaster.dev/v1alpha1
+kind: AgentPool
+metadata: {name: coder}
+spec:
+  modelRoutes: [{name: smart-router}]
+  requestLabels: {priority: P2}
+";
+
+/// The answer about a call of a setup on standard input.
+fn routed(setup: &str, body: &str, more: &[&str]) -> Answer {
+    let file = scratch(body);
+    run(&[&["route", "-", "--request", file.to_str().unwrap()][..], more].concat(), setup)
+}
+
+/// A file with this text, in the directory that Cargo has for tests.
+fn scratch(text: &str) -> PathBuf {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("request-{}-{number}.json", std::process::id()));
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+const QUESTION: &str = r#"{"model": "smart-router", "messages": [{"role": "user", "content": "Why?"}]}"#;
+
+#[test]
+fn a_call_is_explained_candidate_by_candidate() {
+    let headers = ["--header", "x-quartermaster-task-type=qa", "--header", "x-quartermaster-priority=P0"];
+    let answer = routed(SETUP, QUESTION, &headers);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let (notes, lines): (Vec<&str>, Vec<&str>) = answer.out.lines().map(str::trim).partition(|line| line.starts_with("note: "));
+    assert!(notes.len() == 1 && notes[0].contains("the InferenceBackend gone, which does not exist"), "{notes:?}");
+    assert_eq!(
+        lines,
+        [
+            "model \"smart-router\" is the route smart-router, called by coder",
+            "prompt: about 1 tokens",
+            "labels: priority=P2, taskType=qa",
+            "priority does not count: a client can only lower its priority",
+            "rule long-prompts: no, the prompt has about 1 tokens, and when.promptTokens asks for at least 3000",
+            "rule qa: yes",
+            "candidates: those of the rule qa, by LowestCost",
+            "1.  llama-70b: Standard, about 0.000000",
+            "2.  llama-8b: Standard, no price",
+            "fallback:",
+            "claude: Premium, on RateLimited, Timeout",
+            "goes to llama-70b",
+        ]
+    );
+}
+
+#[test]
+fn every_example_of_a_route_answers_the_example_requests_it_is_for() {
+    let files = |directory: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(root().join("examples").join(directory)).unwrap();
+        let mut files: Vec<String> = entries.map(|entry| entry.unwrap().path().to_str().unwrap().to_owned()).collect();
+        files.sort();
+        files
+    };
+    let manifests = [files("routes"), files("backends")].concat();
+    let requests = files("requests");
+    assert!(requests.len() >= 2);
+    for request in &requests {
+        let mut arguments = vec!["route", "--caller", "coder", "--request", request];
+        arguments.extend(manifests.iter().map(String::as_str));
+        let answer = run(&arguments, "");
+        assert_eq!(answer.code, 0, "{request}: {}", answer.err);
+        assert!(answer.out.starts_with("model \"agents\" is the route agents, called by coder\n"), "{request}: {}", answer.out);
+    }
+    // The route whose calls stay in the cluster has no note: its backends speak every format, and all of them may see the calls.
+    let question = scratch(r#"{"model": "private", "messages": [{"role": "user", "content": "Why?"}]}"#);
+    let mut arguments = vec!["route", "--request", question.to_str().unwrap(), "--output", "json"];
+    let without_callers: Vec<&String> = manifests.iter().filter(|file| !file.ends_with("callers.yaml")).collect();
+    arguments.extend(without_callers.iter().map(|file| file.as_str()));
+    let answer = run(&arguments, "");
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let answer = answer.json();
+    assert!(answer.get("notes").is_none(), "{answer}");
+    assert_eq!(answer["candidates"].as_array().unwrap().len(), 2, "{answer}");
+    assert!(answer["candidates"].as_array().unwrap().iter().all(|candidate| candidate.get("out").is_none()), "{answer}");
+}
+
+#[test]
+fn what_people_read_of_a_call_scripts_read_too() {
+    let answer = routed(SETUP, QUESTION, &["-o", "json", "--caller", "coder"]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let answer = answer.json();
+    assert_eq!(answer["goesTo"], "llama-70b");
+    assert_eq!(answer["labels"], json!({ "priority": "P2" }));
+    assert_eq!(answer["rules"].as_array().unwrap().len(), 2);
+    assert!(answer.get("rule").is_none(), "no rule decides: {answer}");
+    let of = |name: &str| answer["candidates"].as_array().unwrap().iter().find(|one| one["backend"] == name).unwrap().clone();
+    assert_eq!(of("llama-70b")["place"], 1);
+    assert_eq!(of("claude")["place"], 2);
+    assert_eq!(of("claude")["cost"], "0.007848");
+}
+
+#[test]
+fn a_call_that_no_backend_can_answer_is_a_no() {
+    let long = json!({ "model": "smart-router", "input": "Why? ".repeat(3000) }).to_string();
+    let answer = routed(SETUP, &long, &["--path", "/v1/embeddings"]);
+    assert_eq!(answer.code, 3, "{}{}", answer.out, answer.err);
+    let unfit = ", it does not speak Embeddings, the format of the call\n";
+    assert!(answer.out.lines().filter(|line| line.contains("claude: Premium, ")).count() == 2, "{}", answer.out);
+    assert!(answer.out.matches(unfit).count() == 2, "{}", answer.out);
+    assert!(answer.out.ends_with("goes nowhere\n"), "{}", answer.out);
+    assert!(answer.err.contains("no backend of the route smart-router can answer the call"), "{}", answer.err);
+    let answer = routed(SETUP, &QUESTION.replace("smart-router", "gpt-4o"), &[]);
+    assert_eq!((answer.code, answer.out.as_str()), (3, ""));
+    assert!(answer.err.contains("coder may call: smart-router"), "{}", answer.err);
+}
+
+#[test]
+fn what_cannot_be_understood_of_a_call_is_wrong_input() {
+    let two = format!("{SETUP}---\n{}", SETUP.split("---\n").last().unwrap().replace("coder", "planner"));
+    let elsewhere = SETUP
+        .replace("{name: coder}", "{name: coder, namespace: other}")
+        .replace("{name: claude}\nspec", "{name: claude, namespace: team}\nspec");
+    let other = backend("a", json!({ "vllm": { "model": "meta-llama/Llama-3.1-8B" } }));
+    let unknown = SETUP.replace("strategy:", "strategies:");
+    let rows: [(&str, &str, &[&str], &str); 9] = [
+        (SETUP, "{", &[], "valid JSON"),
+        (SETUP, "{}", &[], "\"model\" is missing"),
+        (SETUP, QUESTION, &["--caller", "nobody"], "the AgentPools of the files are: coder"),
+        (SETUP, QUESTION, &["--path", "/v1/models"], "no backend is asked for this path"),
+        (SETUP, QUESTION, &["--header", "priority"], "NAME=VALUE"),
+        (&two, QUESTION, &[], "say with --caller which of them calls: coder, planner"),
+        (&elsewhere, QUESTION, &[], "several namespaces (other, team)"),
+        (&other, QUESTION, &[], "no ModelRoute in the files"),
+        (&unknown, QUESTION, &[], "spec.strategies"),
+    ];
+    for (setup, body, more, words) in rows {
+        let answer = routed(setup, body, more);
+        assert_eq!(answer.code, 2, "{words}: {}{}", answer.out, answer.err);
+        assert!(answer.err.contains(words), "{words}: {}", answer.err);
+    }
 }

@@ -9,8 +9,11 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The files, in the order of the documentation.
-const DEFINITIONS: [&str; 2] =
-    [include_str!("../crds/quartermaster.dev_inferencebackends.yaml"), include_str!("../crds/quartermaster.dev_agentpools.yaml")];
+const DEFINITIONS: [&str; 3] = [
+    include_str!("../crds/quartermaster.dev_inferencebackends.yaml"),
+    include_str!("../crds/quartermaster.dev_modelroutes.yaml"),
+    include_str!("../crds/quartermaster.dev_agentpools.yaml"),
+];
 
 /// The definitions, decoded, each with its schema.
 fn schemas() -> Vec<Value> {

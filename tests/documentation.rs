@@ -1,12 +1,16 @@
 //! What the documentation says of conditions, reasons and files is what there is.
 
 // A test says what is wrong by panicking.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use quartermaster_core::api::conditions::{reasons, types};
+use quartermaster_core::decide::gateway::settings::Settings;
+use quartermaster_core::decide::request::failure::{Failure, FailureKind};
+use quartermaster_core::decide::request::refusal::Refusal;
+use serde_json::Value;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -30,7 +34,7 @@ fn first_cells(section: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_reason_is_documented_with_what_to_do_and_no_other() {
-    let pages = ["docs/inference-backends.md", "docs/agent-pools.md"].map(read);
+    let pages = ["docs/inference-backends.md", "docs/agent-pools.md", "docs/model-routes.md"].map(read);
     let documented: BTreeSet<&str> = pages.iter().flat_map(|page| first_cells(section(page, "Reasons, and what to do"))).collect();
     assert_eq!(documented, reasons::ALL.iter().copied().collect());
 }
@@ -51,6 +55,79 @@ fn every_condition_is_documented_and_no_other() {
         types::UPDATE_AVAILABLE,
     ];
     assert_eq!(documented, known.into_iter().collect());
+}
+
+#[test]
+fn every_condition_of_a_route_is_documented() {
+    let page = read("docs/model-routes.md");
+    let known = [types::READY, types::ACCEPTED, types::RESOLVED_REFS, types::PROGRAMMED];
+    assert_eq!(first_cells(section(&page, "Conditions")), known.into_iter().collect());
+}
+
+#[test]
+fn every_field_of_a_route_is_documented_and_stands_in_the_full_example() {
+    let definition: Value = serde_saphyr::from_str(&read("crds/quartermaster.dev_modelroutes.yaml")).unwrap();
+    let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
+    let declared: BTreeSet<&str> = spec.as_object().unwrap().keys().map(String::as_str).collect();
+    let page = read("docs/model-routes.md");
+    let cells = first_cells(section(&page, "Fields"));
+    let documented: BTreeSet<&str> = cells.iter().filter_map(|cell| cell.split(['.', '[']).next()).collect();
+    assert_eq!(documented, declared);
+    let example: Value = serde_saphyr::from_str(&read("examples/routes/full.yaml")).unwrap();
+    let shown: BTreeSet<&str> = example["spec"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(shown, declared);
+}
+
+#[test]
+fn every_setting_of_a_gateway_is_documented_and_no_other() {
+    let unknown = BTreeMap::from([("unknown".to_owned(), String::new())]);
+    let refused = Settings::read(&unknown).unwrap_err().to_string();
+    let (_, known) = refused.split_once("one of ").unwrap_or_else(|| panic!("{refused}"));
+    let page = read("docs/model-routes.md");
+    assert_eq!(first_cells(section(&page, "The gateway")), known.split(", ").collect());
+}
+
+#[test]
+fn everything_that_the_gateway_answers_itself_is_documented_with_its_status() {
+    let failed = |kind| Refusal::AttemptsFailed(Failure { kind, retry_after: None });
+    let refusals = [
+        Refusal::Unauthorized,
+        Refusal::UnknownPath,
+        Refusal::MethodNotAllowed { allowed: "POST" },
+        Refusal::ModelNotFound,
+        Refusal::InvalidBody { param: None, message: String::new() },
+        Refusal::BodyTooLarge { limit: 1 },
+        Refusal::BodyTimeout,
+        Refusal::NoRoom,
+        Refusal::NoBackendInTier,
+        Refusal::FormatNotSupported,
+        Refusal::NoRuleMatches,
+        Refusal::BackendStarting { expected_in: None },
+        Refusal::NoPlan,
+        Refusal::Internal,
+    ];
+    let refusals = refusals.into_iter().chain(FailureKind::ALL.map(failed));
+    let page = read("docs/model-routes.md");
+    let rows: Vec<&str> = section(&page, "What the gateway answers itself").lines().filter(|line| line.starts_with('|')).collect();
+    for refusal in refusals {
+        let (status, code) = (refusal.status().as_u16().to_string(), format!("`{}`", refusal.code()));
+        assert!(rows.iter().any(|row| row.contains(&status) && row.contains(&code)), "{status} {code} has no row");
+    }
+}
+
+/// What an agent sets is shown by files that run: tests/gateway/sdks/ runs them.
+#[test]
+fn every_example_of_an_sdk_is_shown_as_it_is_run() {
+    let page = read("docs/model-routes.md");
+    let files = std::fs::read_dir(root().join("examples/sdks")).unwrap().map(|entry| entry.unwrap().path());
+    let mut shown = 0;
+    for file in files.filter(|file| file.extension().is_some_and(|is| is == "py")) {
+        let text = read(&file);
+        assert!(page.contains(&format!("\n```python\n{text}```\n")), "{} is shown otherwise", file.display());
+        shown += 1;
+    }
+    assert_eq!(shown, page.matches("\n```python\n").count(), "what is shown is in no file");
+    assert!(shown >= 5, "{shown} files");
 }
 
 #[test]

@@ -43,15 +43,18 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+/// The metrics of the operator, and those of the gateway.
 fn registered() -> BTreeMap<String, Option<Vec<String>>> {
-    let mut file = syn::parse_file(&read("src/operate/metrics.rs")).unwrap();
-    file.items.retain(|item| !matches!(item, Item::Mod(_)));
     let mut registered = Registered::default();
-    registered.visit_file_mut(&mut file);
+    for path in ["src/operate/metrics.rs", "src/gateway/metrics.rs"] {
+        let mut file = syn::parse_file(&read(path)).unwrap();
+        file.items.retain(|item| !matches!(item, Item::Mod(_)));
+        registered.visit_file_mut(&mut file);
+    }
     registered.0
 }
 
-/// The rows of the table: name, and labels.
+/// The rows of the tables: name, and labels.
 fn documented() -> BTreeMap<String, Vec<String>> {
     let page = read("docs/metrics.md");
     let rows = page.lines().filter(|line| line.starts_with("| `quartermaster_"));

@@ -47,6 +47,7 @@ impl Cluster {
         let client = connection.client().await.unwrap();
         for definition in [
             include_str!("../../crds/quartermaster.dev_inferencebackends.yaml"),
+            include_str!("../../crds/quartermaster.dev_modelroutes.yaml"),
             include_str!("../../crds/quartermaster.dev_agentpools.yaml"),
         ] {
             account::apply(&connection, definition).await.unwrap();

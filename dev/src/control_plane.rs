@@ -16,13 +16,15 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::binaries::Binaries;
 use crate::configuration;
 use crate::error::{Error, Result};
-use crate::processes;
+use crate::processes::{self, Process};
 use crate::slot::Slot;
 
 /// The processes of a control plane, by the name of their pid and log files.
 const COMPONENTS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"];
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How often the components are looked at while they start. A look reads of every process of the machine.
+const LOOK_AT_COMPONENTS_AFTER: Duration = Duration::from_millis(500);
 /// How much of a log an error shows.
 const LOG_LINES: usize = 20;
 
@@ -31,13 +33,16 @@ const LOG_LINES: usize = 20;
 pub struct Options {
     /// How long it may take until it answers. It takes about 4 s on 2 idle cores.
     pub ready_within: Duration,
+    /// How often it is started, where a component ends on its way: some give up when a loaded machine keeps them waiting for
+    /// another. At least 1.
+    pub attempts: u32,
     /// Is told, in a line, of each step that takes time.
     pub report: fn(&str),
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ready_within: crate::PATIENCE, report: |_| {} }
+        Self { ready_within: crate::PATIENCE, attempts: 3, report: |_| {} }
     }
 }
 
@@ -171,8 +176,19 @@ impl ControlPlane {
     ///
     /// # Errors
     ///
-    /// When it does not work in time. Nothing is left running then, nor when the future is dropped.
+    /// When it does not work in time, or a component has ended in every attempt. Nothing is left running then, nor when the
+    /// future is dropped.
     pub async fn start(options: Options) -> Result<Self> {
+        for _ in 1..options.attempts {
+            match Self::start_once(options).await {
+                Err(error @ Error::RunComponent { .. }) => (options.report)(&format!("starting anew: {error}")),
+                result => return result,
+            }
+        }
+        Self::start_once(options).await
+    }
+
+    async fn start_once(options: Options) -> Result<Self> {
         let binaries = Binaries::locate()?;
         let began = Instant::now();
         let slot = Slot::claim(options.report)?;
@@ -183,8 +199,20 @@ impl ControlPlane {
         // From here on a failure, or a dropped future, stops what has been started.
         let control_plane = Self { slot: Some(slot), connection };
         (options.report)(&format!("starting a control plane in slot {}", control_plane.connection.slot));
-        control_plane.create(&cluster, &binaries, options.ready_within).await?;
-        control_plane.wait_until_it_works(&state, began + options.ready_within, options.ready_within).await?;
+        let until_it_works = async {
+            control_plane.create(&cluster, &binaries, options.ready_within).await?;
+            control_plane.wait_until_it_works(&state, began + options.ready_within, options.ready_within).await
+        };
+        // Of a component that has ended kwokctl says nothing, and waits minutes for what will not come.
+        tokio::select! {
+            works = until_it_works => works?,
+            error = control_plane.until_a_component_ends(&state) => return Err(error),
+            () = sleep(options.ready_within) => {
+                let last = format!("the API server does not answer; the end of its log:\n{}", log(&state, "kube-apiserver"));
+                let seconds = options.ready_within.as_secs();
+                return Err(Error::Wait { what: "the control plane".to_owned(), seconds, last });
+            }
+        }
         (options.report)(&format!("the control plane works after {:.1} s", began.elapsed().as_secs_f64()));
         Ok(control_plane)
     }
@@ -267,29 +295,42 @@ impl ControlPlane {
         })
     }
 
-    /// kwokctl says that a cluster is ready although a component has just ended; so look, and ask each that can answer.
     async fn wait_until_it_works(&self, state: &Path, deadline: Instant, within: Duration) -> Result<()> {
         let client = self.connection.client().await?;
-        loop {
-            for component in COMPONENTS {
-                if !runs(&self.connection.directory, state, component) {
-                    let log = fs::read_to_string(state.join("logs").join(format!("{component}.log")));
-                    return Err(Error::RunComponent { component: component.to_owned(), log: last_lines(&log.unwrap_or_default()) });
-                }
-            }
-            let missing = match self.what_is_missing(&client).await {
-                None => return Ok(()),
-                Some(missing) => missing,
-            };
+        while let Some(missing) = self.what_is_missing(state, &client).await {
             if Instant::now() > deadline {
                 return Err(Error::Wait { what: "the control plane".to_owned(), seconds: within.as_secs(), last: missing });
             }
             sleep(LOOK_AGAIN_AFTER).await;
         }
+        // kwokctl says that a cluster is ready although a component has just ended.
+        self.ended(state).map_or(Ok(()), Err)
     }
 
-    async fn what_is_missing(&self, client: &Client) -> Option<String> {
+    async fn until_a_component_ends(&self, state: &Path) -> Error {
+        loop {
+            if let Some(error) = self.ended(state) {
+                return error;
+            }
+            sleep(LOOK_AT_COMPONENTS_AFTER).await;
+        }
+    }
+
+    /// The component that has ended, if one has. What kwokctl has not started yet has not ended.
+    fn ended(&self, state: &Path) -> Option<Error> {
+        // First what was started, then what runs: what is started in between is no news.
+        let started = COMPONENTS.map(|component| (component, recorded(state, component)));
+        let alive = processes::of_directory(&self.connection.directory);
+        let is_alive = |component: &str, pid: i32| alive.iter().any(|process| process.pid == pid && is(process, component));
+        let (component, _) = started.into_iter().find(|(component, pid)| pid.is_some_and(|pid| !is_alive(component, pid)))?;
+        Some(Error::RunComponent { component: component.to_owned(), log: log(state, component) })
+    }
+
+    async fn what_is_missing(&self, state: &Path, client: &Client) -> Option<String> {
         let slot = self.slot.as_ref()?;
+        if let Some(component) = COMPONENTS.into_iter().find(|component| recorded(state, component).is_none()) {
+            return Some(format!("kwokctl has not started {component}"));
+        }
         if let Err(error) = Api::<ServiceAccount>::namespaced(client.clone(), "default").get("default").await {
             return Some(format!("the controllers have made no ServiceAccount default/default: {error}"));
         }
@@ -322,13 +363,21 @@ fn slot_of(kubeconfig: &Path) -> Option<(PathBuf, u8)> {
     (expected == kubeconfig).then(|| (directory.to_owned(), number))
 }
 
-/// Whether the recorded process of a component runs, and is what was recorded.
-fn runs(directory: &Path, state: &Path, component: &str) -> bool {
-    let recorded = fs::read_to_string(state.join("pids").join(format!("{component}.pid")));
-    let Some(pid) = recorded.ok().and_then(|text| text.trim().parse::<i32>().ok()) else { return false };
-    processes::of_directory(directory)
-        .iter()
-        .any(|process| process.pid == pid && process.program.file_name().is_some_and(|name| name == component))
+/// The process id of a component, once kwokctl has started it.
+fn recorded(state: &Path, component: &str) -> Option<i32> {
+    fs::read_to_string(state.join("pids").join(format!("{component}.pid"))).ok()?.trim().parse().ok()
+}
+
+/// The end of what a component has logged.
+fn log(state: &Path, component: &str) -> String {
+    let log = fs::read_to_string(state.join("logs").join(format!("{component}.log")));
+    last_lines(&log.unwrap_or_default())
+}
+
+/// Whether a process of the slot is the component that was started under its id, as far as can be told.
+fn is(process: &Process, component: &str) -> bool {
+    // It has no name yet, or none any more, which the next look tells.
+    process.program.as_os_str().is_empty() || process.program.file_name().is_some_and(|name| name == component)
 }
 
 /// Asks `/healthz` over plain HTTP, which kwok serves on loopback next to TLS.

@@ -146,9 +146,11 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The local node cannot serve logs.
-    #[error("failed to make a certificate for the log server")]
-    ServeLogs {
+    /// A certificate could not be made.
+    #[error("failed to make a certificate for {server}")]
+    MakeCertificate {
+        /// Whose it should be.
+        server: &'static str,
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -159,6 +161,14 @@ pub enum Error {
         action: String,
         /// What the server, or the way to it, says.
         source: redis::RedisError,
+    },
+    /// The environment holds settings of a model server that cannot be read.
+    #[error("failed to read {variable}")]
+    ReadSettings {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The proxy found no port to listen on.
     #[error("failed to listen on a free port of loopback")]

@@ -10,7 +10,9 @@
 //! - [`fault_proxy`] stands between an operator and the API server, and makes requests fail as they do in real life.
 //! - [`local_node`] runs the pods of one node for real, as processes.
 //! - [`agent`] is a sample agent that takes tasks from a queue.
+//! - [`model_server`] stands for vLLM, Ollama, Anthropic and OpenAI, fails as one says, and counts truthfully.
 //! - [`slot`] keeps several control planes on one machine apart, and cleans up after killed ones.
+//! - [`redis_server`] is a Redis server for a test.
 //!
 //! This is development tooling for Linux: it is never in the image and never in the chart.
 
@@ -22,8 +24,10 @@ pub mod control_plane;
 pub mod error;
 pub mod fault_proxy;
 pub mod local_node;
+pub mod model_server;
 pub mod nodes;
 pub mod processes;
+pub mod redis_server;
 pub mod sample_server;
 pub mod slot;
 
@@ -31,6 +35,7 @@ use std::time::Duration;
 
 pub use control_plane::{Connection, ControlPlane, Options};
 pub use error::{Error, Result};
+pub use redis_server::RedisServer;
 
 /// How long a test waits for what a real control plane or process does, before it counts as hung. What takes longest alone, three
 /// starts of a control plane at once on two cores, takes about 20 s; a busy machine takes several times as long.

@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use quartermaster_dev::agent::{self, Agent};
 use quartermaster_dev::local_node::start::LocalNode;
 use quartermaster_dev::local_node::{self, logs, sandbox};
+use quartermaster_dev::model_server::command as model_server;
 use quartermaster_dev::slot::{self, State};
 use quartermaster_dev::{Connection, ControlPlane, Error, Options, Result, account, nodes, sample_server};
 
@@ -70,6 +71,15 @@ enum Action {
     ///
     /// On SIGTERM it finishes the task that it has and takes no other. dev/src/agent/ is short and meant to be read.
     Agent(Agent),
+    /// Stand for a model server, with one of four faces, until SIGTERM.
+    ///
+    /// Without a model behind it: it makes tokens as one says, fails as one says at /control/faults, and tells at
+    /// /control/calls and /control/totals what it really did. dev/src/model_server/mod.rs has the tables.
+    ///
+    /// MODEL_SERVER_SETTINGS holds settings as /control/settings takes them, for example
+    /// {"loadMilliseconds": 3000, "tokenMilliseconds": 10}.
+    #[command(subcommand)]
+    ModelServer(model_server::Arguments),
     /// Answer HTTP requests with a name and the path; after a POST to /fail with 503. For tests of the local node.
     #[command(hide = true)]
     SampleServer {
@@ -217,6 +227,13 @@ async fn run(action: Action) -> Result<ExitCode> {
             agent::run(&agent, end).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Action::ModelServer(arguments) => {
+            let mut interrupts = Interrupts::listen()?;
+            let end = async move {
+                interrupts.next().await;
+            };
+            model_server::run(arguments, report, end).await
+        }
         Action::SampleServer { host, port, name } => {
             let mut interrupts = Interrupts::listen()?;
             match interrupts.or(sample_server::run(SocketAddr::new(host, port), name)).await {
@@ -247,7 +264,7 @@ async fn run(action: Action) -> Result<ExitCode> {
 
 async fn start(options: Start) -> Result<(ControlPlane, Option<LocalNode>)> {
     let ready_within = Duration::from_secs(options.ready_within);
-    let control_plane = ControlPlane::start(Options { ready_within, report }).await?;
+    let control_plane = ControlPlane::start(Options { ready_within, report, ..Options::default() }).await?;
     if options.nodes {
         let fleet = nodes::fleet();
         report(&format!("creating {} fake nodes", fleet.len()));

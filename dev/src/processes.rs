@@ -1,8 +1,8 @@
 //! Finding and ending the processes of a control plane, and those that a command left behind.
 //!
 //! A process id alone proves nothing, since ids are used again. A process belongs to a slot only if it says so itself:
-//! the components are started through links in the slot's directory, and a command that runs against the control plane
-//! has that directory in its environment.
+//! the components are started through links in the slot's directory and at work in it, and a command that runs against
+//! the control plane has that directory in its environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -25,7 +25,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 pub struct Process {
     /// Its process id.
     pub pid: i32,
-    /// The path it was started as: the first element of its command line.
+    /// The path it was started as: the first element of its command line. Empty while it has none: between two programs, and
+    /// while it ends.
     pub program: PathBuf,
 }
 
@@ -36,10 +37,12 @@ pub const DIRECTORY_VARIABLE: &str = "QUARTERMASTER_DIRECTORY";
 /// works on it, and the commands that run against it. Never this process itself.
 pub fn of_directory(directory: &Path) -> Vec<Process> {
     let own = getpid().as_raw_nonzero().get();
-    running()
-        .filter(|(pid, arguments)| *pid != own && (belongs_to(directory, arguments) || runs_against(directory, &environment(*pid))))
-        .map(process)
-        .collect()
+    let is_ours = |pid: i32, arguments: &[Vec<u8>]| match arguments {
+        [] => works_in(directory, pid),
+        _ => belongs_to(directory, arguments) || runs_against(directory, &environment(pid)),
+    };
+    let others = process_ids().filter(|pid| *pid != own).map(|pid| (pid, command_line(pid)));
+    others.filter(|(pid, arguments)| is_ours(*pid, arguments)).map(process).collect()
 }
 
 /// The processes that descend from process `ancestor`, in order of id. Orphans are among them only if `ancestor` is
@@ -105,6 +108,13 @@ fn belongs_to(directory: &Path, arguments: &[Vec<u8>]) -> bool {
         && arguments.iter().any(|argument| Path::new(OsStr::from_bytes(argument)).starts_with(directory))
 }
 
+/// Whether one of the process's threads is at work in the directory. A process has no command line while another program takes
+/// its place, and none once it has given back its memory; until it has ended it holds its ports and files all the same.
+fn works_in(directory: &Path, pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| fs::read_link(thread.path().join("cwd")).ok()).any(|path| path.starts_with(directory))
+}
+
 fn runs_against(directory: &Path, environment: &[u8]) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| {
         let value = variable.strip_prefix(DIRECTORY_VARIABLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
@@ -122,14 +132,19 @@ fn process((pid, arguments): (i32, Vec<Vec<u8>>)) -> Process {
     Process { pid, program }
 }
 
-/// Ids and command lines of all running processes. A process that has ended but has not been waited for (a zombie)
-/// has an empty command line and is left out.
+/// Ids and command lines of all processes that have one. A process that has ended but has not been waited for (a zombie)
+/// has none and is left out.
 fn running() -> impl Iterator<Item = (i32, Vec<Vec<u8>>)> {
-    process_ids().filter_map(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let arguments: Vec<Vec<u8>> = line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
-        (!line.is_empty()).then_some((pid, arguments))
-    })
+    process_ids().map(|pid| (pid, command_line(pid))).filter(|(_, arguments)| !arguments.is_empty())
+}
+
+/// The elements of a process's command line; none where it has none, or has ended.
+fn command_line(pid: i32) -> Vec<Vec<u8>> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    if line.is_empty() {
+        return Vec::new();
+    }
+    line.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 fn process_ids() -> impl Iterator<Item = i32> {
@@ -190,6 +205,20 @@ mod tests {
         assert!(belongs_to(directory, &arguments(&["/cache/bin/kwokctl", "--config", "/cache/slots/0/kwokctl.yaml"])));
         assert!(runs_against(directory, b"HOME=/root\0QUARTERMASTER_DIRECTORY=/cache/slots/0\0"));
         assert!(!runs_against(directory, b"HOME=/root\0QUARTERMASTER_DIRECTORY=/cache/slots/01\0PWD=/cache/slots/0\0"));
+    }
+
+    #[test]
+    fn a_process_without_a_command_line_belongs_where_it_is_at_work() {
+        let [ours, others] = ["at-work", "at-work-too"].map(|name| fs::canonicalize(scratch(name)).unwrap());
+        let mut sleep = Command::new("sleep").arg("60").current_dir(&ours).spawn().unwrap();
+        let pid = i32::try_from(sleep.id()).unwrap();
+        assert!(works_in(&ours, pid));
+        assert!(!works_in(&others, pid));
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert!(!works_in(&ours, pid), "it has ended");
+        fs::remove_dir_all(ours).unwrap();
+        fs::remove_dir_all(others).unwrap();
     }
 
     #[test]

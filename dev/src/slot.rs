@@ -72,10 +72,14 @@ impl Slot {
     ///
     /// # Errors
     ///
-    /// When the cache cannot be used, a leftover cannot be ended, or all slots are taken.
+    /// When the cache cannot be used, or all slots are taken.
     pub fn claim(report: fn(&str)) -> Result<Self> {
         let root = slots_directory()?;
-        clean_leftovers(report)?;
+        let _looking = look(&root)?;
+        if let Err(error) = clean(&root, report, is_leftover) {
+            // It keeps its slot; there are others.
+            report(&format!("a leftover of a killed run stays: {}", error.chain()));
+        }
         for number in 0..SLOTS {
             let Some(slot) = Self::try_lock(&root, number)? else { continue };
             if slot.directory.exists() {
@@ -189,6 +193,7 @@ pub fn local_pod_network(number: u8) -> Ipv4Addr {
 /// When the cache cannot be used.
 pub fn list() -> Result<Vec<(u8, State)>> {
     let root = slots_directory()?;
+    let _looking = look(&root)?;
     let mut found = Vec::new();
     for number in existing(&root) {
         match Slot::try_lock(&root, number)? {
@@ -205,7 +210,7 @@ pub fn list() -> Result<Vec<(u8, State)>> {
 ///
 /// When the cache cannot be used, or a leftover cannot be ended.
 pub fn clean_leftovers(report: fn(&str)) -> Result<()> {
-    clean_where(report, |_, state| *state == State::Leftover).map(|_| ())
+    clean_where(report, is_leftover).map(|_| ())
 }
 
 /// Stops the kept control planes and cleans the leftovers for which `wanted` holds. The slots that were cleaned.
@@ -215,10 +220,19 @@ pub fn clean_leftovers(report: fn(&str)) -> Result<()> {
 /// When the cache cannot be used, or a process cannot be ended.
 pub fn clean_where(report: fn(&str), wanted: impl Fn(u8, &State) -> bool) -> Result<Vec<u8>> {
     let root = slots_directory()?;
+    let _looking = look(&root)?;
+    clean(&root, report, wanted)
+}
+
+fn is_leftover(_: u8, state: &State) -> bool {
+    *state == State::Leftover
+}
+
+fn clean(root: &Path, report: fn(&str), wanted: impl Fn(u8, &State) -> bool) -> Result<Vec<u8>> {
     let mut cleaned = Vec::new();
-    for number in existing(&root) {
+    for number in existing(root) {
         // In use: its owner cleans it.
-        let Some(slot) = Slot::try_lock(&root, number)? else { continue };
+        let Some(slot) = Slot::try_lock(root, number)? else { continue };
         let Some(state) = slot.state() else { continue };
         if wanted(number, &state) {
             let ended = slot.clean()?;
@@ -246,6 +260,15 @@ fn slots_directory() -> Result<PathBuf> {
     fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
     // Command lines are compared with this path, so it must be the one without links.
     fs::canonicalize(&directory).map_err(Error::file("resolve", directory))
+}
+
+/// Waits until nobody else looks at the slots, and keeps others waiting until the file is dropped. Who looks at a slot holds its
+/// lock for a moment, and would otherwise seem to use it to everybody who looks at the same time.
+fn look(root: &Path) -> Result<File> {
+    let path = root.join("look.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::file("open", &path))?;
+    file.lock().map_err(Error::file("lock", &path))?;
+    Ok(file)
 }
 
 fn lock_path(root: &Path, number: u8) -> PathBuf {

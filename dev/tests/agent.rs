@@ -3,8 +3,6 @@
 // clippy.toml allows this in test functions, but not in what they share.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +10,8 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quartermaster_dev::{PATIENCE, processes};
+use quartermaster_dev::model_server::{Face, Fault, Match, ModelServer, Refusal, Settings};
+use quartermaster_dev::{PATIENCE, RedisServer, processes};
 use redis::{AsyncCommands as _, aio::ConnectionManager};
 use rustix::process::Signal;
 use tokio::time::sleep;
@@ -21,46 +20,9 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// After how many milliseconds an agent counts as dead in these tests.
 const CLAIM_AFTER: &str = "1500";
 
-/// A Redis server of a test's own.
-struct Server {
-    child: Child,
-    directory: PathBuf,
-    url: String,
-}
-
-impl Server {
-    fn start(name: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let directory = std::env::temp_dir().join(format!("quartermaster-dev-agent-{}-{name}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(&directory)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, directory, url: format!("redis://127.0.0.1:{port}/0") }
-    }
-
-    async fn connect(&self) -> ConnectionManager {
-        let client = redis::Client::open(self.url.as_str()).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match ConnectionManager::new(client.clone()).await {
-                Ok(connection) => return connection,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            sleep(LOOK_AGAIN_AFTER).await;
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
+async fn connect(server: &RedisServer) -> ConnectionManager {
+    let client = redis::Client::open(server.url()).unwrap();
+    ConnectionManager::new(client).await.unwrap()
 }
 
 /// Which queue, and which agent.
@@ -94,11 +56,15 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(kind: Kind, server: &Server, name: &str) -> Self {
+    fn start(kind: Kind, server: &RedisServer, name: &str) -> Self {
         Self::start_with_batch(kind, server, name, 1)
     }
 
-    fn start_with_batch(kind: Kind, server: &Server, name: &str, batch: usize) -> Self {
+    fn start_with_batch(kind: Kind, server: &RedisServer, name: &str, batch: usize) -> Self {
+        Self::start_with(kind, server, name, &[("QUARTERMASTER_BATCH_MAX_TASKS", &batch.to_string())])
+    }
+
+    fn start_with(kind: Kind, server: &RedisServer, name: &str, more: &[(&str, &str)]) -> Self {
         let mut command = if kind.python {
             let mut python = Command::new(python());
             python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agents/agent.py"));
@@ -109,11 +75,14 @@ impl Agent {
             own
         };
         let child = command
-            .env("REDIS_URL", &server.url)
+            .env("REDIS_URL", server.url())
             .env(kind.variable, "tasks")
             .env("POD_NAME", name)
             .env("AGENT_CLAIM_AFTER", CLAIM_AFTER)
-            .env("QUARTERMASTER_BATCH_MAX_TASKS", batch.to_string())
+            // Models are on this machine.
+            .env_remove("HTTP_PROXY")
+            .env("NO_PROXY", "*")
+            .envs(more.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -195,9 +164,9 @@ async fn wait_until_at_work(connection: &mut ConnectionManager, kind: Kind, agen
 }
 
 /// A hundred tasks, and agents that are ended and replaced in the middle of them.
-async fn hundred_tasks(kind: Kind, name: &str) {
-    let server = Server::start(name);
-    let mut connection = server.connect().await;
+async fn hundred_tasks(kind: Kind) {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let mut connection = connect(&server).await;
     for number in 0..100_u64 {
         add(&mut connection, kind, &format!("task-{number}"), 5 + number * 7 % 60).await;
     }
@@ -232,9 +201,9 @@ async fn hundred_tasks(kind: Kind, name: &str) {
 }
 
 /// A task of an agent that was killed is done by another one, after it counts as dead, and not while it lives.
-async fn killed_agent(kind: Kind, name: &str) {
-    let server = Server::start(name);
-    let mut connection = server.connect().await;
+async fn killed_agent(kind: Kind) {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let mut connection = connect(&server).await;
     // It takes much longer than an agent may be silent: who works shows that it lives.
     add(&mut connection, kind, "long", 5000).await;
     let mut living = Agent::start(kind, &server, "living");
@@ -255,29 +224,29 @@ async fn killed_agent(kind: Kind, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_task_of_a_stream_is_done_exactly_once_while_agents_are_ended() {
-    hundred_tasks(STREAM, "stream").await;
+    hundred_tasks(STREAM).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_task_of_a_list_is_done_exactly_once_while_agents_are_ended() {
-    hundred_tasks(LIST, "list").await;
+    hundred_tasks(LIST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_agent_had_of_a_stream_is_taken_over_and_what_a_living_one_has_is_not() {
-    killed_agent(STREAM, "killed-stream").await;
+    killed_agent(STREAM).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_agent_had_of_a_list_is_taken_over_and_what_a_living_one_has_is_not() {
-    killed_agent(LIST, "killed-list").await;
+    killed_agent(LIST).await;
 }
 
 /// An agent takes five tasks of seven at a time. Told to end, it does all five and leaves the others; the last of the five waits
 /// for longer than a silent agent lives, and is not taken over.
-async fn batch_of_five(kind: Kind, name: &str) {
-    let server = Server::start(name);
-    let mut connection = server.connect().await;
+async fn batch_of_five(kind: Kind) {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let mut connection = connect(&server).await;
     for number in 0..7_u64 {
         add(&mut connection, kind, &format!("task-{number}"), 1000).await;
     }
@@ -300,18 +269,56 @@ async fn batch_of_five(kind: Kind, name: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_takes_five_tasks_at_a_time_finishes_all_five_when_it_is_told_to_end() {
-    for (kind, name) in [(STREAM, "five-stream"), (LIST, "five-list")] {
-        batch_of_five(kind, name).await;
+    for kind in [STREAM, LIST] {
+        batch_of_five(kind).await;
+    }
+}
+
+/// A task that names a model is a call of it, whose outcome is part of the record; a call that fails is not repeated.
+async fn calls_of_models(kind: Kind) {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let mut connection = connect(&server).await;
+    let mut settings = Settings::new(Face::OpenAI, &["smart-router", "broken"]);
+    settings.api_keys = vec!["qm-key".to_owned()];
+    let models = ModelServer::start(settings).await.unwrap();
+    models.add(Match { model: Some("broken".to_owned()), ..Match::default() }, Fault::Refuse(Refusal::Overloaded));
+    for model in ["smart-router", "broken"] {
+        let () = match kind.variable {
+            "AGENT_STREAM" => {
+                let fields = [("id", model), ("milliseconds", "1"), ("model", model), ("prompt", "Why?")];
+                connection.xadd("tasks", "*", &fields).await.unwrap()
+            }
+            _ => connection.lpush("tasks", format!(r#"{{"id": "{model}", "model": "{model}", "prompt": "Why?"}}"#)).await.unwrap(),
+        };
+    }
+    let more = [("OPENAI_BASE_URL", models.url("/v1")), ("OPENAI_API_KEY", "qm-key".to_owned())];
+    let more = more.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut agent = Agent::start_with(kind, &server, "caller", &more);
+    let records = wait_for_done(&mut connection, 2).await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.end(), 0);
+    let outcome = |task: &str| records.iter().find(|record| record["task"] == task).unwrap()["call"].clone();
+    assert_eq!((outcome("smart-router").as_str(), outcome("broken").as_str()), ("answered", "503"));
+    let calls = models.calls();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(calls.iter().all(|call| call.path == "/v1/chat/completions"), "{calls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_asks_the_model_that_a_task_names_once_and_says_what_came_of_it() {
+    for kind in [STREAM, LIST] {
+        calls_of_models(kind).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "soak: installs redis-py"]
+#[ignore = "soak: installs redis-py and OpenAI's SDK"]
 async fn the_agent_in_python_does_the_same() {
     for kind in [STREAM, LIST] {
         let kind = Kind { python: true, ..kind };
-        hundred_tasks(kind, "python").await;
-        killed_agent(kind, "python-killed").await;
-        batch_of_five(kind, "python-five").await;
+        calls_of_models(kind).await;
+        hundred_tasks(kind).await;
+        killed_agent(kind).await;
+        batch_of_five(kind).await;
     }
 }

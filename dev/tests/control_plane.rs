@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quartermaster_dev::{Connection, ControlPlane, Options, PATIENCE, account, nodes, processes, slot};
+use quartermaster_dev::{Connection, ControlPlane, Error, Options, PATIENCE, account, nodes, processes, slot};
 use serde_json::Value;
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -217,21 +217,39 @@ async fn the_audit_log_holds_every_request_of_the_account_and_nothing_else() {
 fn with_cluster() -> (Child, Traces) {
     static NOTES: AtomicU32 = AtomicU32::new(0);
     let number = NOTES.fetch_add(1, Ordering::Relaxed);
-    let note = std::env::temp_dir().join(format!("quartermaster-dev-{}-note-{number}", std::process::id()));
-    let _ = fs::remove_file(&note);
+    let [note, output] = ["note", "output"].map(|name| {
+        let path = std::env::temp_dir().join(format!("quartermaster-dev-{}-{name}-{number}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        path
+    });
     let script = format!("sleep 600 & echo \"$QUARTERMASTER_DIRECTORY\" > {0}.new; mv {0}.new {0}; wait", note.display());
-    let child = Command::new(env!("CARGO_BIN_EXE_quartermaster-dev"))
-        .args(["with-cluster", "--", "sh", "-c", &script])
+    // A file is never full, as a pipe is that nobody reads.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_quartermaster-dev"))
+        .args(["with-cluster", "--ready-within", &PATIENCE.as_secs().to_string(), "--", "sh", "-c", &script])
         .stdin(Stdio::null())
+        .stderr(fs::File::create(&output).unwrap())
         .process_group(0)
         .spawn()
         .unwrap();
-    let directory = eventually("the command to run", || fs::read_to_string(&note).ok(), String::new);
+    let told = || fs::read_to_string(&output).unwrap();
+    // It says itself why it does not come to the command, after its own patience.
+    let deadline = Instant::now() + 2 * PATIENCE;
+    let directory = loop {
+        if let Ok(directory) = fs::read_to_string(&note) {
+            break directory;
+        }
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "with-cluster ended before the command ran: {ended:?}\n{}", told());
+        assert!(Instant::now() < deadline, "waited in vain for the command to run:\n{}", told());
+        thread::sleep(LOOK_AGAIN_AFTER);
+    };
     fs::remove_file(note).unwrap();
-    let traces = Traces::of(Path::new(directory.trim()));
-    // Five components, the shell, and what it left in the background.
-    assert_eq!(traces.processes.len(), 7, "{:?}", traces.processes);
-    (child, traces)
+    let directory = Path::new(directory.trim());
+    // Five components, the shell, and what it left in the background, which may still be about to become another program.
+    let processes = || processes::of_directory(directory);
+    eventually("all processes", || (processes().len() == 7).then_some(()), || format!("{:?}\n{}", processes(), told()));
+    fs::remove_file(&output).unwrap();
+    (child, Traces::of(directory))
 }
 
 fn send(child: &Child, signal: rustix::process::Signal) {
@@ -274,29 +292,77 @@ async fn a_kept_control_plane_survives_other_starts_until_it_is_stopped_by_numbe
     traces.assert_gone();
 }
 
+/// Keeps the number of the slot in which a start is under way.
+fn note_slot(slot: &OnceLock<u8>, line: &str) {
+    if let Some(number) = line.strip_prefix("starting a control plane in slot ") {
+        slot.set(number.parse().unwrap()).unwrap();
+    }
+}
+
+/// Waits until the etcd of a start runs: the one that kwokctl has recorded, and not one that it asks for its version.
+async fn etcd_of(slot: &OnceLock<u8>) -> (processes::Process, Traces) {
+    loop {
+        if let Some(number) = slot.get() {
+            let slots = slot::cache_directory().unwrap().join("slots").canonicalize().unwrap();
+            let traces = Traces::of(&slots.join(number.to_string()));
+            let recorded = traces.directory.join(format!("clusters/quartermaster-{number}/pids/etcd.pid"));
+            let recorded = fs::read_to_string(recorded).ok().and_then(|pid| pid.trim().parse().ok());
+            let is_it = |process: &&processes::Process| process.program.ends_with("etcd") && Some(process.pid) == recorded;
+            if let Some(etcd) = traces.processes.iter().find(is_it) {
+                return (etcd.clone(), traces);
+            }
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_is_given_up_leaves_nothing() {
     static SLOT: OnceLock<u8> = OnceLock::new();
-    let report = |line: &str| {
-        if let Some(number) = line.strip_prefix("starting a control plane in slot ") {
-            SLOT.set(number.parse().unwrap()).unwrap();
-        }
-    };
-    let processes_of_start = async {
-        loop {
-            if let Some(number) = SLOT.get() {
-                let slots = slot::cache_directory().unwrap().join("slots").canonicalize().unwrap();
-                let traces = Traces::of(&slots.join(number.to_string()));
-                if traces.processes.iter().any(|process| process.program.ends_with("etcd")) {
-                    return traces;
-                }
-            }
-            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-        }
-    };
-    let traces = tokio::select! {
+    let report = |line: &str| note_slot(&SLOT, line);
+    let (_, traces) = tokio::select! {
         started = ControlPlane::start(Options { report, ..Options::default() }) => panic!("not given up: {started:?}"),
-        traces = processes_of_start => traces,
+        found = etcd_of(&SLOT) => found,
     };
+    traces.assert_gone();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_component_has_ended_is_made_anew() {
+    static SLOT: OnceLock<u8> = OnceLock::new();
+    static STARTS: AtomicU32 = AtomicU32::new(0);
+    let report = |line: &str| {
+        if line.starts_with("starting a control plane") && STARTS.fetch_add(1, Ordering::SeqCst) == 0 {
+            note_slot(&SLOT, line);
+        }
+    };
+    let kill_etcd = async {
+        let (etcd, traces) = etcd_of(&SLOT).await;
+        processes::signal(etcd.pid, rustix::process::Signal::KILL);
+        traces
+    };
+    let (started, traces) = tokio::join!(ControlPlane::start(Options { report, ..Options::default() }), kill_etcd);
+    let started = started.unwrap();
+    assert_eq!(STARTS.load(Ordering::SeqCst), 2);
+    let alive = processes::of_directory(&traces.directory);
+    assert!(traces.processes.iter().all(|process| !alive.contains(process)), "the first attempt runs on: {alive:?}");
+    started.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_fails_as_soon_as_a_component_has_ended() {
+    static SLOT: OnceLock<u8> = OnceLock::new();
+    let report = |line: &str| note_slot(&SLOT, line);
+    let kill_etcd = async {
+        let (etcd, traces) = etcd_of(&SLOT).await;
+        processes::signal(etcd.pid, rustix::process::Signal::KILL);
+        traces
+    };
+    let began = Instant::now();
+    let options = Options { report, attempts: 1, ..Options::default() };
+    let (started, traces) = tokio::join!(ControlPlane::start(options), kill_etcd);
+    let error = started.unwrap_err();
+    assert!(matches!(&error, Error::RunComponent { component, .. } if component == "etcd"), "{error:?}");
+    assert!(began.elapsed() < PATIENCE, "it has waited for what could not come");
     traces.assert_gone();
 }

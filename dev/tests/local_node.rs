@@ -4,9 +4,10 @@
 
 // clippy.toml allows this in test functions, but not in what they share.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod plain_http;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Weak};
@@ -19,6 +20,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
+
+use crate::plain_http::ask;
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -179,18 +182,6 @@ fn placed(mut spec: Value) -> Value {
 
 fn shell(name: &str, script: &str) -> Value {
     json!({"name": name, "image": "shell", "command": ["sh", "-c", script]})
-}
-
-/// Asks over plain HTTP; `url` is a path, or a whole URL where `address` is a proxy. Status and body.
-fn ask(address: &str, method: &str, url: &str) -> Option<(u16, String)> {
-    let address: SocketAddr = address.parse().ok()?;
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "{method} {url} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 fn proxy(connection: &Connection) -> String {

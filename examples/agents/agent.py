@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """A sample agent on a Redis stream or list, with the same behaviour as dev/src/agent/: see README.md.
 
-Needs redis-py (pip install -r requirements.txt). Settings are environment variables:
+Needs redis-py, and OpenAI's SDK for tasks that ask a model (pip install -r requirements.txt). Settings are environment variables:
 
 REDIS_URL          such as redis://:password@redis.demo:6379/0
-AGENT_STREAM       a stream with an entry a task: the fields "milliseconds" and, if it has an id of its own, "id"
+AGENT_STREAM       a stream with an entry a task: the fields "milliseconds", "id" if it has one of its own, and "model" and "prompt"
+                   if it asks a model
 AGENT_GROUP        its consumer group ("agents"); made if it does not exist
-AGENT_LIST         instead of a stream, a list with a text a task, such as {"id": "a", "milliseconds": 100}
+AGENT_LIST         instead of a stream, a list with a text a task, such as {"id": "a", "milliseconds": 100}, with the same members
 AGENT_CLAIM_AFTER  milliseconds without a sign of life after which an agent counts as dead (60000)
 QUARTERMASTER_BATCH_MAX_TASKS  how many tasks are taken at a time (1); a pool sets it by spec.batch.maxTasks
 POD_NAME           the name of this agent
+OPENAI_BASE_URL, OPENAI_API_KEY  where models are asked, and as whom; a pool with spec.modelRoutes sets them
 """
 
 import json
@@ -18,6 +20,7 @@ import signal
 import threading
 import time
 
+import openai
 import redis
 
 # How long one question for a task waits for an answer, in seconds. As long may pass between SIGTERM and the end of an agent
@@ -36,6 +39,7 @@ class Task:
         self.entry = entry
         self.id = str(said.get("id") or entry)
         self.seconds = int(said.get("milliseconds") or 0) / 1000
+        self.model, self.prompt = said.get("model"), said.get("prompt") or ""
         self.delivery = delivery
 
 
@@ -186,6 +190,26 @@ class List:
             both.execute()
 
 
+def ask(task, answer):
+    """Asks the task's model, as a stream that is read to its end, and once: a repeated call would hide one that failed."""
+    try:
+        client = openai.OpenAI(max_retries=0, timeout=120)
+        with client.chat.completions.with_streaming_response.create(
+            model=task.model, stream=True, messages=[{"role": "user", "content": task.prompt}]
+        ) as response:
+            if backend := response.headers.get("x-quartermaster-backend"):
+                answer["backend"] = backend
+            chunks = list(response.parse())
+        ended = any(choice.finish_reason for chunk in chunks for choice in chunk.choices)
+        answer["call"] = "answered" if ended else "cut"
+    except openai.APIStatusError as error:
+        answer["call"] = str(error.status_code)
+    except openai.APIConnectionError as error:
+        answer["call"] = str(error)
+    except openai.OpenAIError:
+        answer["call"] = "cut"
+
+
 def finish(queue, consumer, claim_after, task, has):
     """Does a task and says so, however long that takes: a task that was done must not be done again.
 
@@ -193,16 +217,22 @@ def finish(queue, consumer, claim_after, task, has):
     """
     began = time.time()
     print(f"{consumer} begins with {task.id}", flush=True)
+    answer = {}
+    asking = threading.Thread(target=ask, args=(task, answer))
+    if task.model:
+        asking.start()
     left = task.seconds
-    while left > 0:
-        now = min(left, claim_after / 3000)
+    while left > 0 or asking.is_alive():
+        now = min(left, claim_after / 3000) if left > 0 else 0
         time.sleep(now)  # The work.
         left -= now
+        if asking.is_alive():
+            asking.join(claim_after / 3000)
         try:
             queue.show_life(has)
         except redis.RedisError as error:
             print(f"failed to show that {task.id} is being worked on: {error}", flush=True)
-    record = {"task": task.id, "consumer": consumer, "began": int(began * 1000), "ended": int(time.time() * 1000)}
+    record = {"task": task.id, "consumer": consumer, "began": int(began * 1000), "ended": int(time.time() * 1000), **answer}
     if task.delivery is not None:
         record["delivery"] = task.delivery
     while True:

@@ -17,6 +17,9 @@ use crate::controllers::cut;
 use crate::operate::clients::Clients;
 use crate::operate::metrics::Metrics;
 
+/// The namespace that the operator is taken to be in: the one of `deploy/` and of the chart's documentation.
+const OPERATOR_NAMESPACE: &str = "quartermaster-system";
+
 /// Where the facts about the cluster come from.
 #[derive(Debug, clap::Args)]
 pub struct ClusterArguments {
@@ -51,7 +54,13 @@ impl ClusterArguments {
     pub fn settings(&self) -> Result<Settings, CommandError> {
         let configuration =
             configuration::load(self.configuration.as_deref()).map_err(|error| CommandError::Input(error.to_string()))?;
-        Ok(Settings { accelerator_profiles: configuration.accelerator_profiles, vllm: configuration.vllm })
+        Ok(Settings {
+            accelerator_profiles: configuration.accelerator_profiles,
+            vllm: configuration.vllm,
+            ollama: configuration.ollama,
+            network_policies: configuration.network_policies,
+            operator_namespace: OPERATOR_NAMESPACE.to_owned(),
+        })
     }
 
     /// A message of the operator, with what the command line could have said.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use quartermaster_core::api::{AgentPool, GROUP, InferenceBackend, definitions};
+use quartermaster_core::api::{AgentPool, GROUP, InferenceBackend, ModelRoute, definitions};
 use quartermaster_core::decide::{creation_rules, structural_schema};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -35,46 +35,67 @@ pub trait Ours: kube::Resource<DynamicType = ()> + DeserializeOwned {}
 
 impl Ours for InferenceBackend {}
 impl Ours for AgentPool {}
+impl Ours for ModelRoute {}
 
-/// The objects of a kind in files. Other kinds are passed over: a file may hold a whole setup.
-///
-/// # Errors
-///
-/// What the API server would refuse in any of them, all of it at once.
-pub fn objects<K: Ours>(paths: &[PathBuf]) -> Result<Vec<K>, CommandError> {
-    let kind = K::kind(&());
-    let schema = schema(&kind)?;
-    let (mut objects, mut problems) = (Vec::new(), Vec::new());
-    for path in paths {
-        for document in documents(path)? {
-            if text(&document, "/kind") != Some(&kind) || belongs_to_another_group(&document) {
+/// The documents of files, read once: standard input cannot be read for each kind anew.
+pub struct Documents(Vec<(PathBuf, Value)>);
+
+impl Documents {
+    /// Reads files; `-` is standard input.
+    pub fn read(paths: &[PathBuf]) -> Result<Self, CommandError> {
+        let mut read = Vec::new();
+        for path in paths {
+            read.extend(documents(path)?.into_iter().map(|document| (path.clone(), document)));
+        }
+        Ok(Self(read))
+    }
+
+    /// The objects of a kind. Other kinds are passed over: a file may hold a whole setup.
+    ///
+    /// # Errors
+    ///
+    /// What the API server would refuse in any of them, all of it at once.
+    pub fn objects<K: Ours>(&self) -> Result<Vec<K>, CommandError> {
+        let kind = K::kind(&());
+        let schema = schema(&kind)?;
+        let (mut objects, mut problems) = (Vec::new(), Vec::new());
+        for (path, document) in &self.0 {
+            if text(document, "/kind") != Some(&kind) || belongs_to_another_group(document) {
                 continue;
             }
-            let found = problems_of::<K>(&schema, &document);
-            let name = text(&document, "/metadata/name").unwrap_or("without a name").to_owned();
+            let found = problems_of::<K>(&schema, document);
+            let name = text(document, "/metadata/name").unwrap_or("without a name").to_owned();
             let about = |problem: String| format!("{kind} {name} of {}: {problem}", path.display());
             if found.is_empty() {
-                match serde_json::from_value(document) {
+                match serde_json::from_value(document.clone()) {
                     Ok(object) => objects.push(object),
                     Err(error) => problems.push(about(error.to_string())),
                 }
             }
             problems.extend(found.into_iter().map(about));
         }
+        if problems.is_empty() { Ok(objects) } else { Err(CommandError::Input(problems.join("\n"))) }
     }
-    if !problems.is_empty() {
-        return Err(CommandError::Input(problems.join("\n")));
-    }
+}
+
+/// The objects of a kind in files, of which there has to be one.
+///
+/// # Errors
+///
+/// What the API server would refuse in any of them, all of it at once.
+pub fn objects<K: Ours>(paths: &[PathBuf]) -> Result<Vec<K>, CommandError> {
+    let objects = Documents::read(paths)?.objects::<K>()?;
     if objects.is_empty() {
-        return Err(CommandError::Input(format!("no {kind} in the files")));
+        return Err(CommandError::Input(format!("no {} in the files", K::kind(&()))));
     }
     Ok(objects)
 }
 
 /// The schema of the definition that this version would install.
 fn schema(kind: &str) -> Result<Value, CommandError> {
-    let definitions = definitions::all().map_err(|error| CommandError::Failed(error.to_string()))?;
-    let definition = definitions.into_iter().find(|definition| definition.spec.names.kind == kind);
+    let failed = |error: definitions::DefinitionError| CommandError::Failed(error.to_string());
+    let mut definitions = definitions::all().map_err(failed)?.into_iter();
+    let definition = definitions.find(|definition| definition.spec.names.kind == kind);
     let version = definition.into_iter().flat_map(|definition| definition.spec.versions).next();
     let schema = version.and_then(|version| version.schema).and_then(|schema| schema.open_api_v3_schema);
     serde_json::to_value(schema).map_err(|error| CommandError::Failed(format!("failed to read our own definition: {error}")))

@@ -2,11 +2,13 @@
 
 mod cluster;
 mod crds;
+mod gateway;
 mod manifests;
 mod output;
 mod plan;
 mod pool;
 mod replay;
+mod route;
 mod rules;
 mod size;
 
@@ -37,6 +39,10 @@ pub struct Arguments {
 enum Command {
     /// Run the operator.
     Run(RunArguments),
+    /// Run the gateway of a namespace: it answers model calls by a plan.
+    ///
+    /// The routing log, one JSON line a call, goes to standard output; everything else to standard error.
+    Gateway(gateway::GatewayArguments),
     /// Print the CustomResourceDefinitions of this version.
     Crds(crds::CrdsArguments),
     /// Print the role that the operator needs.
@@ -51,6 +57,11 @@ enum Command {
     ///
     /// Reads the same as plan. The hub is not asked: a model that the built-in catalogue lacks needs spec.vllm.architecture.
     Size(size::SizeArguments),
+    /// Explain which backend a model call goes to, and why: labels, rules, each candidate, the order, the fallback.
+    ///
+    /// Reads ModelRoutes, InferenceBackends and AgentPools of one namespace from files, and asks nobody: every backend is taken
+    /// to be ready, every Secret to exist, and nothing to have failed so far. The gateway decides by the same code.
+    Route(route::RouteArguments),
     /// Print the decision for a recorded observation, as /debug/observations shows it.
     Replay(replay::ReplayArguments),
     /// Ask about pools of agents.
@@ -77,12 +88,26 @@ struct RunArguments {
     /// Namespace of the lease. Default: the operator's own.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
+    #[command(flatten)]
+    log: LogArguments,
+}
+
+/// What is logged, and how.
+#[derive(Debug, clap::Args)]
+struct LogArguments {
     /// How a line of the log is written. Default: text on a terminal, json elsewhere.
     #[arg(long, value_enum)]
     log_format: Option<LogFormat>,
     /// Which lines are written, for example info or quartermaster=debug.
     #[arg(long, env = "RUST_LOG", default_value = telemetry::DEFAULT_FILTER, value_name = "FILTER")]
     log_filter: String,
+}
+
+impl LogArguments {
+    fn initialize(&self) -> Result<(), CommandError> {
+        let format = self.log_format.unwrap_or_else(LogFormat::for_stderr);
+        telemetry::initialize(format, &self.log_filter).map_err(|error| CommandError::Input(error.to_string()))
+    }
 }
 
 /// How an answer is printed.
@@ -134,10 +159,12 @@ pub fn main(arguments: Arguments) -> ExitCode {
 fn dispatch(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Run(arguments) => operate(arguments),
+        Command::Gateway(arguments) => gateway::answer(arguments),
         Command::Crds(arguments) => crds::print(arguments),
         Command::Rules => rules::print(),
         Command::Plan(arguments) => plan::print(arguments),
         Command::Size(arguments) => size::print(arguments),
+        Command::Route(arguments) => route::print(arguments),
         Command::Replay(arguments) => replay::print(arguments),
         Command::Pool(command) => pool::dispatch(command),
         Command::Completion { shell } => {
@@ -154,8 +181,7 @@ fn operate(arguments: RunArguments) -> Result<(), CommandError> {
     if let Some(address) = arguments.admin_listen {
         configuration.admin.listen = address.to_string();
     }
-    let format = arguments.log_format.unwrap_or_else(LogFormat::for_stderr);
-    telemetry::initialize(format, &arguments.log_filter).map_err(|error| CommandError::Input(error.to_string()))?;
+    arguments.log.initialize()?;
     sources::connect::install_cryptography();
     let start = Start { context: arguments.context, namespace: arguments.namespace };
     block_on(run::run(configuration, start))?.map_err(|error| failed(&error))

@@ -113,6 +113,8 @@ fn observation(mut backend: InferenceBackend, nodes: Arc<Vec<NodeFacts>>, settin
         api_key_exists: false,
         entropy: PLACEHOLDER_ENTROPY.to_owned(),
         health: None,
+        engines: Vec::new(),
+        traffic: Default::default(),
         refusals: Vec::new(),
         outdated_schema: Arc::default(),
     }

@@ -32,7 +32,8 @@ pub fn print(arguments: ReplayArguments) -> Result<(), CommandError> {
     let time = |observed: Option<Timestamp>| arguments.at.or(observed).unwrap_or_else(Timestamp::now);
     // An observation is recognised by the object that it is about.
     if recorded.get("pool").is_some() {
-        let observation: pool::observation::Observation = output::parse(&arguments.file, &text)?;
+        let mut observation: pool::observation::Observation = output::parse(&arguments.file, &text)?;
+        observation.entropy = PLACEHOLDER_ENTROPY.to_owned();
         return output::value(arguments.output, &pool::decide(&observation, time(observation.observed_at)));
     }
     let mut observation: backend::facts::Observation = output::parse(&arguments.file, &text)?;

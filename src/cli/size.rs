@@ -30,7 +30,7 @@ pub struct SizeArguments {
     output: Format,
 }
 
-/// Explains every self-hosted backend of the files.
+/// Explains every backend with vLLM of the files: Ollama sizes by itself, and a hosted model has no size.
 pub fn print(arguments: SizeArguments) -> Result<(), CommandError> {
     let nodes = arguments.cluster.nodes()?;
     let settings = arguments.cluster.settings()?;
@@ -45,7 +45,9 @@ pub fn print(arguments: SizeArguments) -> Result<(), CommandError> {
         }
     }
     if answers.is_empty() {
-        return Err(CommandError::Input("no InferenceBackend with spec.vllm in the files".to_owned()));
+        return Err(CommandError::Input(
+            "no InferenceBackend with spec.vllm in the files: only what vLLM serves is sized".to_owned(),
+        ));
     }
     if arguments.output == Format::Text {
         let text: Vec<String> = answers.iter().map(Answer::text).collect();

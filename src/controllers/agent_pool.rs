@@ -9,6 +9,7 @@ use quartermaster_core::api::queue::QueueSpec;
 use quartermaster_core::decide::backend::facts::{PodFacts, SecretFacts};
 use quartermaster_core::decide::decision::{Decision, Refusal};
 use quartermaster_core::decide::pool::agents::{are_named_after_pods, held, tasks_in_flight};
+use quartermaster_core::decide::pool::caller::CallerSecret;
 use quartermaster_core::decide::pool::facts::{Failure, QueueFacts};
 use quartermaster_core::decide::pool::observation::{Observation, Workload};
 use quartermaster_core::decide::pool::scaling::history::{Change, History};
@@ -20,11 +21,14 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::cut::{CachedAgent, CachedAutoscaler, scale_target};
+use super::entropy::entropy;
 use super::pool_queues::{Register, access, subscription, target_of, url};
 use super::referrers::Referrers;
 use super::target::Targets;
 use crate::operate::cache::Cache;
-use crate::operate::children::{ChildFacts, ChildKind, DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, SERVICE_ACCOUNT, STATEFUL_SET};
+use crate::operate::children::{
+    ChildFacts, ChildKind, DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, SECRET, SERVICE_ACCOUNT, STATEFUL_SET,
+};
 use crate::operate::control::{Control, DecideError};
 use crate::operate::key::ObjectKey;
 use crate::operate::poller::{Poller, Subscription};
@@ -87,7 +91,7 @@ impl Control for Pools {
     const KIND: ChildKind =
         ChildKind { kind: "AgentPool", group: "quartermaster.dev", version: "v1alpha1", plural: "agentpools", watched_whole: true };
     const MANAGER: &'static str = "quartermaster-agentpool";
-    const CHILDREN: &'static [ChildKind] = &[SERVICE_ACCOUNT, DEPLOYMENT, POD_DISRUPTION_BUDGET];
+    const CHILDREN: &'static [ChildKind] = &[SERVICE_ACCOUNT, SECRET, DEPLOYMENT, POD_DISRUPTION_BUDGET];
     const PATCHED: &'static [ChildKind] = &[POD, DEPLOYMENT, STATEFUL_SET];
     const CONDITIONS: &'static [&'static str] = pool::CONDITIONS;
 
@@ -115,6 +119,8 @@ impl Control for Pools {
             agents: alive().map(|agent| judged(agent, tasks.as_ref())).collect(),
             pods: agents.iter().map(shown).collect(),
             cheap: alive().filter(|agent| agent.cheap).map(|agent| agent.facts.name.clone()).collect(),
+            caller_secret: self.caller_secret(&key, &object),
+            entropy: entropy(),
             refusals,
             outdated_schema: self.outdated_schema.borrow().clone(),
             pool: AgentPool::clone(&object),
@@ -151,6 +157,13 @@ impl Control for Pools {
 }
 
 impl Pools {
+    /// What is known of the Secret with the pool's key, if that is the pool's own.
+    fn caller_secret(&self, key: &ObjectKey, object: &AgentPool) -> Option<CallerSecret> {
+        let name = ObjectKey::new(key.namespace.clone(), children::caller_secret::name(&key.name));
+        let facts = self.secret_metadata.get(&name)?;
+        (facts.owner_uid == object.metadata.uid).then(|| CallerSecret::of(&facts.annotations))
+    }
+
     /// What runs the agents, and all their pods.
     fn running(&self, key: &ObjectKey, object: &AgentPool) -> Running {
         let Some(target) = &object.spec.target_ref else {

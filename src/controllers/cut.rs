@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Node, Pod, PodSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::DynamicObject;
 use quartermaster_core::api::quantity;
+use quartermaster_core::decide::backend::children::ollama::{CONTAINER as OLLAMA_CONTAINER, PULL_CONTAINER};
 use quartermaster_core::decide::backend::children::{BACKEND_LABEL, CONTAINER};
 use quartermaster_core::decide::backend::facts::{
     DeploymentFacts, Failed, NodeFacts, PodFacts, Terminated, Unschedulable, Waiting,
@@ -145,7 +146,23 @@ impl Cached for CachedAutoscaler {
 pub fn pod(pod: Pod) -> Option<CachedPod> {
     let backend = pod.metadata.labels.as_ref()?.get(BACKEND_LABEL)?.clone();
     let backend = format!("{}/{backend}", pod.metadata.namespace.as_deref().unwrap_or_default());
-    Some(CachedPod { backend, facts: pod_facts(pod, |container| container.name == CONTAINER) })
+    let address = address(&pod);
+    let pulls = pulls(&pod);
+    let mut facts = pod_facts(pod, |container| container.name == CONTAINER || container.name == OLLAMA_CONTAINER);
+    if let Some(pull) = pulls {
+        // The container that serves has yet to begin: it is the pull that can go wrong.
+        (facts.waiting, facts.terminated) = container(&pull);
+        facts.restarts = restarts(&pull);
+    }
+    Some(CachedPod { backend, address, facts })
+}
+
+/// The container that pulls the model, until it has done so.
+fn pulls(pod: &Pod) -> Option<ContainerStatus> {
+    let mut statuses = pod.status.as_ref()?.init_container_statuses.iter().flatten();
+    let pull = statuses.find(|container| container.name == PULL_CONTAINER)?;
+    let ended = pull.state.as_ref().and_then(|state| state.terminated.as_ref());
+    ended.is_none_or(|ended| ended.exit_code != 0).then(|| pull.clone())
 }
 
 /// A pod of a pool that makes its own agents.
@@ -203,10 +220,14 @@ fn pod_facts(pod: Pod, meant: impl Fn(&ContainerStatus) -> bool) -> PodFacts {
         unready_since: false_since("Ready"),
         // What is ready has started, whether that is said or not.
         started: main.as_ref().is_some_and(|container| container.started.unwrap_or(container.ready)),
-        restarts: main.as_ref().and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or_default(),
+        restarts: main.as_ref().map(restarts).unwrap_or_default(),
         waiting,
         terminated,
     }
+}
+
+fn restarts(container: &ContainerStatus) -> u32 {
+    u32::try_from(container.restart_count).unwrap_or_default()
 }
 
 /// What all containers request of a node together.
@@ -246,6 +267,8 @@ fn container(container: &ContainerStatus) -> (Option<Waiting>, Option<Terminated
 pub struct CachedPod {
     /// Namespace and name of the backend.
     pub backend: String,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
     /// What is read of the pod.
     pub facts: PodFacts,
 }
@@ -256,6 +279,54 @@ impl Cached for CachedPod {
         Some(&self.backend)
     }
 }
+
+/// A pod of a gateway.
+pub fn gateway_pod(pod: Pod) -> Option<CachedGatewayPod> {
+    let namespace = pod.metadata.namespace.clone()?;
+    let uid = pod.metadata.uid.clone()?;
+    let address = address(&pod);
+    let facts = pod_facts(pod, |_| true);
+    Some(CachedGatewayPod { namespace, uid, address, ready: facts.ready, terminating: facts.terminating })
+}
+
+/// A pod of a gateway as it is kept, found by its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedGatewayPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// It is ready.
+    pub ready: bool,
+    /// It is being deleted.
+    pub terminating: bool,
+}
+
+impl Cached for CachedGatewayPod {
+    fn owner_uid(&self) -> Option<&str> {
+        Some(&self.namespace)
+    }
+}
+
+fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+/// A ConfigMap, with what is in it.
+pub fn config_map(map: ConfigMap) -> Option<CachedConfigMap> {
+    Some(CachedConfigMap { data: map.data.unwrap_or_default() })
+}
+
+/// A ConfigMap as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedConfigMap {
+    /// What is in it.
+    pub data: BTreeMap<String, String>,
+}
+
+impl Cached for CachedConfigMap {}
 
 /// A pod of a pool as it is kept, found by its pool.
 #[derive(Clone, Debug, PartialEq)]

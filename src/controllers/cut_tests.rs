@@ -43,6 +43,26 @@ fn a_node_that_prepares_volumes_is_told_from_one_that_has() {
 }
 
 #[test]
+fn while_the_model_is_pulled_the_pod_says_what_its_pull_says() {
+    let of = |pull: Value| {
+        let pull = json!({ "name": "pull", "image": "a", "imageID": "a", "ready": false, "restartCount": 2, "state": pull });
+        let waiting = json!({ "waiting": { "reason": "PodInitializing" } });
+        let server = json!({
+            "name": "ollama", "image": "a", "imageID": "a", "ready": false, "started": false, "restartCount": 0, "state": waiting,
+        });
+        facts(json!({ "containers": [] }), json!({ "initContainerStatuses": [pull], "containerStatuses": [server] }))
+    };
+    let ended = |code: i32| json!({ "terminated": { "reason": "Error", "message": "file does not exist", "exitCode": code } });
+    let failed = of(ended(1));
+    assert_eq!((failed.restarts, failed.started, failed.waiting), (2, false, None));
+    assert_eq!(failed.terminated.unwrap().message, "file does not exist");
+    let image = of(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } }));
+    assert_eq!(image.waiting.unwrap().reason, "ImagePullBackOff");
+    let done = of(ended(0));
+    assert_eq!((done.restarts, done.waiting.unwrap().reason.as_str(), done.terminated), (0, "PodInitializing", None));
+}
+
+#[test]
 fn an_engine_that_ended_is_kept_with_when_it_began_and_since_when_the_pod_is_not_ready() {
     let of = |ready: &str| {
         let ended = json!({ "reason": "OOMKilled", "exitCode": 137, "startedAt": "2026-11-25T11:00:00Z" });

@@ -1,6 +1,7 @@
 //! InferenceBackend: what is observed of a backend.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -9,21 +10,31 @@ use quartermaster_core::api::external::ExternalSpec;
 use quartermaster_core::api::references::SecretKeyReference;
 use quartermaster_core::api::vllm::VllmSpec;
 use quartermaster_core::decide::backend::check::{self, CheckSettings};
-use quartermaster_core::decide::backend::facts::{HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings};
+use quartermaster_core::decide::backend::engine::ServedModel;
+use quartermaster_core::decide::backend::engine_check;
+use quartermaster_core::decide::backend::engine_health::can_be_asked;
+use quartermaster_core::decide::backend::facts::{
+    EngineFacts, HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings, TrafficFacts,
+};
 use quartermaster_core::decide::backend::secrets::{self as references, Reference};
-use quartermaster_core::decide::backend::{self, children, model, provider};
+use quartermaster_core::decide::backend::{self, children, model, provider, traffic};
 use quartermaster_core::decide::decision::{Decision, Refusal};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::cut::{CachedNode, CachedPod};
+use super::cut::{CachedGatewayPod, CachedNode, CachedPod};
+use super::entropy::entropy;
 use super::referrers::Referrers;
+use crate::exchange::replicas::Replicas;
 use crate::operate::cache::Cache;
-use crate::operate::children::{ChildFacts, ChildKind, DEPLOYMENT, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT};
+use crate::operate::children::{
+    ChildFacts, ChildKind, DEPLOYMENT, NETWORK_POLICY, POD_DISRUPTION_BUDGET, SECRET, SERVICE, SERVICE_ACCOUNT,
+};
 use crate::operate::control::{Control, DecideError};
 use crate::operate::key::ObjectKey;
 use crate::sources::BackendRef;
+use crate::sources::engine_health::{EnginePlan, EnginePod, Engines};
 use crate::sources::hub::{Hub, ModelQuestion};
 use crate::sources::provider_health::{CheckPlan, Health, KeyToCheck};
 use crate::sources::secrets::{Secrets, Values};
@@ -51,6 +62,12 @@ pub struct Backends {
     pub hub: Hub,
     /// What checks of providers found.
     pub health: Health,
+    /// What the engines in pods say.
+    pub engines: Engines,
+    /// The pods of gateways.
+    pub gateway_pods: Arc<Cache<CachedGatewayPod>>,
+    /// What the replicas of gateways report.
+    pub replicas: Arc<Replicas>,
     /// What the operator's configuration says.
     pub settings: Arc<Settings>,
     /// Fields that the served schema lacks.
@@ -69,7 +86,7 @@ impl Control for Backends {
         watched_whole: true,
     };
     const MANAGER: &'static str = "quartermaster-inferencebackend";
-    const CHILDREN: &'static [ChildKind] = &[SERVICE_ACCOUNT, SECRET, SERVICE, DEPLOYMENT, POD_DISRUPTION_BUDGET];
+    const CHILDREN: &'static [ChildKind] = &[SERVICE_ACCOUNT, SECRET, NETWORK_POLICY, SERVICE, DEPLOYMENT, POD_DISRUPTION_BUDGET];
     const CONDITIONS: &'static [&'static str] = backend::CONDITIONS;
 
     async fn observe(&self, object: Arc<InferenceBackend>, refusals: Vec<Refusal>) -> Observation {
@@ -82,6 +99,10 @@ impl Control for Backends {
         let health = object.spec.external.as_ref().and_then(|spec| self.check(&key, &object, spec, &secrets, &values));
         let pods = self.pods.owned_by(&key.to_string());
         let api_key_exists = self.secret_metadata.get(&child).filter(ours).is_some();
+        let engines = match ServedModel::of(&object.spec, &key.name) {
+            Some(served) => self.ask_engines(&key, &object, served, &pods, api_key_exists.then_some(&child)).await,
+            None => Vec::new(),
+        };
         Observation {
             observed_at: None,
             nodes: self.nodes(),
@@ -93,6 +114,8 @@ impl Control for Backends {
             api_key_exists,
             entropy: if api_key_exists { String::new() } else { entropy() },
             health,
+            engines,
+            traffic: self.traffic(&key),
             refusals,
             outdated_schema: self.outdated_schema.borrow().clone(),
             backend: InferenceBackend::clone(&object),
@@ -105,6 +128,7 @@ impl Control for Backends {
 
     fn forget(&self, key: &ObjectKey) {
         self.health.forget(&reference(key));
+        self.engines.forget(&reference(key));
         self.refer(key, HashSet::new());
     }
 }
@@ -129,7 +153,10 @@ impl Backends {
         let vllm = object.spec.vllm.iter().flat_map(references::of_vllm);
         let external = object.spec.external.iter().flat_map(references::of_external);
         let names: BTreeSet<String> = vllm.chain(external).map(|reference| reference.target.name.clone()).collect();
-        self.refer(key, names.iter().map(|name| ObjectKey::new(key.namespace.clone(), name.clone())).collect());
+        // The generated key is read as well, once there are pods that want it.
+        let generated = object.spec.vllm.is_some().then(|| children::child_name(&key.name));
+        let referred = names.iter().cloned().chain(generated);
+        self.refer(key, referred.map(|name| ObjectKey::new(key.namespace.clone(), name)).collect());
         self.secrets.read_all(&key.namespace, names, &self.secret_metadata).await
     }
 
@@ -163,6 +190,54 @@ impl Backends {
             access_only: !facts,
         };
         self.hub.facts(&reference(key), &question, token)
+    }
+
+    /// Keeps the checks of the pods going, and tells what their engines say. `secret`: where the generated key is, once it is: an
+    /// engine that has a key is not asked before.
+    async fn ask_engines(
+        &self,
+        key: &ObjectKey,
+        object: &InferenceBackend,
+        served: ServedModel<'_>,
+        pods: &[(ObjectKey, Arc<CachedPod>)],
+        secret: Option<&ObjectKey>,
+    ) -> Vec<EngineFacts> {
+        let backend = reference(key);
+        let asked: Vec<EnginePod> = pods.iter().filter(|(_, pod)| can_be_asked(&pod.facts)).filter_map(engine_pod).collect();
+        let secret = secret.filter(|_| served.engine.has_key());
+        let lacks_key = served.engine.has_key() && secret.is_none();
+        let settings = CheckSettings::of_self_hosted(object.spec.health_check.as_ref());
+        if object.spec.suspend == Some(true) {
+            self.engines.pause(&backend);
+        } else if let (Ok(settings), false, false) = (settings, lacks_key, asked.is_empty()) {
+            let names = secret.map(|secret| secret.name.clone()).into_iter().collect();
+            let (facts, values) = self.secrets.read_all(&key.namespace, names, &self.secret_metadata).await;
+            let unreadable = facts.values().any(|facts| matches!(facts, SecretFacts::Unreadable { .. }));
+            // A Secret that cannot be read for a moment is most likely what it was: the checks go on with that.
+            if !unreadable {
+                let plan = EnginePlan {
+                    namespace: key.namespace.clone(),
+                    engine: served.engine,
+                    model: served.name.to_owned(),
+                    questions: engine_check::questions(served, settings.type_),
+                    key: values.values().find_map(|values| values.get(children::API_KEY)).cloned(),
+                    settings,
+                };
+                self.engines.ensure(&backend, plan, asked);
+            }
+        } else {
+            self.engines.forget(&backend);
+        }
+        self.engines.facts(&backend)
+    }
+
+    /// What the replicas of the namespace's gateway say of the backend's keys.
+    fn traffic(&self, key: &ObjectKey) -> TrafficFacts {
+        match self.replicas.health_of(&key.namespace, &key.name) {
+            Some(reports) => traffic::heard(&reports),
+            None if self.gateway_pods.owned_by(&key.namespace).is_empty() => TrafficFacts::NoGateway,
+            None => TrafficFacts::Silent,
+        }
     }
 
     /// Keeps the checks going, and tells what they found. None without what they need: what is missing is reported.
@@ -232,21 +307,18 @@ fn check_plan(
     })
 }
 
+/// Where the engine of a pod is asked; none before the pod has an address.
+fn engine_pod((_, pod): &(ObjectKey, Arc<CachedPod>)) -> Option<EnginePod> {
+    let address = SocketAddr::new(pod.address?, children::PORT);
+    Some(EnginePod { name: pod.facts.name.clone(), restarts: pod.facts.restarts, address })
+}
+
 fn value<'a>(values: &'a BTreeMap<String, Arc<Values>>, reference: &SecretKeyReference) -> Option<&'a SecretString> {
     values.get(&reference.name)?.get(&reference.key)
 }
 
 fn reference(key: &ObjectKey) -> BackendRef {
     BackendRef::new(&key.name).within(&key.namespace)
-}
-
-/// Random bytes for a new API key, in hexadecimal; empty when the system has none, which the decision reports.
-fn entropy() -> String {
-    let mut bytes = [0_u8; 32];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        Err(_) => String::new(),
-    }
 }
 
 #[cfg(test)]
@@ -281,7 +353,10 @@ mod tests {
             secrets: Secrets::new(kube::Client::new(answers, "team")),
             referrers: Referrers::default(),
             hub: Hub::new(connector.clone(), wake.clone()),
-            health: Health::new(connector, wake),
+            health: Health::new(connector.clone(), wake.clone()),
+            engines: Engines::new(connector, wake),
+            gateway_pods: Arc::default(),
+            replicas: Arc::default(),
             settings: Arc::default(),
             outdated_schema,
         };

@@ -2,7 +2,11 @@
 
 pub mod agent_pool;
 pub mod cut;
+mod entropy;
+pub mod gateway;
+pub mod gateway_certificates;
 pub mod inference_backend;
+pub mod model_route;
 pub mod pool_queues;
 pub mod referrers;
 pub mod target;

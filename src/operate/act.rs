@@ -42,7 +42,9 @@ pub struct Owner<'a> {
     pub key: &'a ObjectKey,
     /// Its uid.
     pub uid: &'a str,
-    /// Its generation that was decided on.
+    /// By what the caches find the children: its uid, or [`super::children::shared_owner`] where it is one of several owners.
+    pub holds_by: &'a str,
+    /// Its generation that was decided on; none where the decision was about more than this object.
     pub generation: Option<i64>,
 }
 
@@ -138,7 +140,7 @@ impl Actor {
         let intent_hash = intent_hash(child);
         let key = ObjectKey::new(owner.key.namespace.clone(), child.identity.name.clone());
         let known = cache.get(&key);
-        let is_foreign = |facts: &ChildFacts| facts.owner_uid.as_deref() != Some(owner.uid);
+        let is_foreign = |facts: &ChildFacts| facts.owner_uid.as_deref() != Some(owner.holds_by);
         if let Some(known) = known.as_ref().filter(|known| !is_foreign(known)) {
             let same = memory
                 .applied
@@ -201,7 +203,7 @@ impl Actor {
 
     async fn prune(&self, owner: &Owner<'_>, wanted: &BTreeSet<&ChildIdentity>, memory: &mut Memory) {
         for (kind, cache) in self.caches.values() {
-            for (key, facts) in cache.owned_by(owner.uid) {
+            for (key, facts) in cache.owned_by(owner.holds_by) {
                 let identity = ChildIdentity { kind: kind.kind.to_owned(), name: key.name.clone() };
                 if facts.terminating || wanted.contains(&identity) {
                     continue;
@@ -234,7 +236,8 @@ impl Actor {
     async fn is_current(&self, owner: &Owner<'_>) -> Result<bool, CallError> {
         let found = self.calls.metadata(owner.kind, owner.key).await?;
         let metadata = found.as_ref().map(|found| &found.metadata);
-        let same_generation = metadata.is_some_and(|metadata| metadata.generation == owner.generation);
+        let same = |metadata: &ObjectMeta| owner.generation.is_none() || metadata.generation == owner.generation;
+        let same_generation = metadata.is_some_and(same);
         Ok(same_generation && presence_of(owner, metadata) == Acted::ForOwner)
     }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Observations;
 use super::health::{Health, Readiness};
 use super::key::ObjectKey;
-use super::metrics::Metrics;
+use super::metrics::Exposition;
 
 /// The server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub struct Shown {
     /// What the process waits for.
     pub readiness: Readiness,
     /// The metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<dyn Exposition>,
     /// The last observations by kind, where the configuration enables them.
     pub observations: Vec<(&'static str, Observations)>,
 }

@@ -75,6 +75,11 @@ impl<T: Cached> Cache<T> {
         keys.filter_map(|key| Some((key.clone(), state.objects.get(key)?.clone()))).collect()
     }
 
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.read().objects.is_empty()
+    }
+
     /// All keys.
     pub fn keys(&self) -> Vec<ObjectKey> {
         self.read().objects.keys().cloned().collect()

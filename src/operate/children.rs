@@ -1,9 +1,10 @@
 //! The kinds that controllers make, and what the driver keeps of each object to tell whether somebody changed it.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::core::ApiResource;
 use quartermaster_core::decide::backend::facts::DeploymentFacts;
 use serde_json::Value;
@@ -53,25 +54,43 @@ pub const SERVICE_ACCOUNT: ChildKind =
 pub const POD_DISRUPTION_BUDGET: ChildKind =
     ChildKind { kind: "PodDisruptionBudget", group: "policy", version: "v1", plural: "poddisruptionbudgets", watched_whole: false };
 
+/// ConfigMaps.
+pub const CONFIG_MAP: ChildKind =
+    ChildKind { kind: "ConfigMap", group: "", version: "v1", plural: "configmaps", watched_whole: false };
+/// NetworkPolicies.
+pub const NETWORK_POLICY: ChildKind =
+    ChildKind { kind: "NetworkPolicy", group: "networking.k8s.io", version: "v1", plural: "networkpolicies", watched_whole: false };
+
 /// StatefulSets, which no controller makes.
 pub const STATEFUL_SET: ChildKind =
     ChildKind { kind: "StatefulSet", group: "apps", version: "v1", plural: "statefulsets", watched_whole: true };
 /// Pods, which no controller makes itself.
 pub const POD: ChildKind = ChildKind { kind: "Pod", group: "", version: "v1", plural: "pods", watched_whole: true };
 
+/// The beginning of the API version of our kinds.
+const OUR_GROUP: &str = "quartermaster.dev/";
+
+/// In place of the uid of an owner: all objects of one of our kinds in a namespace, which own something together. None of them is its
+/// controller, and it goes with the last.
+pub fn shared_owner(kind: &str, namespace: &str) -> String {
+    format!("every {kind} of {namespace}")
+}
+
 /// What is kept of a child: whose it is, and whether it is still what was applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChildFacts {
     /// The object's uid.
     pub uid: String,
-    /// The uid of its controlling owner.
+    /// The uid of its controlling owner; of what several of our objects own together, [`shared_owner`].
     pub owner_uid: Option<String>,
-    /// The kind and the name of its controlling owner.
+    /// The kind and the name of its controlling owner, or of one of those that own it together.
     pub owner: Option<(String, String)>,
     /// It is being deleted.
     pub terminating: bool,
     /// Differs when somebody changed what was applied.
     pub fingerprint: u64,
+    /// Annotations of ours, of what only the metadata is watched of.
+    pub annotations: BTreeMap<String, String>,
     /// What observe reads of a Deployment.
     pub deployment: Option<Arc<DeploymentFacts>>,
 }
@@ -100,13 +119,19 @@ impl ChildFacts {
             }
             None => meta.resource_version.hash(&mut hasher),
         }
-        let controller = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let ours = |(key, _): &(&String, &String)| spec.is_none() && key.starts_with("quartermaster.dev/");
+        let owners = || meta.owner_references.iter().flatten();
+        let controller = owners().find(|owner| owner.controller == Some(true));
+        let shared = owners().find(|owner| controller.is_none() && owner.api_version.starts_with(OUR_GROUP));
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let uid = |owner: &OwnerReference| owner.uid.clone();
         Self {
             uid: meta.uid.clone().unwrap_or_default(),
-            owner_uid: controller.map(|owner| owner.uid.clone()),
-            owner: controller.map(|owner| (owner.kind.clone(), owner.name.clone())),
+            owner_uid: controller.map(uid).or_else(|| shared.map(|owner| shared_owner(&owner.kind, namespace))),
+            owner: controller.or(shared).map(|owner| (owner.kind.clone(), owner.name.clone())),
             terminating: meta.deletion_timestamp.is_some(),
             fingerprint: hasher.finish(),
+            annotations: meta.annotations.iter().flatten().filter(ours).map(|(key, value)| (key.clone(), value.clone())).collect(),
             deployment: None,
         }
     }
@@ -120,8 +145,6 @@ impl Cached for ChildFacts {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;

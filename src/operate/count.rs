@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::operate::children::{DEPLOYMENT, SECRET};
+    use crate::operate::metrics::Exposition as _;
 
     #[tokio::test(start_paused = true)]
     async fn every_request_is_counted_with_its_verb_its_resource_and_how_it_ended() {

@@ -112,6 +112,47 @@ enum Outcome {
     Defect(String),
 }
 
+/// Takes keys from the queue while `leads` is true, until cancelled, with so many workers. Returns when every pass has ended.
+///
+/// # Errors
+///
+/// A worker ended in a panic, beside the pass, in which panics are caught.
+pub(super) async fn work<Pass>(
+    workers: usize,
+    queue: &Arc<Queue>,
+    leads: watch::Receiver<bool>,
+    watchdog: Watchdog,
+    cancelled: CancellationToken,
+    pass: impl Fn(ObjectKey) -> Pass + Clone + Send + 'static,
+) -> Result<(), JoinError>
+where
+    Pass: Future<Output = ()> + Send,
+{
+    let watchdog = Arc::new(watchdog);
+    let mut working = JoinSet::new();
+    for _ in 0..workers {
+        let (queue, mut leads, pass) = (queue.clone(), leads.clone(), pass.clone());
+        let (watchdog, cancelled) = (watchdog.clone(), cancelled.clone());
+        working.spawn(async move {
+            loop {
+                let key = tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return,
+                    key = async { leads.wait_for(|leads| *leads).await.ok(); queue.next().await } => key,
+                };
+                watchdog.work_waits();
+                pass(key.clone()).await;
+                queue.done(&key);
+                watchdog.progressed(queue.ready());
+            }
+        });
+    }
+    while let Some(ended) = working.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
 impl<C: Control> Driver<C> {
     /// Wants a reconcile of every object: something that all of them depend on has changed.
     pub fn wake_all(&self) {
@@ -130,27 +171,14 @@ impl<C: Control> Driver<C> {
         watchdog: Watchdog,
         cancelled: CancellationToken,
     ) -> Result<(), JoinError> {
-        let watchdog = Arc::new(watchdog);
-        let mut workers = JoinSet::new();
-        for _ in 0..WORKERS {
-            let (driver, mut leads, watchdog, cancelled) = (self.clone(), leads.clone(), watchdog.clone(), cancelled.clone());
-            workers.spawn(async move {
-                loop {
-                    let key = tokio::select! {
-                        biased;
-                        () = cancelled.cancelled() => return,
-                        key = async { leads.wait_for(|leads| *leads).await.ok(); driver.queue.next().await } => key,
-                    };
-                    watchdog.work_waits();
-                    driver.pass(&key).await;
-                    driver.queue.done(&key);
-                    watchdog.progressed(driver.queue.ready());
-                }
-            });
-        }
-        while let Some(ended) = workers.join_next().await {
-            ended?;
-        }
+        let pass = {
+            let driver = self.clone();
+            move |key: ObjectKey| {
+                let driver = driver.clone();
+                async move { driver.pass(&key).await }
+            }
+        };
+        work(WORKERS, &self.queue, leads, watchdog, cancelled, pass).await?;
         self.telling.close();
         self.telling.wait().await;
         Ok(())
@@ -263,7 +291,7 @@ impl<C: Control> Driver<C> {
         let wanted: HashSet<_> = patched.chain(made.iter().map(|child| &child.identity)).collect();
         memory.refused.retain(|refused, _| wanted.contains(refused));
         let (uid, generation) = (stored.meta.uid.as_deref().unwrap_or_default(), stored.meta.generation);
-        let owner = Owner { kind: C::KIND, key, uid, generation };
+        let owner = Owner { kind: C::KIND, key, uid, holds_by: uid, generation };
         let patched = self.actor.patch(&owner, &decision.patches, memory).await;
         // Children that rely on what cannot be patched stay as they are.
         if let Children::Exactly(children) = &decision.children

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
+use super::super::metrics::Exposition as _;
 use super::super::testing::World;
 use super::*;
 

@@ -24,12 +24,14 @@ pub struct Leadership {
     origin: Instant,
     /// Milliseconds since `origin`; 0: it does not lead.
     until: AtomicU64,
+    /// How often the leadership had changed hands before it was this process's.
+    term: AtomicU64,
     leads: watch::Sender<bool>,
 }
 
 impl Default for Leadership {
     fn default() -> Self {
-        Self { origin: Instant::now(), until: AtomicU64::new(0), leads: watch::Sender::new(false) }
+        Self { origin: Instant::now(), until: AtomicU64::new(0), term: AtomicU64::new(0), leads: watch::Sender::new(false) }
     }
 }
 
@@ -44,6 +46,11 @@ impl Leadership {
     /// Whether this process leads at this very moment.
     pub fn leads(&self) -> bool {
         milliseconds(self.origin.elapsed()) < self.until.load(Ordering::Acquire)
+    }
+
+    /// How often the leadership changed hands before this process had it: of two leaders of one Lease, the later has the higher one.
+    pub fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
     }
 
     /// Changes when leadership begins.
@@ -88,6 +95,9 @@ pub async fn stand(
         let (next, action) = candidate.decide(observation, leadership.now());
         candidate = next;
         let until = candidate.leads_until();
+        if let Some(term) = candidate.term() {
+            leadership.term.store(term, Ordering::Release);
+        }
         leadership.set(until);
         metrics.set_leader(until.is_some());
         if until.is_some() && !led {

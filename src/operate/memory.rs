@@ -156,6 +156,11 @@ impl Memory {
         self.failures = 0;
     }
 
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        self.applied.is_empty() && self.refused.is_empty() && self.awaited.is_empty() && self.failures == 0 && self.held.is_none()
+    }
+
     /// When the first refused child wants to be tried again.
     pub fn next_retry(&self) -> Option<Duration> {
         let now = Instant::now();

@@ -1,5 +1,5 @@
-//! The operator's own metrics. Labels are kinds, verbs and outcomes, and names of objects only where these are pools and their
-//! queues.
+//! The operator's own metrics. Labels are kinds, verbs and outcomes, and names of objects only where these are pools, their
+//! queues, and the routes and backends that they call.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,11 @@ use prometheus::{
     Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use quartermaster_core::decide::gateway::exchange::usage::Counts;
+use quartermaster_core::decide::gateway::exchange::usage_totals::CallerSeries;
 use tokio::time::Instant;
 
-use super::key::ObjectKey;
+use super::pool_figures::PoolFigures;
 use super::queue::Queue;
 
 /// Metrics that cannot be set up or shown.
@@ -29,6 +31,16 @@ pub enum MetricsError {
     /// The text format could not be written.
     #[error("write the metrics as text")]
     Encode(#[source] prometheus::Error),
+}
+
+/// What has metrics to show.
+pub trait Exposition: Send + Sync {
+    /// All of them in Prometheus' text format, [`prometheus::TEXT_FORMAT`].
+    ///
+    /// # Errors
+    ///
+    /// When a collector yields what the format does not allow.
+    fn text(&self) -> Result<Vec<u8>, MetricsError>;
 }
 
 /// How far one watch is. A clone is of the same.
@@ -59,6 +71,16 @@ struct Looked {
     queues: Vec<(&'static str, Arc<Queue>)>,
     watches: Vec<(&'static str, WatchProgress)>,
     pools: Vec<PoolsShown>,
+    callers: Vec<CallersShown>,
+}
+
+/// What tells how many tokens callers used.
+struct CallersShown(Box<dyn Fn() -> BTreeMap<CallerSeries, Counts> + Send>);
+
+impl std::fmt::Debug for CallersShown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("CallersShown")
+    }
 }
 
 /// What tells the figures of all pools.
@@ -67,38 +89,6 @@ struct PoolsShown(Box<dyn Fn(&PoolFigures) + Send>);
 impl std::fmt::Debug for PoolsShown {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("PoolsShown")
-    }
-}
-
-/// The figures of pools. What is not known has none.
-#[derive(Clone, Debug)]
-pub struct PoolFigures {
-    replicas: IntGaugeVec,
-    tasks: IntGaugeVec,
-    oldest: GaugeVec,
-}
-
-impl PoolFigures {
-    /// The age of the oldest task of a pool's queue that is not done.
-    pub fn oldest(&self, pool: &ObjectKey, queue: &str, age: Option<Duration>) {
-        if let Some(age) = age {
-            self.oldest.with_label_values(&[pool.namespace.as_str(), pool.name.as_str(), queue]).set(age.as_secs_f64());
-        }
-    }
-
-    /// The replicas of a pool that are wanted, desired, current or ready.
-    pub fn replicas(&self, pool: &ObjectKey, state: &str, replicas: Option<u32>) {
-        if let Some(replicas) = replicas {
-            self.replicas.with_label_values(&[&pool.namespace, &pool.name, state]).set(replicas.into());
-        }
-    }
-
-    /// The tasks of a pool's queue that are waiting or in flight.
-    pub fn tasks(&self, pool: &ObjectKey, queue: &str, state: &str, tasks: Option<u64>) {
-        if let Some(tasks) = tasks {
-            let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
-            self.tasks.with_label_values(&[pool.namespace.as_str(), pool.name.as_str(), queue, state]).set(tasks);
-        }
     }
 }
 
@@ -129,6 +119,8 @@ pub struct Metrics {
     queue_poll_failures: IntCounterVec,
     queue_poll_duration: HistogramVec,
     pools: PoolFigures,
+    caller_tokens: IntCounterVec,
+    caller_estimated_tokens: IntCounterVec,
     schema_outdated: IntGaugeVec,
     leader: IntGauge,
     lease_failures: IntCounter,
@@ -222,6 +214,16 @@ impl Metrics {
                     &["namespace", "pool", "queue"],
                 )?,
             },
+            caller_tokens: new.counters(
+                "quartermaster_caller_tokens_total",
+                "Tokens that an agent pool used, by route and backend. Input has those that a prefix cache served.",
+                &["namespace", "pool", "route", "backend", "direction"],
+            )?,
+            caller_estimated_tokens: new.counters(
+                "quartermaster_caller_estimated_tokens_total",
+                "Those of the tokens of an agent pool that are an upper bound: the call was cut, or its usage not told.",
+                &["namespace", "pool", "route", "backend"],
+            )?,
             schema_outdated: new.gauges(
                 "quartermaster_schema_outdated",
                 "1 while the served CustomResourceDefinition lacks fields that this operator knows.",
@@ -234,11 +236,7 @@ impl Metrics {
             )?,
             registry: registry.clone(),
         };
-        let build = new.gauges("quartermaster_build_info", "1, with the version as label.", &["version"])?;
-        build.with_label_values(&[version]).set(1);
-        #[cfg(target_os = "linux")]
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process)).map_err(|source| MetricsError::Register { name: "process", source })?;
+        new.process(version)?;
         Ok(metrics)
     }
 
@@ -313,6 +311,11 @@ impl Metrics {
         lock(&self.looked).pools.push(PoolsShown(Box::new(tell)));
     }
 
+    /// Shows the tokens of the callers that this tells of from now on. What it tells never becomes less.
+    pub fn show_callers(&self, tell: impl Fn() -> BTreeMap<CallerSeries, Counts> + Send + 'static) {
+        lock(&self.looked).callers.push(CallersShown(Box::new(tell)));
+    }
+
     /// Whether this process leads.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(leads.into());
@@ -323,29 +326,25 @@ impl Metrics {
         self.lease_failures.inc();
     }
 
-    /// All metrics in Prometheus' text format, [`prometheus::TEXT_FORMAT`].
-    ///
-    /// # Errors
-    ///
-    /// When a collector yields what the format does not allow.
-    pub fn text(&self) -> Result<Vec<u8>, MetricsError> {
-        self.look();
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).map_err(MetricsError::Encode)?;
-        Ok(text)
-    }
-
-    fn look(&self) {
-        let looked = lock(&self.looked);
+    fn look(&self, looked: &Looked) {
         for (kind, queue) in &looked.queues {
             self.queue_depth.with_label_values(&[*kind]).set(saturating(queue.ready()));
             self.oldest_item_age.with_label_values(&[*kind]).set(queue.longest_wait().as_secs_f64());
         }
-        // A pool that is gone has no figures any more.
-        self.pools.replicas.reset();
-        self.pools.tasks.reset();
-        self.pools.oldest.reset();
+        self.pools.reset();
         looked.pools.iter().for_each(|pools| (pools.0)(&self.pools));
+        // What is told are sums, and nobody else counts here.
+        self.caller_tokens.reset();
+        self.caller_estimated_tokens.reset();
+        for (caller, counts) in looked.callers.iter().flat_map(|callers| (callers.0)()) {
+            let CallerSeries { namespace, series } = &caller;
+            let labels = [namespace, &series.caller, &series.route, &series.backend].map(String::as_str);
+            let [namespace, pool, route, backend] = labels;
+            for (direction, tokens) in [("input", counts.input), ("output", counts.output)] {
+                self.caller_tokens.with_label_values(&[namespace, pool, route, backend, direction]).inc_by(tokens);
+            }
+            self.caller_estimated_tokens.with_label_values(&labels).inc_by(counts.estimated);
+        }
         let mut kinds: BTreeMap<&str, (bool, Option<Duration>)> = BTreeMap::new();
         for (kind, progress) in &looked.watches {
             let progress = lock(&progress.0);
@@ -362,6 +361,22 @@ impl Metrics {
     }
 }
 
+impl Exposition for Metrics {
+    fn text(&self) -> Result<Vec<u8>, MetricsError> {
+        // Held until all is written: whoever asks at the same time must not see sums that are just being made.
+        let looked = lock(&self.looked);
+        self.look(&looked);
+        encode(&self.registry)
+    }
+}
+
+/// Everything of a registry in Prometheus' text format.
+pub(crate) fn encode(registry: &Registry) -> Result<Vec<u8>, MetricsError> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text).map_err(MetricsError::Encode)?;
+    Ok(text)
+}
+
 /// A list of plain values is whole after every statement, so that a panic elsewhere leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -371,13 +386,24 @@ fn saturating(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-struct Definitions<'registry> {
-    registry: &'registry Registry,
+/// Makes metrics and registers them.
+pub(crate) struct Definitions<'registry> {
+    /// Where.
+    pub(crate) registry: &'registry Registry,
 }
 
 impl Definitions<'_> {
     fn register<C: Collector + Clone + 'static>(&self, name: &'static str, collector: &C) -> Result<(), MetricsError> {
         self.registry.register(Box::new(collector.clone())).map_err(|source| MetricsError::Register { name, source })
+    }
+
+    /// What every process of ours shows of itself: its version, and what the system tells.
+    pub(crate) fn process(&self, version: &str) -> Result<(), MetricsError> {
+        let build = self.gauges("quartermaster_build_info", "1, with the version as label.", &["version"])?;
+        build.with_label_values(&[version]).set(1);
+        #[cfg(target_os = "linux")]
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        self.registry.register(Box::new(process)).map_err(|source| MetricsError::Register { name: "process", source })
     }
 
     fn add<C: Collector + Clone + 'static>(&self, name: &'static str, made: prometheus::Result<C>) -> Result<C, MetricsError> {
@@ -386,23 +412,23 @@ impl Definitions<'_> {
         Ok(collector)
     }
 
-    fn counter(&self, name: &'static str, help: &str) -> Result<IntCounter, MetricsError> {
+    pub(crate) fn counter(&self, name: &'static str, help: &str) -> Result<IntCounter, MetricsError> {
         self.add(name, IntCounter::new(name, help))
     }
 
-    fn counters(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntCounterVec, MetricsError> {
+    pub(crate) fn counters(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntCounterVec, MetricsError> {
         self.add(name, IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &'static str, help: &str) -> Result<IntGauge, MetricsError> {
+    pub(crate) fn gauge(&self, name: &'static str, help: &str) -> Result<IntGauge, MetricsError> {
         self.add(name, IntGauge::new(name, help))
     }
 
-    fn gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
+    pub(crate) fn gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
         self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn real_gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+    pub(crate) fn real_gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
         self.add(name, GaugeVec::new(Opts::new(name, help), labels))
     }
 
@@ -410,13 +436,21 @@ impl Definitions<'_> {
         self.add(name, GaugeVec::new(Opts::new(name, help), &["kind"]))
     }
 
-    fn histograms(&self, name: &'static str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, MetricsError> {
+    pub(crate) fn histograms(
+        &self,
+        name: &'static str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, MetricsError> {
         self.add(name, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use quartermaster_core::decide::gateway::exchange::usage::Series;
+
     use super::*;
     use crate::operate::key::ObjectKey;
 
@@ -479,6 +513,18 @@ mod tests {
             figures.tasks(&pool, "tasks", "waiting", Some(58));
             figures.tasks(&pool, "tasks", "in_flight", None);
         });
+        let series = Series { caller: "coder".to_owned(), route: "smart-router".to_owned(), backend: "qwen".to_owned() };
+        let caller = CallerSeries { namespace: "team".to_owned(), series };
+        let used = Counts { input: 100, output: 7, cached_input: 90, estimated: 40, ..Counts::default() };
+        let gone = CallerSeries { namespace: "gone".to_owned(), ..caller.clone() };
+        let told = Arc::new(Mutex::new(BTreeMap::from([(caller, used), (gone.clone(), used)])));
+        metrics.show_callers({
+            let told = told.clone();
+            move || lock(&told).clone()
+        });
+        assert!(String::from_utf8(metrics.text().unwrap()).unwrap().contains(r#"namespace="gone""#));
+        // What is told is a sum: looking twice counts nothing twice. What is no longer told is no longer shown.
+        lock(&told).remove(&gone);
         metrics.set_leader(true);
         metrics.set_leader(false);
         metrics.failed_lease_request();
@@ -503,12 +549,16 @@ mod tests {
             r#"quartermaster_queue_poll_duration_seconds_count{system="redis"} 1"#,
             r#"quartermaster_agent_pool_replicas{namespace="team",pool="coder",state="desired"} 3"#,
             r#"quartermaster_agent_pool_tasks{namespace="team",pool="coder",queue="tasks",state="waiting"} 58"#,
+            r#"quartermaster_caller_tokens_total{backend="qwen",direction="input",namespace="team",pool="coder",route="smart-router"} 100"#,
+            r#"quartermaster_caller_tokens_total{backend="qwen",direction="output",namespace="team",pool="coder",route="smart-router"} 7"#,
+            r#"quartermaster_caller_estimated_tokens_total{backend="qwen",namespace="team",pool="coder",route="smart-router"} 40"#,
             "quartermaster_leader 0",
             "quartermaster_lease_failures_total 1",
             r#"quartermaster_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
         }
+        assert!(!text.contains(r#"namespace="gone""#), "{text}");
     }
 
     #[test]

@@ -47,4 +47,9 @@ impl<T> PartialEq for Stored<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Cached for Stored<T> {}
+impl<T: Clone + Send + Sync + 'static> Cached for Stored<T> {
+    /// Custom resources have no owner; they are found by their namespace.
+    fn owner_uid(&self) -> Option<&str> {
+        self.meta.namespace.as_deref()
+    }
+}

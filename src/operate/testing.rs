@@ -31,7 +31,7 @@ use super::events::Events;
 use super::health::Health;
 use super::key::ObjectKey;
 use super::leadership::Leadership;
-use super::metrics::Metrics;
+use super::metrics::{Exposition as _, Metrics};
 use super::object::Stored;
 use super::queue::Queue;
 use crate::controllers::inference_backend::Backends;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use quartermaster_core::decide::backend::children::BACKEND_LABEL;
@@ -12,9 +13,10 @@ use tokio::task::JoinSet;
 
 use super::shared::{Lacks, Shared};
 use super::watches::{Watches, wake_owner};
-use crate::controllers::cut;
+use crate::controllers::cut::{self, CachedGatewayPod};
 use crate::controllers::inference_backend::Backends;
 use crate::controllers::referrers::Referrers;
+use crate::exchange::replicas::Replicas;
 use crate::operate::cache::{Cache, Change};
 use crate::operate::children::{ChildFacts, DEPLOYMENT, SECRET};
 use crate::operate::control::Control as _;
@@ -24,12 +26,22 @@ use crate::operate::object::Stored;
 use crate::operate::queue::Queue;
 use crate::operate::watch::Selection;
 use crate::sources::secrets::Secrets;
-use crate::sources::{BackendRef, hub, provider_health};
+use crate::sources::{BackendRef, engine_health, hub, provider_health};
+
+/// What gateways tell of backends.
+#[derive(Clone, Default)]
+pub struct OfGateways {
+    /// The pods of gateways.
+    pub pods: Arc<Cache<CachedGatewayPod>>,
+    /// What they report.
+    pub replicas: Arc<Replicas>,
+}
 
 /// The driver of InferenceBackends, and the tasks that it lives by.
 pub fn driver(
     shared: &Shared,
     secrets: &Arc<Cache<ChildFacts>>,
+    gateways: OfGateways,
     observations: Option<Observations>,
     tasks: &mut JoinSet<()>,
 ) -> Arc<Driver<Backends>> {
@@ -48,25 +60,34 @@ pub fn driver(
         secrets: Secrets::new(shared.clients.calls.clone()),
         referrers: Referrers::default(),
         hub: hub::Hub::new(shared.connector.clone(), wake.clone()),
-        health: provider_health::Health::new(shared.connector.clone(), wake),
+        health: provider_health::Health::new(shared.connector.clone(), wake.clone()),
+        engines: engine_health::Engines::new(shared.connector.clone(), wake),
+        gateway_pods: gateways.pods,
+        replicas: gateways.replicas,
         settings: Arc::new(Settings {
             accelerator_profiles: configuration.accelerator_profiles.clone(),
             vllm: configuration.vllm.clone(),
+            ollama: configuration.ollama.clone(),
+            network_policies: configuration.network_policies.clone(),
+            operator_namespace: shared.clients.namespace.clone(),
         }),
         outdated_schema: lacks.subscribe(),
     };
-    let driver = shared.driver(backends, caches, lacks, observations, tasks);
+    let driver = shared.driver(backends, Arc::default(), caches, lacks, observations, tasks);
     tasks.spawn(pass_on(woken, driver.queue.clone()));
     driver
 }
 
-/// Starts the watches of what InferenceBackends are observed by.
-pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Backends>>) {
+/// Starts the watches of what InferenceBackends are observed by. `tell`: whom a change of a backend, or of its pods, concerns beside.
+pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Backends>>, tell: impl Fn(&ObjectKey) + Clone + Send + 'static) {
     let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
     let backends = &driver.control;
     let wake = {
-        let driver = driver.clone();
-        move |key: &ObjectKey, _: &Change<_>| driver.queue.add(key.clone())
+        let (driver, tell) = (driver.clone(), tell.clone());
+        move |key: &ObjectKey, _: &Change<_>| {
+            driver.queue.add(key.clone());
+            tell(key);
+        }
     };
     watches.whole(Backends::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake);
     let api: Api<Node> = Api::all(watches.client.clone());
@@ -83,12 +104,15 @@ pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Backends>>) {
         move |key, change| {
             for pod in [&change.before, &change.after].into_iter().flatten() {
                 if let Some((_, backend)) = pod.backend.split_once('/') {
-                    driver.queue.add(ObjectKey::new(key.namespace.clone(), backend));
+                    let backend = ObjectKey::new(key.namespace.clone(), backend);
+                    tell(&backend);
+                    driver.queue.add(backend);
                 }
             }
         }
     });
     let cache_of = |kind: &str| driver.actor.caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
+    watches.metadata::<NetworkPolicy>("networkpolicies", ours(), &cache_of("NetworkPolicy"), wake_owner(driver));
     watches.metadata::<Service>("services", ours(), &cache_of("Service"), wake_owner(driver));
     watches.metadata::<ServiceAccount>("serviceaccounts", ours(), &cache_of("ServiceAccount"), wake_owner(driver));
     watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));

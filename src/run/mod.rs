@@ -1,7 +1,9 @@
 //! Running the operator: everything is made here, started in order, and ended in the reverse order.
 
+mod authority;
 mod backends;
-mod destinations;
+pub(crate) mod destinations;
+mod gateways;
 mod pools;
 mod shared;
 pub mod watches;
@@ -19,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::controllers::agent_pool::Pools;
 use crate::controllers::inference_backend::Backends;
+use crate::controllers::model_route::Routes;
 use crate::operate::admin::{self, AdminError, Shown};
 use crate::operate::cache::Cache;
 use crate::operate::children::ChildFacts;
@@ -89,11 +92,12 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let (health, readiness) = (Health::default(), Readiness::default());
     let observations = |kind: &'static str| configuration.admin.observations.then(|| (kind, Observations::default()));
     let (of_backends, of_pools) = (observations(Backends::KIND.kind), observations(Pools::KIND.kind));
+    let of_routes = observations(Routes::KIND.kind);
     let shown = Shown {
         health: health.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
-        observations: of_backends.iter().chain(&of_pools).cloned().collect(),
+        observations: of_backends.iter().chain(&of_pools).chain(&of_routes).cloned().collect(),
     };
     info!(version = env!("CARGO_PKG_VERSION"), identity, admin = ?admin::bound(&listener), "starting");
     if configuration.destinations.allow_loopback {
@@ -131,21 +135,39 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let mut watches = Watches::new(&shared);
     // What several kinds are observed by.
     let secrets: Arc<Cache<ChildFacts>> = Arc::default();
-    let backends = backends::driver(&shared, &secrets, of_backends.map(|(_, observations)| observations), &mut watches.tasks);
+    let told = backends::OfGateways::default();
+    let of_backends = of_backends.map(|(_, observations)| observations);
+    let backends = backends::driver(&shared, &secrets, told.clone(), of_backends, &mut watches.tasks);
     let pools = pools::driver(&shared, &secrets, of_pools.map(|(_, observations)| observations), &mut watches.tasks);
+    let others = gateways::Others {
+        secrets: secrets.clone(),
+        backends: backends.objects.clone(),
+        backend_queue: backends.queue.clone(),
+        backend_pods: backends.control.pods.clone(),
+        pools: pools.objects.clone(),
+        agents: pools.control.agents.clone(),
+        told,
+    };
+    let gateways = gateways::driver(&shared, others, of_routes.map(|(_, observations)| observations), &mut watches.tasks);
     watches.secrets(&secrets, {
         let (wake_backends, wake_pools) = (backends::wake_by_secret(&backends), pools::wake_by_secret(&pools));
+        let wake_gateways = gateways::wake_by_secret(&gateways);
         move |key, change| {
             wake_backends(key, change);
             wake_pools(key, change);
+            wake_gateways(key, change);
         }
     });
     watches.api_server(&shared.api_server);
     let of_both = watches.first_lists();
-    backends::watch(&mut watches, &backends);
+    backends::watch(&mut watches, &backends, gateways::wake_by_backend(&gateways));
+    gateways::watch_pods(&mut watches, &gateways);
     let lists_of_backends = watches.first_lists().and(&of_both);
-    pools::watch(&mut watches, &pools);
+    pools::watch(&mut watches, &pools, gateways::wake_by_namespace(&gateways));
     let lists_of_pools = watches.first_lists().and(&of_both);
+    gateways::watch(&mut watches, &gateways);
+    // A plan is made of all of them.
+    let lists_of_gateways = watches.first_lists().and(&lists_of_backends).and(&lists_of_pools);
     watches.tasks.spawn({
         let (api_server, cancelled) = (shared.api_server.clone(), working.clone());
         async move { api_server.look_up(&SystemLookup, cancelled).await }
@@ -170,6 +192,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     starting.open();
     driving.spawn(shared.drive(backends, lists_of_backends));
     driving.spawn(shared.drive(pools, lists_of_pools));
+    driving.spawn(shared.drive(gateways.routes.clone(), lists_of_gateways.clone()));
+    driving.spawn(gateways::drive(&shared, gateways, lists_of_gateways));
 
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),

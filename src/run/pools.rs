@@ -17,7 +17,7 @@ use crate::controllers::pool_queues::Register;
 use crate::controllers::referrers::Referrers;
 use crate::controllers::target::Targets;
 use crate::operate::cache::{Cache, Change};
-use crate::operate::children::{ChildFacts, DEPLOYMENT};
+use crate::operate::children::{ChildFacts, DEPLOYMENT, SECRET};
 use crate::operate::control::Control as _;
 use crate::operate::driver::{Driver, Observations};
 use crate::operate::key::ObjectKey;
@@ -34,7 +34,8 @@ pub fn driver(
     observations: Option<Observations>,
     tasks: &mut JoinSet<()>,
 ) -> Arc<Driver<Pools>> {
-    let caches = Shared::caches::<Pools>();
+    let mut caches = Shared::caches::<Pools>();
+    caches.insert(SECRET.kind, (SECRET, secrets.clone()));
     let cache_of = |kind: &str| caches.get(kind).map(|(_, cache)| cache.clone()).unwrap_or_default();
     let lacks = Lacks::default();
     // The queue of work comes with the driver, which needs what wakes it.
@@ -64,20 +65,22 @@ pub fn driver(
         records: Mutex::default(),
         outdated_schema: lacks.subscribe(),
     };
-    let driver = shared.driver(pools, caches, lacks, observations, tasks);
+    let driver = shared.driver(pools, Arc::default(), caches, lacks, observations, tasks);
     // Nothing is polled and no target is followed before the first pass.
     let _first = queue.set(driver.queue.clone());
     show(shared, &driver);
     driver
 }
 
-/// Starts the watches of what AgentPools are observed by.
-pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Pools>>) {
+/// Starts the watches of what AgentPools are observed by. `tell`: whom a change of a pool, or of its pods, concerns beside, by its
+/// namespace.
+pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Pools>>, tell: impl Fn(&str) + Clone + Send + 'static) {
     let ours = || Selection { labels: Some(POOL_LABEL.to_owned()), fields: None };
     let pools = &driver.control;
     watches.whole(Pools::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), {
-        let driver = driver.clone();
+        let (driver, tell) = (driver.clone(), tell.clone());
         move |key: &ObjectKey, change: &Change<Stored<AgentPool>>| {
+            tell(&key.namespace);
             let pool = change.after.as_ref().and_then(|stored| stored.object.as_ref().ok());
             let concerned = driver.control.register.set(key, pool.map(AsRef::as_ref));
             driver.queue.add(key.clone());
@@ -115,10 +118,11 @@ pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Pools>>) {
     watches.metadata::<PodDisruptionBudget>("poddisruptionbudgets", ours(), &cache_of("PodDisruptionBudget"), wake_owner(driver));
 }
 
-/// Wakes the pools that refer to a Secret.
+/// Wakes whom a change of a Secret concerns: its owner, and the pools that refer to it.
 pub fn wake_by_secret(driver: &Arc<Driver<Pools>>) -> impl Fn(&ObjectKey, &Change<ChildFacts>) + Clone + Send + 'static {
-    let driver = driver.clone();
-    move |key: &ObjectKey, _: &Change<ChildFacts>| {
+    let (driver, wake_owner) = (driver.clone(), wake_owner(driver));
+    move |key: &ObjectKey, change: &Change<ChildFacts>| {
+        wake_owner(key, change);
         driver.control.referrers.of(key).into_iter().for_each(|pool| driver.queue.add(pool));
     }
 }

@@ -21,6 +21,7 @@ use crate::operate::events::Events;
 use crate::operate::health::{Health, Readiness, Watchdog};
 use crate::operate::leadership::Leadership;
 use crate::operate::metrics::Metrics;
+use crate::operate::object::Stored;
 use crate::operate::queue::Queue;
 use crate::operate::served_schema;
 use crate::sources::connect::Connector;
@@ -63,6 +64,7 @@ impl Shared {
     pub fn driver<C: Control>(
         &self,
         control: C,
+        objects: Arc<Cache<Stored<C::Object>>>,
         caches: ChildCaches,
         lacks: Lacks,
         observations: Option<Observations>,
@@ -72,7 +74,7 @@ impl Shared {
         let reporter = Reporter { controller: "quartermaster".to_owned(), instance: Some(self.identity.clone()) };
         let driver = Arc::new(Driver {
             control: Arc::new(control),
-            objects: Arc::default(),
+            objects,
             queue: Arc::new(Queue::default()),
             actor: Actor { calls: calls.clone(), caches, patched: C::PATCHED, manager: C::MANAGER, metrics: self.metrics.clone() },
             calls,

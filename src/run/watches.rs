@@ -37,7 +37,7 @@ pub const API_SERVER: &str = "kubernetes.io/service-name=kubernetes";
 
 /// Kinds of children of which no decision reads anything, so that without their lists only they themselves cannot be made; and
 /// HorizontalPodAutoscalers, of which only a conflict is read.
-const UNREAD: &[&str] = &["services", "serviceaccounts", "poddisruptionbudgets", "horizontalpodautoscalers"];
+const UNREAD: &[&str] = &["services", "serviceaccounts", "networkpolicies", "poddisruptionbudgets", "horizontalpodautoscalers"];
 
 /// Time that the first lists of these kinds get before the driver begins without them.
 const PATIENCE: Duration = Duration::from_secs(30);

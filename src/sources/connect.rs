@@ -1,6 +1,6 @@
 //! The one way to call a URL that a user gave. Every call passes the rules for destinations, by name and by the address that
-//! is connected to; no redirect is followed; time and bytes are bounded; nothing is decompressed. What is not HTTP is connected
-//! to by [`Connector::dial`], under the same rules.
+//! is connected to; no redirect is followed; time and bytes are bounded; nothing is decompressed. What is to be read while it comes
+//! is called by [`Connector::open`], and what is not HTTP is connected to by [`Connector::dial`], under the same rules.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use quartermaster_core::api::configuration::EgressProxy;
 use quartermaster_core::decide::backend::destination::{ApiServer, DestinationError, Rules, bypasses_proxy};
 use reqwest::header::HeaderMap;
-use reqwest::{Certificate, Client, ClientBuilder, Method, Proxy, StatusCode, redirect};
+use reqwest::{Body, Certificate, Client, ClientBuilder, Method, Proxy, Response, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -23,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections without a call are closed after this time, so that a name is looked up and checked again.
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+/// Connections without a call to one host that are kept, where whoever calls says nothing else.
+const IDLE_CONNECTIONS: usize = 4;
 /// Clients that are kept, one for each private authority; the least recently used gives way.
 const CLIENTS: usize = 64;
 
@@ -47,6 +49,25 @@ pub struct Call {
     pub timeout: Duration,
     /// Bytes of the answer's body that are read at most.
     pub body_limit: usize,
+}
+
+/// A call whose answer is read while it comes.
+#[derive(Debug)]
+pub struct Opening {
+    /// The method.
+    pub method: Method,
+    /// The URL as the user gave it.
+    pub url: Url,
+    /// The namespace of the object that the URL is from.
+    pub namespace: String,
+    /// Headers to send.
+    pub headers: HeaderMap,
+    /// The body to send.
+    pub body: Body,
+    /// Certificates (PEM) of a private authority, which is then the only one that is trusted.
+    pub authority: Option<Arc<[u8]>>,
+    /// How long a connection is kept for the next call: shorter than the server keeps it, or calls meet closed ones.
+    pub idle: Duration,
 }
 
 /// An answer, whatever its status.
@@ -82,6 +103,14 @@ struct ClientKey {
     authority: Option<[u8; 32]>,
     skip_verification: bool,
     proxied: bool,
+    idle: Duration,
+    idle_connections: usize,
+    /// Answers in gzip are decoded, though none is asked for.
+    decodes: bool,
+}
+
+fn digest(authority: Option<&[u8]>) -> Option<[u8; 32]> {
+    authority.map(|pem| Sha256::digest(pem).into())
 }
 
 impl Connector {
@@ -147,7 +176,26 @@ impl Connector {
         if proxied {
             self.check_before_proxy(&url).await?;
         }
-        let client = self.client(call.authority.as_deref(), call.skip_verification, proxied)?;
+        self.send(call, url, proxied).await
+    }
+
+    /// The same for the address of a pod, which no proxy for the outside of the cluster reaches.
+    pub async fn call_pod(&self, call: Call) -> Result<Answer, CallError> {
+        let (url, _) = self.place(&call.url, &call.namespace)?;
+        self.send(call, url, false).await
+    }
+
+    async fn send(&self, call: Call, url: Url, proxied: bool) -> Result<Answer, CallError> {
+        let authority = call.authority.as_deref();
+        let key = ClientKey {
+            authority: digest(authority),
+            skip_verification: call.skip_verification,
+            proxied,
+            idle: IDLE_CONNECTION,
+            idle_connections: IDLE_CONNECTIONS,
+            decodes: false,
+        };
+        let client = self.client(key, authority)?;
         let mut request = client.request(call.method, url).headers(call.headers).timeout(call.timeout);
         if let Some(body) = call.body {
             request = request.body(body);
@@ -164,6 +212,46 @@ impl Connector {
         Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, complete })
     }
 
+    /// Makes one call and returns when the head of its answer is there. Neither its time nor its bytes are bounded but for
+    /// connecting: whoever reads the answer bounds them. Dropping the answer, or this future, ends the call.
+    pub async fn open(&self, opening: Opening) -> Result<Response, CallError> {
+        let (url, proxied) = self.place(&opening.url, &opening.namespace)?;
+        if proxied {
+            self.check_before_proxy(&url).await?;
+        }
+        self.begin(opening, url, proxied).await
+    }
+
+    /// The same for the address of a pod, which no proxy for the outside of the cluster reaches.
+    pub async fn open_pod(&self, opening: Opening) -> Result<Response, CallError> {
+        let (url, _) = self.place(&opening.url, &opening.namespace)?;
+        self.begin(opening, url, false).await
+    }
+
+    async fn begin(&self, opening: Opening, url: Url, proxied: bool) -> Result<Response, CallError> {
+        let authority = opening.authority.as_deref();
+        let key = ClientKey {
+            authority: digest(authority),
+            skip_verification: false,
+            proxied,
+            idle: opening.idle,
+            idle_connections: usize::MAX,
+            decodes: true,
+        };
+        let request = self.client(key, authority)?.request(opening.method, url).headers(opening.headers).body(opening.body);
+        request.send().await.map_err(|error| {
+            let connecting = error.is_connect();
+            match CallError::of(error, CONNECT_TIMEOUT) {
+                // Nothing else has a time here, but for what the system itself gives up.
+                CallError::WaitForAnswer(time) if connecting => CallError::Connect(time),
+                CallError::Reach(words) if connecting => CallError::NotConnected(words),
+                // The call may have been sent by then.
+                CallError::AgreeOnTls(words) if !connecting => CallError::Reach(words),
+                error => error,
+            }
+        })
+    }
+
     /// Looks up what the proxy will connect to, as far as this process can know, and refuses what the rules forbid. The proxy may
     /// find another answer; a name that has none here is left to it.
     async fn check_before_proxy(&self, url: &Url) -> Result<(), DestinationError> {
@@ -174,56 +262,56 @@ impl Connector {
         }
     }
 
-    fn client(&self, authority: Option<&[u8]>, skip_verification: bool, proxied: bool) -> Result<Client, CallError> {
-        let key = ClientKey { authority: authority.map(|pem| Sha256::digest(pem).into()), skip_verification, proxied };
+    /// The client of these properties. `authority` is what the key has the digest of.
+    fn client(&self, key: ClientKey, authority: Option<&[u8]>) -> Result<Client, CallError> {
         let lock = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = lock().get(&key) {
             return Ok(client);
         }
-        let client = if skip_verification {
-            let builder = self.builder(proxied)?.tls_certs_only([]).tls_danger_accept_invalid_certs(true);
+        let client = if key.skip_verification {
+            let builder = self.builder(&key)?.tls_certs_only([]).tls_danger_accept_invalid_certs(true);
             builder.build().map_err(|error| CallError::SetUp(CallError::of(error, CONNECT_TIMEOUT).to_string()))?
         } else {
-            self.build(authority, proxied)?
+            self.build(authority, &key)?
         };
         Ok(lock().insert(key, client))
     }
 
-    fn build(&self, authority: Option<&[u8]>, proxied: bool) -> Result<Client, CallError> {
+    fn build(&self, authority: Option<&[u8]>, key: &ClientKey) -> Result<Client, CallError> {
         let message = |error| CallError::of(error, CONNECT_TIMEOUT).to_string();
         let Some(pem) = authority else {
-            return self.builder(proxied)?.build().or_else(|error| {
+            return self.builder(key)?.build().or_else(|error| {
                 // An image without certificates: servers without TLS can be called all the same, others fail verification.
                 tracing::warn!(
                     error = message(error),
                     "the system's certificates cannot be read: no public certificate is trusted"
                 );
-                self.builder(proxied)?.tls_certs_only([]).build().map_err(|error| CallError::SetUp(message(error)))
+                self.builder(key)?.tls_certs_only([]).build().map_err(|error| CallError::SetUp(message(error)))
             });
         };
         let certificates = Certificate::from_pem_bundle(pem).map_err(|_| CallError::ReadAuthority("no PEM".into()))?;
         if certificates.is_empty() {
             return Err(CallError::ReadAuthority("there is no certificate in it".into()));
         }
-        self.builder(proxied)?.tls_certs_only(certificates).build().map_err(|error| CallError::ReadAuthority(message(error)))
+        self.builder(key)?.tls_certs_only(certificates).build().map_err(|error| CallError::ReadAuthority(message(error)))
     }
 
-    fn builder(&self, proxied: bool) -> Result<ClientBuilder, CallError> {
+    fn builder(&self, key: &ClientKey) -> Result<ClientBuilder, CallError> {
         let builder = Client::builder()
             .user_agent(concat!("quartermaster/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(4)
-            .no_gzip()
+            .pool_idle_timeout(key.idle)
+            .pool_max_idle_per_host(key.idle_connections)
+            .gzip(key.decodes)
             .no_brotli()
             .no_zstd()
             .no_deflate()
             // The environment's proxies would see keys, and would hide the address that is connected to.
             .no_proxy();
         let lookup = Arc::clone(&self.lookup);
-        match self.proxy.as_ref().filter(|_| proxied) {
+        match self.proxy.as_ref().filter(|_| key.proxied) {
             Some(proxy) => {
                 let proxy = Proxy::all(&proxy.url).map_err(|_| CallError::SetUp("the address of egressProxy is no URL".into()))?;
                 Ok(builder.proxy(proxy).dns_resolver(ProxyResolver { lookup }))

@@ -28,6 +28,9 @@ pub enum CallError {
     /// No whole answer in time.
     #[error("failed to get an answer within {0:?}")]
     WaitForAnswer(Duration),
+    /// The server cannot be connected to: nothing was sent. Told by [`super::connect::Connector::open`] alone.
+    #[error("failed to reach the server: {0}")]
+    NotConnected(String),
     /// The server cannot be connected to, or breaks off.
     #[error("failed to reach the server: {0}")]
     Reach(String),

@@ -30,6 +30,18 @@ fn at(address: SocketAddr) -> Call {
     call(&format!("http://{address}/"))
 }
 
+fn opening(url: &str) -> Opening {
+    Opening {
+        method: Method::POST,
+        url: url.parse().unwrap(),
+        namespace: "team".into(),
+        headers: HeaderMap::new(),
+        body: Body::from("{}"),
+        authority: None,
+        idle: IDLE_CONNECTION,
+    }
+}
+
 /// A server that counts its requests.
 async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
     let hits = Arc::new(AtomicUsize::new(0));
@@ -301,8 +313,19 @@ async fn what_is_outside_goes_through_the_proxy_and_the_rules_still_hold() {
         let error = connector.call(call(&format!("http://{host}/"))).await.unwrap_err();
         assert!(matches!(error, CallError::RefuseDestination(_)), "{host}: {error:?}");
     }
+    // No proxy for the outside knows the way to a pod.
+    connector.call_pod(at(inside)).await.unwrap();
+    let error = connector.call_pod(call("http://169.254.169.254/")).await.unwrap_err();
+    assert!(matches!(error, CallError::RefuseDestination(_)), "{error:?}");
     assert_eq!(*seen.lock().unwrap(), ["GET http://api.example.com/v1/models HTTP/1.1"]);
-    assert_eq!(hits.load(Ordering::SeqCst), 2);
+    assert_eq!(hits.load(Ordering::SeqCst), 3);
+    // Calls whose answers are read while they come go the same ways.
+    connector.open(opening("http://api.example.com/v1/chat")).await.unwrap();
+    connector.open_pod(opening(&format!("http://{inside}/"))).await.unwrap();
+    let error = connector.open_pod(opening("http://169.254.169.254/")).await.unwrap_err();
+    assert!(matches!(error, CallError::RefuseDestination(_)), "{error:?}");
+    assert_eq!(seen.lock().unwrap()[1..], ["POST http://api.example.com/v1/chat HTTP/1.1"]);
+    assert_eq!(hits.load(Ordering::SeqCst), 4);
     assert!(names.asked().contains(&"api.example.com.".to_owned()));
 }
 
@@ -317,7 +340,16 @@ async fn a_url_with_credentials_is_refused_and_they_are_not_repeated() {
 async fn clients_are_kept_up_to_a_bound() {
     let connector = Connector::new(loopback(), None);
     for _ in 0..CLIENTS + 5 {
-        connector.client(Some(&authority().1), false, false).unwrap();
+        let authority = authority().1;
+        let key = ClientKey {
+            authority: digest(Some(&authority)),
+            skip_verification: false,
+            proxied: false,
+            idle: IDLE_CONNECTION,
+            idle_connections: IDLE_CONNECTIONS,
+            decodes: false,
+        };
+        connector.client(key, Some(&authority)).unwrap();
     }
     assert_eq!(connector.clients.lock().unwrap().clients.len(), CLIENTS);
 }

@@ -3,6 +3,7 @@
 pub mod connect;
 mod connect_error;
 pub mod dial;
+pub mod engine_health;
 pub mod hub;
 mod hub_fetch;
 pub mod limits;

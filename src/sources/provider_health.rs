@@ -173,7 +173,7 @@ impl Run {
 }
 
 /// A tenth more or less, so that backends that were made at the same time are not checked at the same time for ever.
-fn jittered(interval: Duration) -> Duration {
+pub(super) fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
@@ -218,16 +218,19 @@ impl Checker {
     }
 }
 
-fn outcome_of(error: &CallError) -> CheckOutcome {
+/// What a call without an answer says.
+pub(super) fn outcome_of(error: &CallError) -> CheckOutcome {
     let message = error.to_string();
     match error {
         CallError::RefuseDestination(DestinationError::AwaitApiServer { .. }) => CheckOutcome::Unreachable { message },
         CallError::RefuseDestination(_) => CheckOutcome::NotAllowed { message },
         CallError::ReadAuthority(_) => CheckOutcome::InvalidAuthority { message },
         CallError::AgreeOnTls(_) => CheckOutcome::Tls { message },
-        CallError::SetUp(_) | CallError::Connect(_) | CallError::WaitForAnswer(_) | CallError::Reach(_) => {
-            CheckOutcome::Unreachable { message }
-        }
+        CallError::SetUp(_)
+        | CallError::Connect(_)
+        | CallError::WaitForAnswer(_)
+        | CallError::NotConnected(_)
+        | CallError::Reach(_) => CheckOutcome::Unreachable { message },
     }
 }
 

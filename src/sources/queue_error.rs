@@ -67,8 +67,10 @@ fn of_call(error: &CallError) -> FailureCause {
         CallError::RefuseDestination(_) => FailureCause::NotAllowed,
         CallError::ReadAuthority(_) => FailureCause::Secret,
         CallError::AgreeOnTls(_) => FailureCause::Tls,
-        CallError::SetUp(_) | CallError::Connect(_) | CallError::WaitForAnswer(_) | CallError::Reach(_) => {
-            FailureCause::Unreachable
-        }
+        CallError::SetUp(_)
+        | CallError::Connect(_)
+        | CallError::WaitForAnswer(_)
+        | CallError::NotConnected(_)
+        | CallError::Reach(_) => FailureCause::Unreachable,
     }
 }

@@ -302,7 +302,7 @@ async fn tls_is_agreed_on_with_the_authority_of_the_secret_and_no_other() {
     let (_other, other_pem) = authority();
     let server = RedisServer::start_with_tls(&issuer).await;
     server.admin().await.run("RPUSH tasks a").await;
-    let url = format!("rediss://127.0.0.1:{}", server.tls_port);
+    let url = format!("rediss://127.0.0.1:{}", server.tls_port());
     let with = |authority: Option<Arc<[u8]>>, skip_verification| Endpoint {
         url: url.clone(),
         tls: TlsSettings { authority, skip_verification },
@@ -315,9 +315,9 @@ async fn tls_is_agreed_on_with_the_authority_of_the_secret_and_no_other() {
     assert_eq!(cause(&one(&mut session(with(None, false)), question()).await), FailureCause::Tls, "the system trusts others");
     let no_pem: Arc<[u8]> = Arc::from(b"nonsense".as_slice());
     assert_eq!(cause(&one(&mut session(with(Some(no_pem), false)), question()).await), FailureCause::Secret);
-    let named = Endpoint { url: format!("rediss://localhost:{}", server.tls_port), ..with(Some(pem.clone()), false) };
+    let named = Endpoint { url: format!("rediss://localhost:{}", server.tls_port()), ..with(Some(pem.clone()), false) };
     assert_eq!(cause(&one(&mut session(named), question()).await), FailureCause::Tls, "the certificate is of another name");
-    let plain = Endpoint { url: format!("rediss://127.0.0.1:{}", server.port), ..with(Some(pem), false) };
+    let plain = Endpoint { url: format!("rediss://127.0.0.1:{}", server.port()), ..with(Some(pem), false) };
     let outcome = one(&mut session(plain), question()).await;
     assert!(matches!(cause(&outcome), FailureCause::Tls | FailureCause::Unreachable), "{outcome:?}");
 }
@@ -327,7 +327,7 @@ async fn the_database_is_the_one_of_the_url() {
     let server = RedisServer::start(&[]).await;
     let mut admin = server.admin().await;
     admin.run_all(&["SELECT 3", "RPUSH tasks a b"]).await;
-    let at = |database: &str| Endpoint { url: format!("redis://127.0.0.1:{}/{database}", server.port), ..server.endpoint() };
+    let at = |database: &str| Endpoint { url: format!("redis://127.0.0.1:{}/{database}", server.port()), ..server.endpoint() };
     let question = || Question { queue: list(&["tasks"]), cap: 1 };
     assert_eq!(one(&mut session(at("3")), question()).await.unwrap().waiting, 2);
     assert_eq!(one(&mut session(at("")), question()).await.unwrap().waiting, 0);
@@ -363,7 +363,7 @@ async fn a_connection_that_was_closed_meanwhile_is_made_anew_without_a_failure()
     server.admin().await.run("CLIENT KILL TYPE normal SKIPME yes").await;
     one(&mut session, ask_stream("s")).await.unwrap();
     server.kill();
-    server.restart().await;
+    server.restart().await.unwrap();
     one(&mut session, ask_stream("s")).await.unwrap();
 }
 
@@ -378,7 +378,7 @@ async fn a_server_that_is_gone_is_unreachable_is_left_alone_and_is_read_again_wh
     let first = session.away_until().unwrap();
     assert_eq!(cause(&one(&mut session, ask_stream("s")).await), FailureCause::Unreachable);
     assert_eq!(session.away_until().unwrap(), first, "it was not tried");
-    server.restart().await;
+    server.restart().await.unwrap();
     within(async {
         loop {
             tokio::time::sleep_until(session.away_until().unwrap_or_else(Instant::now)).await;
@@ -485,7 +485,7 @@ async fn forbidden_addresses_are_refused_in_every_spelling_without_a_connection(
 async fn a_short_name_is_a_service_of_the_pools_namespace() {
     let server = RedisServer::start(&[]).await;
     let names = Names::new(&[("redis.team.svc", &["127.0.0.1"])]);
-    let endpoint = Endpoint { url: format!("redis://redis:{}", server.port), ..server.endpoint() };
+    let endpoint = Endpoint { url: format!("redis://redis:{}", server.port()), ..server.endpoint() };
     let mut session = Redis::new(Arc::new(names.connector(loopback())), endpoint);
     one(&mut session, ask_stream("s")).await.unwrap();
     assert_eq!(names.asked(), ["redis.team.svc"]);

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{DEADLINE, DEFINITION, Operator, Team, install};
 use crate::rights::{Right, rights_of_role, rights_used, use_every_right};
+use crate::routes::{GATEWAY_IMAGE, have_authority_made, make_authority_due};
 
 const RULES: &str = include_str!("../../deploy/rbac.yaml");
 const NAMESPACE: &str = "quartermaster-system";
@@ -39,7 +40,14 @@ async fn one_operator_for_all_namespaces_needs_and_uses_exactly_the_rules_that_a
     let fleet: Vec<_> = nodes::fleet().into_iter().filter(|node| ["a100-mig-single", "cpu-0"].contains(&&*node.name)).collect();
     nodes::create(&connection, &fleet).await.unwrap();
     let kubeconfig = account::kubeconfig_of_service_account(&connection, NAMESPACE, ACCOUNT, RULES).await.unwrap();
-    let operator = Operator::start(&kubeconfig, &[], "destinations: {allowLoopback: true}", &[]);
+    let configuration = format!("destinations: {{allowLoopback: true}}\n{GATEWAY_IMAGE}");
+    let mut operator = Operator::start(&kubeconfig, &[], &configuration, &[]);
+    operator.ready().await;
+    // The first one makes the authority of the exchange, the next one finds it due and renews it.
+    have_authority_made(&connection, NAMESPACE).await;
+    assert_eq!(operator.terminate().code(), Some(0), "{}", operator.log());
+    make_authority_due(&connection, NAMESPACE).await;
+    let operator = Operator::start(&kubeconfig, &[], &configuration, &[]);
     operator.ready().await;
 
     // Neither namespace was there when it started.

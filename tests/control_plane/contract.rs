@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Team, condition, small_model};
 use crate::versions::Watched;
-use crate::{argo_cd, pools};
+use crate::{argo_cd, pools, routes};
 
-/// Keeps every version of the backends and pools of a namespace, in their order.
+/// Keeps every version of the backends, pools and routes of a namespace, in their order.
 pub struct Versions(Vec<Watched>);
 
 impl Versions {
     /// Begins to watch. A kind whose definition is not served has no versions.
-    pub async fn watch(kinds: [Api<DynamicObject>; 2]) -> Self {
+    pub async fn watch(kinds: [Api<DynamicObject>; 3]) -> Self {
         let mut watched = Vec::new();
         for kind in kinds {
             watched.extend(Watched::begin(kind).await);
@@ -40,6 +40,9 @@ impl Versions {
             if now["kind"] == "AgentPool" {
                 broken.extend(pools::contract::violations(earlier, now));
             }
+            if now["kind"] == "ModelRoute" {
+                broken.extend(routes::contract::violations(now));
+            }
             if !broken.is_empty() {
                 let before = earlier.map(|earlier| serde_json::to_string_pretty(&earlier["status"]).unwrap()).unwrap_or_default();
                 let now = serde_json::to_string_pretty(now).unwrap();
@@ -49,7 +52,7 @@ impl Versions {
         found
     }
 
-    /// Those of one kind follow on those of the other.
+    /// Those of one kind follow on those of another.
     fn all(&self) -> Vec<Value> {
         self.0.iter().flat_map(Watched::all).map(|version| version.object).collect()
     }

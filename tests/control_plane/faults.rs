@@ -265,7 +265,7 @@ async fn make_change_behind_a_silent_watch(faulty: &Faulty) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_whose_creation_got_no_response_exists_once_and_is_adopted() {
     let faulty = Faulty::new("lost").await;
-    let children = ["serviceaccounts", "secrets", "services", "deployments", "poddisruptionbudgets"];
+    let children = ["serviceaccounts", "secrets", "networkpolicies", "services", "deployments", "poddisruptionbudgets"];
     for plural in children {
         faulty.proxy.add(Match::all().resource(plural).verb(Verb::Apply).times(1), Action::DropResponse);
     }

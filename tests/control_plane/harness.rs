@@ -25,8 +25,10 @@ const ACCOUNT: &str = "quartermaster";
 
 /// The definition of InferenceBackends of this version.
 pub const DEFINITION: &str = include_str!("../../crds/quartermaster.dev_inferencebackends.yaml");
+/// The same of ModelRoutes.
+pub const ROUTE_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_modelroutes.yaml");
 /// The same of AgentPools.
-const POOL_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_agentpools.yaml");
+pub const POOL_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_agentpools.yaml");
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
@@ -43,7 +45,7 @@ pub struct Team {
 impl Drop for Team {
     fn drop(&mut self) {
         // The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
-        self.kubectl(&["delete", "inferencebackends,agentpools", "--all", "--wait=false"]);
+        self.kubectl(&["delete", "inferencebackends,modelroutes,agentpools", "--all", "--wait=false"]);
         self.check_contract();
     }
 }
@@ -62,7 +64,7 @@ impl Team {
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new(), versions: Mutex::default() };
         team.kubeconfig = team.account(ACCOUNT).await;
-        team.versions = Mutex::new(Some(Versions::watch([team.backends(), team.pools()]).await));
+        team.versions = Mutex::new(Some(Versions::watch([team.backends(), team.pools(), team.routes()]).await));
         team
     }
 
@@ -79,6 +81,11 @@ impl Team {
     /// Every version of a pool so far, in their order.
     pub fn pool_versions_of(&self, name: &str) -> Vec<Value> {
         self.versions.lock().unwrap().as_ref().unwrap().of("AgentPool", name)
+    }
+
+    /// Every version of a route so far, in their order.
+    pub fn route_versions_of(&self, name: &str) -> Vec<Value> {
+        self.versions.lock().unwrap().as_ref().unwrap().of("ModelRoute", name)
     }
 
     /// Fails where a status that anybody could see broke the contract; those after this are not checked. The end of a test does
@@ -150,6 +157,11 @@ impl Team {
     /// The AgentPools.
     pub fn pools(&self) -> Api<DynamicObject> {
         self.api(&resource("quartermaster.dev", "v1alpha1", "AgentPool", "agentpools"))
+    }
+
+    /// The ModelRoutes.
+    pub fn routes(&self) -> Api<DynamicObject> {
+        self.api(&resource("quartermaster.dev", "v1alpha1", "ModelRoute", "modelroutes"))
     }
 
     /// The Deployments.
@@ -313,12 +325,12 @@ pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiReso
     ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
 }
 
-/// Installs a definition of InferenceBackends, and that of AgentPools of this version, and waits until they are served.
+/// Installs a definition of InferenceBackends, and those of the other kinds of this version, and waits until they are served.
 pub async fn install(connection: &Connection, definition: &str) {
-    account::apply(connection, &format!("{definition}\n{POOL_DEFINITION}")).await.unwrap();
+    account::apply(connection, &[definition, ROUTE_DEFINITION, POOL_DEFINITION].join("\n")).await.unwrap();
     let client = connection.client().await.unwrap();
     let started = Instant::now();
-    for (kind, plural) in [("InferenceBackend", "inferencebackends"), ("AgentPool", "agentpools")] {
+    for (kind, plural) in [("InferenceBackend", "inferencebackends"), ("ModelRoute", "modelroutes"), ("AgentPool", "agentpools")] {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource("quartermaster.dev", "v1alpha1", kind, plural));
         while api.list(&ListParams::default()).await.is_err() {
             assert!(started.elapsed() < DEADLINE, "the definitions are never served");

@@ -2,17 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use kube::api::PostParams;
+use kube::api::{Api, DynamicObject, PostParams};
+use quartermaster_core::api::agent_pool::AgentPoolSpec;
 use quartermaster_core::api::inference_backend::InferenceBackendSpec;
+use quartermaster_core::api::model_route::ModelRouteSpec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::harness::{DEFINITION, Team};
+use crate::harness::{DEFINITION, POOL_DEFINITION, ROUTE_DEFINITION, Team};
 
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("hosted-provider", include_str!("../../examples/backends/hosted-provider.yaml")),
     ("llama-70b", include_str!("../../examples/backends/llama-70b.yaml")),
     ("mixture-of-experts", include_str!("../../examples/backends/mixture-of-experts.yaml")),
+    ("ollama", include_str!("../../examples/backends/ollama.yaml")),
     ("small-model", include_str!("../../examples/backends/small-model.yaml")),
+    ("coder", include_str!("../../examples/pools/coder.yaml")),
+    ("interactive-and-batch", include_str!("../../examples/pools/interactive-and-batch.yaml")),
+    ("callers", include_str!("../../examples/routes/callers.yaml")),
+    ("full", include_str!("../../examples/routes/full.yaml")),
+    ("minimal", include_str!("../../examples/routes/minimal.yaml")),
+    ("self-hosted-only", include_str!("../../examples/routes/self-hosted-only.yaml")),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,6 +48,7 @@ async fn every_field_can_be_explained() {
         ("inferencebackend.spec.vllm.contextLength", "Default: the largest that fits"),
         ("ib.spec.vllm.rollout.type", "Surge: the new pod first"),
         ("ib.spec.vllm.accelerator.products", "in order of preference"),
+        ("ib.spec.ollama.keepAlive", "Time that the model stays in memory"),
         ("ib.spec.external.apiKeys.secretKeyRef.key", "Key within the Secret's data."),
         ("ib.status.sizing.derivation", "The arithmetic in one line."),
     ] {
@@ -65,7 +77,9 @@ async fn every_example_is_accepted_strictly_and_unchanged() {
         let written: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
         let answer: Value = serde_json::from_str(&said).unwrap();
         let answers = answer["items"].as_array().cloned().unwrap_or_else(|| vec![answer.clone()]);
-        for (written, answer) in written.iter().zip(&answers).filter(|(written, _)| written["kind"] == "InferenceBackend") {
+        assert_eq!(written.len(), answers.len(), "{name}");
+        let ours = |(written, _): &(&Value, &Value)| written["apiVersion"] == "quartermaster.dev/v1alpha1";
+        for (written, answer) in written.iter().zip(&answers).filter(ours) {
             assert_eq!(written["spec"], answer["spec"], "{name}");
         }
     }
@@ -106,24 +120,30 @@ async fn after_convergence_nothing_differs_from_what_was_applied() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_field_of_a_spec_survives_the_api_server_and_the_operators_own_types() {
     let team = Team::new("round-trip").await;
-    let specs = full_specs();
+    survive::<InferenceBackendSpec>("InferenceBackend", &team.backends(), DEFINITION, &full_backends()).await;
+    survive::<AgentPoolSpec>("AgentPool", &team.pools(), POOL_DEFINITION, &full_pools()).await;
+    survive::<ModelRouteSpec>("ModelRoute", &team.routes(), ROUTE_DEFINITION, &full_routes()).await;
+}
+
+/// Stores these specs and decodes them: they stay what they are. Together they have every field that the definition declares.
+async fn survive<Spec: DeserializeOwned + Serialize>(kind: &str, api: &Api<DynamicObject>, definition: &str, specs: &[Value]) {
     for (index, spec) in specs.iter().enumerate() {
         let object = json!({
-            "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend",
+            "apiVersion": "quartermaster.dev/v1alpha1", "kind": kind,
             "metadata": { "name": format!("full-{index}") }, "spec": spec,
         });
-        let stored = team.backends().create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-        assert_eq!(stored.data["spec"], *spec);
-        let decoded: InferenceBackendSpec = serde_json::from_value(spec.clone()).unwrap();
-        assert_eq!(serde_json::to_value(decoded).unwrap(), *spec);
+        let stored = api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        assert_eq!(stored.data["spec"], *spec, "{kind}");
+        let decoded: Spec = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(serde_json::to_value(decoded).unwrap(), *spec, "{kind}");
     }
-    let schema: Value = serde_saphyr::from_str(DEFINITION).unwrap();
+    let schema: Value = serde_saphyr::from_str(definition).unwrap();
     let mut declared = Vec::new();
     collect(schema.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap(), "spec", &mut declared);
     let mut used = BTreeSet::new();
     specs.iter().for_each(|spec| paths(spec, "spec", &mut used));
     let unused: Vec<_> = declared.into_iter().map(|(path, _)| path).filter(|path| !used.contains(path)).collect();
-    assert!(unused.is_empty(), "no spec of this test has {unused:?}");
+    assert!(unused.is_empty(), "no spec of {kind} in this test has {unused:?}");
 }
 
 /// Every field of a schema with its description.
@@ -153,8 +173,8 @@ fn paths(value: &Value, path: &str, used: &mut BTreeSet<String>) {
     }
 }
 
-/// Specs that together have every field.
-fn full_specs() -> Vec<Value> {
+/// Specs of InferenceBackends that together have every field.
+fn full_backends() -> Vec<Value> {
     let secret = json!({ "name": "secret", "key": "key" });
     let vllm = json!({
         "vllm": {
@@ -199,6 +219,25 @@ fn full_specs() -> Vec<Value> {
     });
     let ephemeral = json!({ "vllm": { "model": "a/b", "cache": { "ephemeral": { "sizeLimit": "100Gi" } } }, "replicas": 0 });
     let node_local = json!({ "vllm": { "model": "a/b", "cache": { "nodeLocal": {} } } });
+    let ollama = json!({
+        "ollama": {
+            "model": "hf.co/acme/model:Q4_K_M", "image": "ollama/ollama:0.32.15",
+            "accelerator": {
+                "resourceName": "nvidia.com/gpu", "products": ["NVIDIA-L4"], "memory": "24Gi", "gpusPerNode": 1,
+                "nodeSelector": { "pool": "small" },
+                "tolerations": [{ "key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": 60 }],
+                "runtimeClassName": "nvidia",
+            },
+            "cache": { "persistentVolumeClaim": { "claimName": "models" } },
+            "contextLength": 8192, "keepAlive": "1h30m",
+            "resources": {
+                "limits": { "memory": "16Gi" }, "requests": { "cpu": "4" }, "claims": [{ "name": "claim", "request": "one" }],
+            },
+        },
+        "replicas": 2,
+    });
+    let ollama_ephemeral = json!({ "ollama": { "model": "qwen3:8b", "cache": { "ephemeral": { "sizeLimit": "20Gi" } } } });
+    let ollama_node_local = json!({ "ollama": { "model": "qwen3:8b", "cache": { "nodeLocal": {} } } });
     let external = json!({
         "external": {
             "provider": "OpenAICompatible", "model": "model", "baseURL": "https://llm.example/v1",
@@ -206,6 +245,12 @@ fn full_specs() -> Vec<Value> {
             "contextLength": 200_000,
             "headers": [{ "name": "X-Team", "value": "a" }, { "name": "X-Token", "secretKeyRef": secret }],
             "tls": { "caSecretKeyRef": secret },
+            "formats": ["Responses", "ChatCompletions", "Completions", "Messages", "Embeddings"],
+        },
+        "region": "eu-west-1",
+        "price": {
+            "inputPerMillionTokens": "0.20", "outputPerMillionTokens": "999999999.999999", "cachedInputPerMillionTokens": "0.02",
+            "cacheWritePerMillionTokens": "0",
         },
         "healthCheck": { "type": "Inference", "interval": "10m", "timeout": "30s", "failureThreshold": 3 },
         "suspend": false,
@@ -213,5 +258,75 @@ fn full_specs() -> Vec<Value> {
     let service = json!({
         "external": { "provider": "LMStudio", "model": "model", "serviceRef": { "name": "studio", "port": 1234 } },
     });
-    vec![vllm, ephemeral, node_local, external, service]
+    vec![vllm, ephemeral, node_local, ollama, ollama_ephemeral, ollama_node_local, external, service]
+}
+
+/// Specs of AgentPools that together have every field.
+fn full_pools() -> Vec<Value> {
+    let secret = json!({ "name": "secret", "key": "key" });
+    let behavior = json!({
+        "stabilizationWindowSeconds": 60, "selectPolicy": "Min", "tolerance": "0.1",
+        "policies": [{ "type": "Pods", "value": 4, "periodSeconds": 15 }, { "type": "Percent", "value": 100, "periodSeconds": 60 }],
+    });
+    let template = json!({
+        "template": {
+            "metadata": { "labels": { "team": "a" }, "annotations": { "example.com/note": "b" } },
+            "spec": { "containers": [{ "name": "agent", "image": "agent:1", "args": ["--verbose"] }] },
+        },
+        "criticality": "Critical", "modelRoutes": [{ "name": "chat" }, { "name": "embed" }],
+        "requestLabels": { "taskType": "code", "priority": "P1", "team": "a" },
+        "replicas": 2, "minReplicas": 1, "maxReplicas": 20,
+        "queues": [{
+            "name": "stream",
+            "redisStream": { "url": "rediss://redis:6380/2", "stream": "tasks", "group": "agents" },
+            "usernameSecretKeyRef": secret, "passwordSecretKeyRef": secret, "tls": { "caSecretKeyRef": secret },
+        }],
+        "scaling": {
+            "age": { "maxTaskAge": "1m30s" }, "combine": "Sum", "behavior": { "scaleUp": behavior, "scaleDown": behavior },
+            "pollInterval": "2s", "cooldown": "5m", "onMetricFailure": { "hold": "3m", "thenReplicas": 1 },
+        },
+        "batch": { "maxTasks": 4 }, "scaleIn": { "prefer": "Any", "waitForIdle": "10m" },
+        "taskLimits": { "maxSteps": 50, "maxToolCalls": 100, "maxRetriesPerTool": 0, "timeout": "15m" },
+        "suspend": true,
+    });
+    let target = json!({
+        "targetRef": { "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "agents" },
+        "queues": [
+            { "name": "lists", "redisList": { "url": "redis://redis:6379", "keys": ["a", "b"], "processingKeys": ["c"] } },
+            {
+                "name": "number", "tls": { "insecureSkipVerify": true },
+                "prometheus": { "url": "https://prometheus:9090", "query": "sum(tasks)", "whenEmpty": "Zero" },
+            },
+        ],
+        "scaling": { "step": { "high": 10, "low": 2, "size": 3 } },
+    });
+    let callers = json!({ "modelRoutes": [{ "name": "chat" }], "scaling": { "proportional": { "tasksPerReplica": 5 } } });
+    vec![template, target, callers]
+}
+
+/// Specs of ModelRoutes that together have every field.
+fn full_routes() -> Vec<Value> {
+    let whole = json!({
+        "modelName": "openai/gpt-4o:latest", "aliases": ["gpt-4o", "*"], "strategy": "Weighted",
+        "backends": [{ "name": "large", "tier": "Premium", "weight": 3 }, { "name": "small", "tier": "Economy", "weight": 0 }],
+        "rules": [{
+            "name": "long",
+            "when": {
+                "promptTokens": { "atLeast": 8000, "atMost": 1_000_000_000 }, "taskTypes": ["code"], "priorities": ["P0", "P4"],
+                "userTiers": ["gold"], "complexity": ["high"], "agentPools": ["coder"], "labels": { "team": ["a", "b"] },
+            },
+            "strategy": "LowestCost", "backends": [{ "name": "large", "tier": "Standard", "weight": 1 }],
+        }],
+        "trustedLabels": ["taskType", "x-team"],
+        "fallback": [{
+            "name": "hosted", "tier": "Standard",
+            "causes": ["RateLimited", "Timeout", "Unavailable", "NotFound", "ContextLengthExceeded"],
+        }],
+        "timeouts": { "request": "10m", "backendRequest": "2m", "streamIdle": "1m30s" },
+        "retries": { "maxRetries": 0, "backoff": { "initial": "500ms", "max": "10s" }, "budgetPercent": 100 },
+        "circuitBreaker": { "failures": 3, "window": "60s", "cooldown": "30s" },
+        "dataPolicy": "SelfHostedOnly", "regionPreference": ["eu-west-1", "eu-central-1"], "suspend": false,
+    });
+    let least = json!({ "backends": [{ "name": "large" }] });
+    vec![whole, least]
 }

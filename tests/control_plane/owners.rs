@@ -33,6 +33,7 @@ async fn a_backend_that_is_replaced_again_and_again_ends_with_children_of_its_ow
         ("", "v1", "Secret", "secrets"),
         ("", "v1", "Service", "services"),
         ("apps", "v1", "Deployment", "deployments"),
+        ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
         ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ] {
         let api = team.api(&resource(group, version, kind, plural));

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use crate::faulty::{ALONE, Faulty};
 use crate::harness::{DEADLINE, Team, condition, resource, small_model};
 use crate::pools::use_every_right_on_pools;
+use crate::routes::{GATEWAY_IMAGE, make_authority_due, use_every_right_on_routes};
 
 fn small() -> Value {
     json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 0 })
 }
 
-/// Has a running operator, which may reach loopback, use every right that it has on objects of this namespace. Ends with the
-/// backend `model` ready.
+/// Has a running operator, which may reach loopback and makes gateways, use every right that it has on objects of this namespace. Ends
+/// with the backend `model` ready.
 pub async fn use_every_right(team: &Team) {
     team.kubectl(&["create", "secret", "generic", "key", "--from-literal=key=x"]);
     team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 2 })).await;
@@ -28,18 +29,36 @@ pub async fn use_every_right(team: &Team) {
     team.until_in(&budgets, "model-backend", "exist", |budget| budget.is_object()).await;
     team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": 1 })).await;
     team.until_in(&budgets, "model-backend", "go", |budget| budget.is_null()).await;
+    // A policy that is a backend's and no longer wanted, as all are once the configuration has none made.
+    let model = team.until("model", "exist", Value::is_object).await;
+    let owner = json!({
+        "apiVersion": "quartermaster.dev/v1alpha1", "kind": "InferenceBackend", "name": "model",
+        "uid": model["metadata"]["uid"], "controller": true,
+    });
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "name": "left", "labels": { "quartermaster.dev/inference-backend": "model" }, "ownerReferences": [owner] },
+        "spec": { "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}] },
+    });
+    let (code, said) = team.kubectl_with_input(&["create", "-f", "-"], &policy.to_string());
+    assert_eq!(code, 0, "{said}");
+    let policies = team.api(&resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"));
+    team.until_in(&policies, "left", "go", Value::is_null).await;
     // A repeated event is counted up by a patch: the same transition, twice within minutes.
     for replicas in [0, 1, 0, 1] {
         team.apply("model", json!({ "vllm": { "model": "Qwen/Qwen3-0.6B" }, "replicas": replicas })).await;
         team.until_ready("model", "True", if replicas == 0 { "ScaledToZero" } else { "Available" }).await;
     }
     use_every_right_on_pools(team).await;
+    use_every_right_on_routes(team).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_right_is_used_and_no_call_is_refused() {
     let team = Team::new("rights").await;
-    let _operator = team.operator_of_pools().await;
+    // It is renewed: updated, and not only made.
+    make_authority_due(&team.connection, &team.namespace).await;
+    let _operator = team.operator_with(&format!("destinations: {{allowLoopback: true}}\n{GATEWAY_IMAGE}"), &[]).await;
     use_every_right(&team).await;
     let started = Instant::now();
     loop {
@@ -90,11 +109,12 @@ fn roles() -> Vec<Value> {
     documents.into_iter().filter(|document| document["rules"].is_array()).collect()
 }
 
-/// What a role grants, without the right that admission asks about itself: no request carries it.
+/// What a role grants, without the rights that admission asks about itself, on finalizers and to delete by name: no request carries
+/// them.
 fn rights_of(role: &Value) -> Vec<Right> {
     let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
     let mut rights = Vec::new();
-    for rule in role["rules"].as_array().unwrap() {
+    for rule in role["rules"].as_array().unwrap().iter().filter(|rule| rule.get("resourceNames").is_none()) {
         for group in texts(&rule["apiGroups"]) {
             for resource in texts(&rule["resources"]).into_iter().filter(|resource| !resource.ends_with("/finalizers")) {
                 for verb in texts(&rule["verbs"]) {

@@ -37,6 +37,13 @@ fn vllm(more: Value) -> Value {
     json!({ "vllm": vllm })
 }
 
+/// A backend with Ollama, with more fields of `ollama`.
+fn ollama(more: Value) -> Value {
+    let mut ollama = json!({ "model": "qwen3:8b" });
+    ollama.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({ "ollama": ollama })
+}
+
 /// An external backend with more fields of `external`; a null removes one.
 fn external(more: Value) -> Value {
     let mut external = json!({
@@ -62,16 +69,12 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
     };
     let header = |header: Value| external(json!({ "headers": [header] }));
     let cases: Vec<(Value, &[&str])> = vec![
-        (json!({}), &["exactly one of spec.vllm, spec.external must be set"]),
-        (json!({ "suspend": true }), &["exactly one of spec.vllm, spec.external must be set"]),
-        (both, &["exactly one of spec.vllm, spec.external must be set"]),
+        (json!({}), &["exactly one of spec.vllm, spec.ollama, spec.external must be set"]),
+        (json!({ "suspend": true }), &["exactly one of spec.vllm, spec.ollama, spec.external must be set"]),
+        (both, &["exactly one of spec.vllm, spec.ollama, spec.external must be set"]),
         (
             with(external(json!({})), "replicas", json!(2)),
-            &["spec.replicas: Invalid value", "spec.replicas applies to vllm only", "a hosted provider has no replicas"],
-        ),
-        (
-            with(vllm(json!({})), "healthCheck", json!({ "type": "Endpoint" })),
-            &["spec.healthCheck: Invalid value", "spec.healthCheck applies to external only", "follows its pods' probes"],
+            &["spec.replicas: Invalid value", "spec.replicas applies to vllm and ollama only", "a hosted provider has no replicas"],
         ),
         (
             with(external(json!({ "provider": "VertexAI" })), "healthCheck", json!({ "type": "Inference" })),
@@ -92,6 +95,10 @@ async fn a_contradiction_within_a_spec_is_refused_with_the_field_and_what_to_do(
         (
             vllm(json!({ "accelerator": { "products": ["NVIDIA-L4", "NVIDIA-L40S"], "memory": "80Gi" } })),
             &["spec.vllm.accelerator.memory: Invalid value", "name at most one in accelerator.products, or remove memory"],
+        ),
+        (
+            ollama(json!({ "model": "gpt-oss:120b-cloud" })),
+            &["spec.ollama.model: Invalid value", "ollama.com answers and not this cluster", "use external"],
         ),
         (
             vllm(json!({ "cache": {} })),
@@ -272,6 +279,16 @@ async fn a_value_that_no_field_can_have_is_refused_with_the_field_and_its_bounds
             &["tokenSecretKeyRef.name", "may not be more than 253"],
         ),
         (vllm(json!({ "architecture": { "layers": 0 } })), &["spec.vllm.architecture.layers", "greater than or equal to 1"]),
+        (json!({ "ollama": {} }), &["spec.ollama.model: Required value"]),
+        (ollama(json!({ "model": "" })), &["spec.ollama.model", "at least 1 chars long"]),
+        (ollama(json!({ "model": "--insecure" })), &["spec.ollama.model", "should match"]),
+        (ollama(json!({ "model": "qwen3:8b; rm -rf /" })), &["spec.ollama.model", "should match"]),
+        (ollama(json!({ "model": "qwen3:" })), &["spec.ollama.model", "should match"]),
+        (ollama(json!({ "model": "a/b/c/d" })), &["spec.ollama.model", "should match"]),
+        (ollama(json!({ "model": "https://ollama.com/library/qwen3" })), &["spec.ollama.model", "should match"]),
+        (ollama(json!({ "contextLength": 0 })), &["spec.ollama.contextLength", "greater than or equal to 1"]),
+        (ollama(json!({ "keepAlive": "-1" })), &["spec.ollama.keepAlive", "should match"]),
+        (ollama(json!({ "image": "ollama/ollama :1" })), &["spec.ollama.image", "should match"]),
         (external(json!({ "baseURL": "file:///etc/passwd" })), &["spec.external.baseURL", "should match"]),
         (external(json!({ "baseURL": "ftp://example.com" })), &["spec.external.baseURL", "should match"]),
         (external(json!({ "baseURL": "api.example.com/v1" })), &["spec.external.baseURL", "should match"]),
@@ -344,16 +361,26 @@ async fn what_is_immutable_cannot_be_changed_added_removed_or_slipped_past() {
             assert!(message.contains(word), "{message}");
         }
     }
+    team.apply("ollama", ollama(json!({}))).await;
     let other = external(json!({}))["external"].clone();
     for (name, patch, words) in [
         (
             "named",
             json!({ "spec": { "vllm": null, "external": other } }),
-            "a backend cannot change between vllm and external: create another InferenceBackend instead",
+            "a backend cannot change between vllm, ollama and external: create another InferenceBackend instead",
         ),
-        ("hosted", json!({ "spec": { "external": null, "vllm": { "model": "a/b" } } }), "cannot change between vllm and external"),
+        (
+            "hosted",
+            json!({ "spec": { "external": null, "vllm": { "model": "a/b" } } }),
+            "cannot change between vllm, ollama and external",
+        ),
+        (
+            "ollama",
+            json!({ "spec": { "ollama": null, "vllm": { "model": "a/b" } } }),
+            "cannot change between vllm, ollama and external",
+        ),
         // Removing the member first, to add another one later, is no way around the rule.
-        ("named", json!({ "spec": { "vllm": null } }), "exactly one of spec.vllm, spec.external must be set"),
+        ("named", json!({ "spec": { "vllm": null } }), "exactly one of spec.vllm, spec.ollama, spec.external must be set"),
         ("named", json!({ "spec": null }), "spec: Required value"),
     ] {
         let message = merge(name, patch).await;

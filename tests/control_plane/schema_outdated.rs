@@ -68,11 +68,12 @@ async fn without_the_definition_it_says_what_it_waits_for_and_starts_to_work_whe
     let waiting = operator
         .until_readiness("wait for the definitions alone", |readiness| {
             let gates = readiness["waitingFor"].as_array().map(Vec::as_slice).unwrap_or_default();
-            gates.len() == 4 && gates.iter().all(|gate| gate["reason"] != "not done yet")
+            gates.len() == 6 && gates.iter().all(|gate| gate["reason"] != "not done yet")
         })
         .await
         .to_string();
-    for (kind, plural) in [("InferenceBackend", "inferencebackends"), ("AgentPool", "agentpools")] {
+    let kinds = [("InferenceBackend", "inferencebackends"), ("AgentPool", "agentpools"), ("ModelRoute", "modelroutes")];
+    for (kind, plural) in kinds {
         let (schema, watch) = (format!("served schema of {kind}"), format!("watch {plural}"));
         assert!(waiting.contains(&schema) && waiting.contains(&watch), "{waiting}");
     }

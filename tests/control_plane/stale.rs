@@ -102,7 +102,7 @@ async fn into_the_past(faulty: &Faulty, past: &[(Match, Instant)]) {
 async fn a_backend_that_was_made_anew_is_not_touched_for_the_sake_of_the_one_before() {
     // The caches of an API server are one a kind: any of them may hang behind.
     let backends = || Match::all().resource("inferencebackends");
-    let children = ["deployments", "services", "secrets", "serviceaccounts", "poddisruptionbudgets"];
+    let children = ["deployments", "services", "networkpolicies", "secrets", "serviceaccounts", "poddisruptionbudgets"];
     let children = || children.map(|plural| Match::all().resource(plural)).to_vec();
     tokio::join!(
         made_anew("anew", vec![Match::all()]),

@@ -1,4 +1,4 @@
-//! What people may do with backends under deploy/user-roles.yaml, by the roles that every cluster has.
+//! What people may do with backends and routes under deploy/user-roles.yaml, by the roles that every cluster has.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,21 @@ use serde_json::json;
 
 use crate::harness::{DEADLINE, Team, small_model};
 
-/// Verbs, the subresource they are about, and the roles that may do it.
+/// Verbs, the subresource of a backend they are about, and the roles that may do it.
 const RIGHTS: [(&[&str], &str, &[&str]); 5] = [
     (&["get", "list", "watch"], "", &["view", "edit", "admin"]),
     (&["create", "update", "patch", "delete", "deletecollection"], "", &["edit", "admin"]),
     (&["get"], "status", &["view", "edit", "admin"]),
     (&["update", "patch"], "status", &[]),
     (&["update", "patch"], "scale", &["edit", "admin"]),
+];
+
+/// The same about routes.
+const RIGHTS_TO_ROUTES: [(&[&str], &str, &[&str]); 4] = [
+    (&["get", "list", "watch"], "", &["view", "edit", "admin"]),
+    (&["create", "update", "patch", "delete", "deletecollection"], "", &["admin"]),
+    (&["get"], "status", &["view", "edit", "admin"]),
+    (&["update", "patch"], "status", &[]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,20 +33,24 @@ async fn who_edits_a_namespace_writes_backends_but_not_their_status_and_who_view
         let user = format!("--user={role}-of-{}", team.namespace);
         team.kubectl(&["create", "rolebinding", role, &format!("--clusterrole={role}"), &user]);
     }
-    let may = |role: &str, verb: &str, subresource: &str| {
+    let may_with = |kind: &str, role: &str, verb: &str, subresource: &str| {
         let subresource = format!("--subresource={subresource}");
-        team.kubectl(&["auth", "can-i", verb, "inferencebackends.quartermaster.dev", &subresource, &user(role)]).trim() == "yes"
+        team.kubectl(&["auth", "can-i", verb, &format!("{kind}.quartermaster.dev"), &subresource, &user(role)]).trim() == "yes"
     };
+    let may = |role: &str, verb: &str, subresource: &str| may_with("inferencebackends", role, verb, subresource);
     // The roles are put together by a controller.
     let started = Instant::now();
-    while !(may("view", "get", "") && may("edit", "create", "") && may("admin", "create", "")) {
+    let has_routes = || may_with("modelroutes", "admin", "create", "");
+    while !(may("view", "get", "") && may("edit", "create", "") && may("admin", "create", "") && has_routes()) {
         assert!(started.elapsed() < DEADLINE, "the roles never get the rules");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    for (verbs, subresource, roles) in RIGHTS {
+    let of_routes = RIGHTS_TO_ROUTES.into_iter().map(|rights| ("modelroutes", rights));
+    for (kind, (verbs, subresource, roles)) in RIGHTS.into_iter().map(|rights| ("inferencebackends", rights)).chain(of_routes) {
         for verb in verbs {
-            let allowed: Vec<_> = ["view", "edit", "admin"].into_iter().filter(|role| may(role, verb, subresource)).collect();
-            assert_eq!(allowed, roles, "{verb} {subresource}");
+            let allowed = |role: &&str| may_with(kind, role, verb, subresource);
+            let allowed: Vec<_> = ["view", "edit", "admin"].into_iter().filter(allowed).collect();
+            assert_eq!(allowed, roles, "{verb} {kind} {subresource}");
         }
     }
 

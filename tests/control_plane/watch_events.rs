@@ -11,11 +11,19 @@ use crate::differential::{End, QUIET, Reference, Workload, difference};
 use crate::faulty::{Faulty, small_model};
 use crate::harness::DEADLINE;
 
-/// The kinds that both controllers watch, each its own objects of them by their label.
-const WATCHED_TWICE: [&str; 4] = ["serviceaccounts", "deployments", "poddisruptionbudgets", " pods "];
+/// The kinds that several controllers watch, each its own objects of them by their label, and how many watches that makes.
+const WATCHED_BY_SEVERAL: [(&str, usize); 7] = [
+    ("serviceaccounts", 3),
+    ("deployments", 3),
+    ("poddisruptionbudgets", 3),
+    (" pods ", 3),
+    ("services", 2),
+    ("networkpolicies", 2),
+    ("configmaps", 2),
+];
 
 /// The kinds that tell of children.
-const CHILDREN: [&str; 5] = ["serviceaccounts", "secrets", "services", "deployments", "poddisruptionbudgets"];
+const CHILDREN: [&str; 6] = ["serviceaccounts", "secrets", "networkpolicies", "services", "deployments", "poddisruptionbudgets"];
 
 /// The kinds of which the workload has several objects.
 const SEVERAL: [&str; 6] = ["inferencebackends", "deployments", "pods", "services", "secrets", "serviceaccounts"];
@@ -126,7 +134,10 @@ async fn events_that_are_cut_or_come_in_parts_are_read_whole_without_a_new_list(
             .filter(|asked| asked.request.verb == Verb::List)
             .map(|asked| asked.request.to_string())
             .collect();
-        let watches = |list: &str| if WATCHED_TWICE.iter().any(|plural| list.contains(plural)) { 2 } else { 1 };
+        let watches = |list: &str| {
+            let several = WATCHED_BY_SEVERAL.iter().find(|(plural, _)| list.contains(plural));
+            several.map_or(1, |(_, watches)| *watches)
+        };
         let times = |list: &str| lists.iter().filter(|other| *other == list).count();
         assert!(lists.iter().all(|list| times(list) == watches(list)), "{action:?}: {lists:?}");
     };

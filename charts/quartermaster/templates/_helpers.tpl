@@ -46,6 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "configuration.leaderElection.enabled: without leader election every replica acts; use replicas: 1" -}}
 {{- end -}}
 {{- $defaults := dict "leaderElection" (dict "leaseName" (include "quartermaster.fullname" .)) -}}
+{{- $_ := set $defaults "gateway" (dict "image" (include "quartermaster.image" .)) -}}
 {{- merge (deepCopy .Values.configuration) $defaults | toYaml -}}
 {{- end -}}
 

@@ -1,5 +1,7 @@
 //! AgentPool: who does the work.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -43,6 +45,7 @@ use super::scaling::ScalingSpec;
 #[x_kube(validation = Rule::new("has(self.template) == has(oldSelf.template) && has(self.targetRef) == has(oldSelf.targetRef)").message("a pool keeps what it was created with, template, targetRef or neither: create another AgentPool instead"))]
 #[x_kube(validation = Rule::new("!(has(self.scaling) && has(self.scaling.age) && has(self.queues) && self.queues.exists(queue, !has(queue.redisStream)))").message("spec.scaling.age needs queues that tell the age of their tasks: only redisStream does").field_path(".scaling.age"))]
 #[x_kube(validation = Rule::new("!has(self.minReplicas) || self.minReplicas <= (has(self.maxReplicas) ? self.maxReplicas : 10)").message("spec.minReplicas must not be above spec.maxReplicas, which is 10 where it is not set").field_path(".minReplicas"))]
+#[x_kube(validation = Rule::new("!has(self.requestLabels) || !('priority' in self.requestLabels) || self.requestLabels['priority'] in ['P0', 'P1', 'P2', 'P3', 'P4']").message("spec.requestLabels.priority must be one of P0, P1, P2, P3, P4").field_path(".requestLabels"))]
 pub struct AgentPoolSpec {
     /// The agents' pods: metadata.labels, metadata.annotations and spec, as in a Deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +57,18 @@ pub struct AgentPoolSpec {
     /// Which of several pools on one queue comes first. Default: Standard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub criticality: Option<Criticality>,
+    /// The ModelRoutes that the agents may call. With any, the pool gets a key of the namespace's gateway in the Secret {name}-caller,
+    /// and agents of a template have it as OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL. Default: none, and
+    /// no key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub model_routes: Vec<ModelRouteReference>,
+    /// Labels of all calls with the pool's key, which rules of ModelRoutes ask about: taskType, priority (P0 to P4), userTier, complexity,
+    /// or any other. A client cannot change them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "super::schema::request_labels")]
+    pub request_labels: BTreeMap<String, String>,
     /// Pins the pool to this number of replicas: queues are shown and not followed. Default: the queues decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
@@ -86,6 +101,14 @@ pub struct AgentPoolSpec {
     /// Stop acting on this object, and keep showing its state. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+}
+
+/// A ModelRoute of the namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRouteReference {
+    /// Name of the ModelRoute.
+    #[schemars(length(min = 1, max = 52), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// Agents that exist already.

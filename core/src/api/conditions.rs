@@ -20,6 +20,12 @@ pub mod types {
     pub const MODEL_LOADED: &str = "ModelLoaded";
     /// InferenceBackend: a better computed choice waits.
     pub const UPDATE_AVAILABLE: &str = "UpdateAvailable";
+    /// ModelRoute: its spec is one that can come into force.
+    pub const ACCEPTED: &str = "Accepted";
+    /// ModelRoute: every backend that it names exists and can be called.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// ModelRoute: every ready replica of the gateway goes by its spec.
+    pub const PROGRAMMED: &str = "Programmed";
     /// AgentPool: the replicas of its workload can be set.
     pub const ABLE_TO_SCALE: &str = "AbleToScale";
     /// AgentPool: the replicas follow the queues.
@@ -138,6 +144,8 @@ reasons! {
     SCALED_TO_ZERO = "ScaledToZero";
     /// Some, but not all wanted replicas answer.
     PARTIALLY_AVAILABLE = "PartiallyAvailable";
+    /// A pod that has loaded the model fails its health checks with an error.
+    ENGINE_UNHEALTHY = "EngineUnhealthy";
     /// Admission refuses pods: Pod Security or a quota.
     POD_CREATION_FAILED = "PodCreationFailed";
 
@@ -147,25 +155,59 @@ reasons! {
     /// A better choice waits for the next change of the spec, or for an annotation.
     BETTER_CHOICE = "BetterChoice";
 
-    // External.
+    // Health.
     /// The checks succeed.
     HEALTHY = "Healthy";
     /// No check has ended yet.
     HEALTH_UNKNOWN = "HealthUnknown";
-    /// The provider refuses every key.
+    /// The checks find that the provider refuses every key.
     UNAUTHORIZED = "Unauthorized";
+    /// Calls of the gateway find that the quota of every key is used up.
+    QUOTA_EXHAUSTED = "QuotaExhausted";
+    /// Calls of the gateway find that every key is refused.
+    KEY_REJECTED = "KeyRejected";
     /// The provider limits the rate.
     RATE_LIMITED = "RateLimited";
-    /// The provider does not answer, or not in time.
+    /// The server does not answer, or not in time.
     UNREACHABLE = "Unreachable";
     /// The provider answers with an error.
     PROVIDER_ERROR = "ProviderError";
-    /// The provider does not list the model.
+    /// The server does not list the model.
     MODEL_NOT_LISTED = "ModelNotListed";
     /// The address may not be reached from here.
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed";
     /// The certificate cannot be verified.
     TLS_ERROR = "TLSError";
+
+    // Routes.
+    /// The spec can come into force.
+    ACCEPTED = "Accepted";
+    /// Every backend that the route names exists and can be called.
+    RESOLVED_REFS = "ResolvedRefs";
+    /// Every ready replica of the gateway goes by the spec.
+    PROGRAMMED = "Programmed";
+    /// The spec is not in force; the form that was accepted last still is, if there was one.
+    NOT_ACCEPTED = "NotAccepted";
+    /// An older route of the namespace has the name.
+    MODEL_NAME_CONFLICT = "ModelNameConflict";
+    /// A backend that the route names does not exist.
+    BACKEND_NOT_FOUND = "BackendNotFound";
+    /// A backend that the route names exists, and no call can be sent to it.
+    BACKEND_UNUSABLE = "BackendUnusable";
+    /// None of the route's backends is ready.
+    NO_BACKEND_READY = "NoBackendReady";
+    /// Calls of the same kind would go to backends without a format in common.
+    FORMAT_NOT_SUPPORTED = "FormatNotSupported";
+    /// Calls in some formats reach only some of the backends.
+    FORMAT_LIMITED = "FormatLimited";
+    /// The data policy leaves no backend.
+    NO_BACKEND_ALLOWED = "NoBackendAllowed";
+    /// The routes of the namespace are more than a ConfigMap can hold.
+    PLAN_TOO_LARGE = "PlanTooLarge";
+    /// No replica of the gateway is ready.
+    GATEWAY_NOT_READY = "GatewayNotReady";
+    /// The ConfigMap with the gateway's settings cannot be understood.
+    INVALID_GATEWAY_SETTINGS = "InvalidGatewaySettings";
 
     // Pools of agents.
     /// Every queue can be read.

@@ -16,8 +16,14 @@ pub struct Configuration {
     pub watch_namespaces: Vec<String>,
     /// Accelerators that nodes can get, for pools whose nodes come only when a pod asks for them.
     pub accelerator_profiles: Vec<AcceleratorProfile>,
-    /// What self-hosted models run with.
+    /// What models that vLLM serves run with.
     pub vllm: VllmDefaults,
+    /// What models that Ollama serves run with.
+    pub ollama: OllamaDefaults,
+    /// What the gateways of namespaces run with.
+    pub gateway: GatewayDefaults,
+    /// Who may connect to the pods of self-hosted models and of gateways.
+    pub network_policies: NetworkPolicies,
     /// Which addresses user-given URLs may reach.
     pub destinations: Destinations,
     /// The proxy that external backends without serviceRef are reached through.
@@ -49,7 +55,7 @@ pub struct AcceleratorProfile {
     pub node_selector: BTreeMap<String, String>,
 }
 
-/// What self-hosted models run with where their spec is silent.
+/// What models that vLLM serves run with where their spec is silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct VllmDefaults {
@@ -57,6 +63,39 @@ pub struct VllmDefaults {
     pub image: Option<String>,
     /// The directory of the nodes that `cache.nodeLocal` mounts. Absent: nodeLocal is refused.
     pub node_local_cache_path: Option<String>,
+}
+
+/// What models that Ollama serves run with where their spec is silent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OllamaDefaults {
+    /// The image. Default: the Ollama release that this operator was tested with.
+    pub image: Option<String>,
+}
+
+/// What the gateways of namespaces run with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GatewayDefaults {
+    /// The image: this program's own. Without one no gateway is made. The chart sets its own.
+    pub image: Option<String>,
+}
+
+/// NetworkPolicies of the pods of self-hosted models and of gateways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NetworkPolicies {
+    /// Whether they are made. Off: those that were made are removed, and who may connect is for others to say. Default: true.
+    pub enabled: bool,
+    /// Namespaces whose pods may connect to those of self-hosted models, to collect metrics: these are served on the port that
+    /// calls come in by. Default: none.
+    pub metrics_namespaces: Vec<String>,
+}
+
+impl Default for NetworkPolicies {
+    fn default() -> Self {
+        Self { enabled: true, metrics_namespaces: Vec::new() }
+    }
 }
 
 /// Which addresses user-given URLs may reach. Link-local, metadata and API-server addresses are always refused.

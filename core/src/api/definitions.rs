@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::agent_pool::{AgentPoolSpec, AgentPoolStatus};
 use super::inference_backend::InferenceBackendSpec;
+use super::model_route::{ModelRouteSpec, ModelRouteStatus};
 use super::status::InferenceBackendStatus;
-use super::{AgentPool, InferenceBackend, schema};
+use super::{AgentPool, InferenceBackend, ModelRoute, schema};
 
 /// A definition that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,7 @@ pub enum DefinitionError {
 pub fn all() -> Result<Vec<CustomResourceDefinition>, DefinitionError> {
     Ok(vec![
         finish::<InferenceBackendSpec, InferenceBackendStatus>(InferenceBackend::crd())?,
+        finish::<ModelRouteSpec, ModelRouteStatus>(ModelRoute::crd())?,
         finish::<AgentPoolSpec, AgentPoolStatus>(AgentPool::crd())?,
     ])
 }

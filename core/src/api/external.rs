@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::format::Format;
 use super::references::{SecretKeyReference, ServiceReference};
 
 /// A model of a hosted provider, or of any server that speaks a known API.
@@ -47,6 +48,11 @@ pub struct ExternalSpec {
     /// How the provider's certificate is verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
+    /// Formats in which the server can be called. Default: all that the provider speaks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub formats: Vec<Format>,
 }
 
 /// A provider of models.
@@ -112,13 +118,14 @@ pub struct TlsSpec {
     pub ca_secret_key_ref: Option<SecretKeyReference>,
 }
 
-/// How the health of an external backend is checked.
+/// How the health of a backend is checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
-    /// Endpoint: the server answers. ModelLoaded: its list of models has this one. Inference: it answers a call of one
-    /// token, which costs. Default: ModelLoaded where the provider lists its models, else Endpoint. ModelLoaded is refused
-    /// for AzureOpenAI, Bedrock and VertexAI, and Inference for VertexAI, which cannot answer them.
+    /// Endpoint: the server answers, a self-hosted one that its engine runs. ModelLoaded: its list of models has this one.
+    /// Inference: it answers a call of one token, which costs. Default: ModelLoaded where the server lists its models, else
+    /// Endpoint. ModelLoaded is refused for AzureOpenAI, Bedrock and VertexAI, and Inference for VertexAI, which cannot answer
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
     pub type_: Option<HealthCheckType>,
     /// Time between two checks. Default: 30s; 10m for Inference.
@@ -127,7 +134,7 @@ pub struct HealthCheck {
     /// Time that one check may take. Default: 5s; 30s for Inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// Failed checks in a row until the backend counts as unhealthy. Default: 3.
+    /// Failed checks in a row until the key, or the pod, counts as unhealthy. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: Option<u32>,

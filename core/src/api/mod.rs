@@ -8,7 +8,11 @@ pub mod configuration;
 pub mod definitions;
 pub mod duration;
 pub mod external;
+pub mod format;
 pub mod inference_backend;
+pub mod model_route;
+pub mod ollama;
+pub mod price;
 pub mod quantity;
 pub mod queue;
 pub mod references;
@@ -19,6 +23,7 @@ pub mod vllm;
 
 pub use agent_pool::{AgentPool, AgentPoolSpec, AgentPoolStatus};
 pub use inference_backend::{InferenceBackend, InferenceBackendSpec};
+pub use model_route::{ModelRoute, ModelRouteSpec, ModelRouteStatus};
 pub use status::InferenceBackendStatus;
 
 /// The API group of all resources.

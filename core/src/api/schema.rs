@@ -56,6 +56,14 @@ pub fn labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The schema of labels of calls: a value is one line of a header.
+pub fn request_labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 32,
+        "additionalProperties": { "type": "string", "minLength": 1, "maxLength": 63, "pattern": r"^[\x20-\x7e]+$" },
+    })
+}
+
 /// The most characters of a text of a spec, where its field has no bound of its own: as for an item of `extraArgs`.
 pub const SPEC_TEXT: u32 = 4096;
 /// The most characters of a text of a status: what `metav1.Condition` allows a message.

@@ -39,9 +39,18 @@ pub struct InferenceBackendStatus {
     /// Where the model is reached: the Service's URL, or the provider's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Health of an external backend and of each of its keys.
+    /// What health checks and the calls of the gateway say of the backend and of each of its keys. Absent while a self-hosted
+    /// backend has no pod that can be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthStatus>,
+    /// Tokens that the key-value cache of one replica really holds, as the engine said after its start; where replicas differ, the
+    /// smallest. To be compared with sizing.kvCacheTokens, which was predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "observedKVCacheTokens")]
+    pub observed_kv_cache_tokens: Option<u64>,
+    /// How far the prediction of the key-value cache was off, in percent of what the engine says. 10: a tenth more was predicted
+    /// than there is; -10: a tenth less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache_prediction_error_percent: Option<i32>,
     /// Largest context in tokens of an external backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_length: Option<u32>,
@@ -60,9 +69,9 @@ pub struct SizingStatus {
     /// The extended resource that the pods ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_name: Option<String>,
-    /// Accelerators of one replica: tensor-parallel x pipeline-parallel x data-parallel size.
+    /// Accelerators of one replica: tensor-parallel x pipeline-parallel x data-parallel size. 0: it runs on CPUs.
     pub gpus_per_replica: u32,
-    /// Accelerators that share every layer.
+    /// Accelerators that share every layer. 0, as the other parallel sizes: Ollama spreads a model by itself.
     pub tensor_parallel_size: u32,
     /// Groups of accelerators that hold successive layers.
     pub pipeline_parallel_size: u32,
@@ -115,8 +124,14 @@ impl SizingStatus {
 
     /// The choice in a few characters, for example `4xH100-80GB TP4`.
     pub fn summary(&self) -> String {
+        if self.gpus_per_replica == 0 && self.tensor_parallel_size == 0 {
+            return "CPU".to_owned();
+        }
         let product = self.accelerator_product.as_deref().map(short_product).unwrap_or_else(|| "GPU".to_owned());
-        let mut text = format!("{}x{product} TP{}", self.gpus_per_replica, self.tensor_parallel_size);
+        let mut text = format!("{}x{product}", self.gpus_per_replica);
+        if self.tensor_parallel_size > 0 {
+            text.push_str(&format!(" TP{}", self.tensor_parallel_size));
+        }
         for (name, size) in [("PP", self.pipeline_parallel_size), ("DP", self.data_parallel_size)] {
             if size > 1 {
                 text.push_str(&format!(" {name}{size}"));
@@ -136,36 +151,36 @@ fn short_product(product: &str) -> String {
     if words.is_empty() { product.to_owned() } else { words.join("-") }
 }
 
-/// Health of an external backend.
+/// Health of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthStatus {
     /// Healthy, Unhealthy or Unknown.
     pub state: HealthState,
-    /// Each key's own health; nothing of keys that the checks do not judge.
+    /// Each key's own health; nothing of keys that neither the checks judge nor the gateway has set aside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub keys: Vec<KeyHealth>,
 }
 
-/// The outcome of the last health checks.
+/// What the last health checks and the calls of the gateway say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HealthState {
-    /// At least one key works.
+    /// At least one key works; of a self-hosted backend, at least one pod.
     Healthy,
-    /// The checks fail.
+    /// None does.
     Unhealthy,
     /// No check has ended yet.
     #[default]
     Unknown,
 }
 
-/// Health of one key of a provider.
+/// Health of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyHealth {
-    /// Name of the key in spec.external.apiKeys.
+    /// Name of the key in spec.external.apiKeys; api-key for the one that is generated for a self-hosted model.
     pub name: String,
     /// Whether calls with it succeed.
     pub healthy: bool,
@@ -181,10 +196,10 @@ pub struct Summary {
     /// The model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// vLLM, or the provider.
+    /// vLLM, Ollama, or the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// Accelerators of one replica, for example 4xH100-80GB TP4.
+    /// Accelerators of one replica, for example 4xH100-80GB TP4, or CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<String>,
     /// Ready and wanted replicas, for example 2/2.
@@ -193,6 +208,9 @@ pub struct Summary {
     /// Largest context in tokens, as chosen or as the provider's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_length: Option<u32>,
+    /// Tokens that the key-value cache of one replica holds: as the engine says, else as predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache_tokens: Option<u64>,
 }
 
 /// Bytes as people read them, with one decimal, in binary units: `131.4 GiB`.
@@ -223,6 +241,13 @@ mod tests {
             ..SizingStatus::default()
         };
         assert_eq!(sizing.summary(), "8xH100-80GB TP4 PP2");
+    }
+
+    #[test]
+    fn the_column_has_no_parallel_sizes_where_the_engine_spreads_the_model_by_itself() {
+        let one = SizingStatus { accelerator_product: Some("NVIDIA-L4".into()), gpus_per_replica: 1, ..SizingStatus::default() };
+        assert_eq!(one.summary(), "1xL4");
+        assert_eq!(SizingStatus::default().summary(), "CPU");
     }
 
     #[test]

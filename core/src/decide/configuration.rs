@@ -39,6 +39,13 @@ pub fn validate(configuration: &Configuration) -> Result<(), Vec<InvalidValue>> 
     namespaces("watchNamespaces", &configuration.watch_namespaces, &mut problems);
     profiles(&configuration.accelerator_profiles, &mut problems);
     vllm(&configuration.vllm, &mut problems);
+    if let Some(image) = &configuration.ollama.image {
+        pinned("ollama.image", image, "add a tag, for example :0.32.15", &mut problems);
+    }
+    if let Some(image) = &configuration.gateway.image {
+        pinned("gateway.image", image, "add a tag, for example :0.1.0", &mut problems);
+    }
+    namespaces("networkPolicies.metricsNamespaces", &configuration.network_policies.metrics_namespaces, &mut problems);
     namespaces("destinations.serviceNamespaces", &configuration.destinations.service_namespaces, &mut problems);
     if let Some(proxy) = &configuration.egress_proxy {
         egress_proxy(proxy, &mut problems);
@@ -114,12 +121,8 @@ fn memory_problem(memory: &Quantity) -> Option<String> {
 }
 
 fn vllm(defaults: &VllmDefaults, problems: &mut Vec<InvalidValue>) {
-    if let Some(image) = defaults.image.as_deref().filter(|image| !is_pinned_image(image)) {
-        problems.push(InvalidValue::new(
-            "vllm.image",
-            format!("`{image}` has neither tag nor digest, so that every pod could run another release"),
-            "add a tag, for example :v0.33.0",
-        ));
+    if let Some(image) = &defaults.image {
+        pinned("vllm.image", image, "add a tag, for example :v0.33.0", problems);
     }
     if let Some(path) = &defaults.node_local_cache_path {
         let inside = path.split('/').all(|part| part != "..");
@@ -130,6 +133,13 @@ fn vllm(defaults: &VllmDefaults, problems: &mut Vec<InvalidValue>) {
                 "write for example /var/lib/models",
             ));
         }
+    }
+}
+
+fn pinned(path: &str, image: &str, fix: &str, problems: &mut Vec<InvalidValue>) {
+    if !is_pinned_image(image) {
+        let problem = format!("`{image}` has neither tag nor digest, so that every pod could run another release");
+        problems.push(InvalidValue::new(path, problem, fix));
     }
 }
 
@@ -249,9 +259,10 @@ mod tests {
     #[test]
     fn each_unusable_value_is_named_by_its_path() {
         type Change = fn(&mut Configuration);
-        let cases: [(&str, Change); 21] = [
+        let cases: [(&str, Change); 23] = [
             ("watchNamespaces[0]", |c| c.watch_namespaces = vec!["Team_A".into()]),
             ("watchNamespaces[1]", |c| c.watch_namespaces = vec!["a".into(), "a".into()]),
+            ("networkPolicies.metricsNamespaces[0]", |c| c.network_policies.metrics_namespaces = vec!["Monitoring".into()]),
             ("destinations.serviceNamespaces[0]", |c| c.destinations.service_namespaces = vec![String::new()]),
             ("acceleratorProfiles[0].name", |c| {
                 c.accelerator_profiles = vec![AcceleratorProfile { name: " ".into(), ..profile() }];
@@ -273,6 +284,7 @@ mod tests {
                 c.accelerator_profiles = vec![AcceleratorProfile { gpus_per_node: 0, ..profile() }];
             }),
             ("vllm.image", |c| c.vllm.image = Some("registry.example.com:5000/vllm/vllm-openai".into())),
+            ("ollama.image", |c| c.ollama.image = Some("registry.example.com:5000/ollama/ollama".into())),
             ("vllm.nodeLocalCachePath", |c| c.vllm.node_local_cache_path = Some("models".into())),
             ("vllm.nodeLocalCachePath", |c| c.vllm.node_local_cache_path = Some("/".into())),
             ("vllm.nodeLocalCachePath", |c| c.vllm.node_local_cache_path = Some("/var/../etc".into())),

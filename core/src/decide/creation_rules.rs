@@ -63,6 +63,11 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
         "!has(self.minReplicas) || self.minReplicas <= (has(self.maxReplicas) ? self.maxReplicas : 10)" => {
             number("minReplicas").is_none_or(|least| least <= number("maxReplicas").unwrap_or(10))
         }
+        "!has(self.requestLabels) || !('priority' in self.requestLabels) || self.requestLabels['priority'] in ['P0', 'P1', 'P2', 'P3', 'P4']" =>
+        {
+            let priority = value.pointer("/requestLabels/priority").and_then(Value::as_str);
+            priority.is_none_or(|priority| ["P0", "P1", "P2", "P3", "P4"].contains(&priority))
+        }
         "self.apiVersion == 'apps/v1'" => text(value, "apiVersion") == "apps/v1",
         "[has(self.redisStream), has(self.redisList), has(self.prometheus)].filter(x, x).size() == 1" => {
             one_of(&["redisStream", "redisList", "prometheus"])
@@ -86,9 +91,11 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
                 || speaks("/redisList/url", "rediss://")
                 || speaks("/prometheus/url", "https://")
         }
-        "[has(self.vllm), has(self.external)].filter(x, x).size() == 1" => one_of(&["vllm", "external"]),
-        "!has(self.replicas) || has(self.vllm)" => !has("replicas") || has("vllm"),
-        "!has(self.healthCheck) || has(self.external)" => !has("healthCheck") || has("external"),
+        "[has(self.vllm), has(self.ollama), has(self.external)].filter(x, x).size() == 1" => {
+            one_of(&["vllm", "ollama", "external"])
+        }
+        "!has(self.replicas) || !has(self.external)" => !has("replicas") || !has("external"),
+        "!self.model.matches(':([^:/]*-)?cloud$')" => !is_cloud_model(text(value, "model")),
         "!(has(self.healthCheck) && has(self.healthCheck.type) && has(self.external) && self.healthCheck.type == 'ModelLoaded' && self.external.provider in ['AzureOpenAI', 'Bedrock', 'VertexAI'])" => {
             !(checks_for("ModelLoaded") && ["AzureOpenAI", "Bedrock", "VertexAI"].contains(&provider))
         }
@@ -110,6 +117,9 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
         }
         "self.provider in ['LMStudio', 'OpenAICompatible', 'Bedrock', 'VertexAI'] || has(self.apiKeys) && size(self.apiKeys) > 0" => {
             provider_is_in(&["LMStudio", "OpenAICompatible", "Bedrock", "VertexAI"]) || length("apiKeys") > 0
+        }
+        "has(self.backends) && size(self.backends) > 0 || has(self.rules) && size(self.rules) > 0" => {
+            length("backends") > 0 || length("rules") > 0
         }
         "!self.matches('[?#]')" => !itself.contains(['?', '#']),
         "!self.matches('^https?://[^/?#]*@')" => !has_credentials(itself),
@@ -134,6 +144,12 @@ fn is_label(name: &str) -> bool {
     name.starts_with(is_alphanumeric)
         && name.ends_with(is_alphanumeric)
         && name.chars().all(|character| is_alphanumeric(character) || character == '-')
+}
+
+/// Whether the tag of a model of Ollama's is `cloud`, or ends in `-cloud`.
+fn is_cloud_model(model: &str) -> bool {
+    let tag = model.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'));
+    tag.is_some_and(|tag| tag == "cloud" || tag.ends_with("-cloud"))
 }
 
 fn has_credentials(url: &str) -> bool {

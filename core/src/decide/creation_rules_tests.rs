@@ -5,8 +5,8 @@ use super::*;
 use crate::api::definitions;
 
 fn definition(kind: &str) -> Value {
-    let definitions = definitions::all().unwrap();
-    let definition = definitions.iter().find(|definition| definition.spec.names.kind == kind).unwrap();
+    let mut definitions = definitions::all().unwrap().into_iter();
+    let definition = definitions.find(|definition| definition.spec.names.kind == kind).unwrap();
     let definition = serde_json::to_value(definition).unwrap();
     definition.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap().clone()
 }
@@ -19,7 +19,7 @@ fn said(name: &str, spec: Value) -> Vec<String> {
 #[test]
 fn every_rule_of_our_definitions_about_a_new_object_is_known() {
     let mut unknown = Vec::new();
-    for kind in ["InferenceBackend", "AgentPool"] {
+    for kind in ["InferenceBackend", "AgentPool", "ModelRoute"] {
         visit(&definition(kind), None, "", &mut |rule, _, path| {
             let rule = text(rule, "rule");
             if !rule.contains("oldSelf") && holds(rule, &Value::Null).is_none() {
@@ -28,6 +28,15 @@ fn every_rule_of_our_definitions_about_a_new_object_is_known() {
         });
     }
     assert!(unknown.is_empty(), "`plan` and `size` accept what the API server refuses: add to `holds` {unknown:#?}");
+}
+
+#[test]
+fn a_route_without_backends_and_rules_is_refused() {
+    let said = |spec: Value| violations(&definition("ModelRoute"), &json!({ "metadata": { "name": "a" }, "spec": spec })).len();
+    assert_eq!(said(json!({})), 1);
+    assert_eq!(said(json!({ "backends": [], "rules": [] })), 1);
+    assert_eq!(said(json!({ "backends": [{ "name": "a" }] })), 0);
+    assert_eq!(said(json!({ "rules": [{ "name": "a" }] })), 0);
 }
 
 #[rstest]
@@ -53,6 +62,10 @@ fn every_rule_of_our_definitions_about_a_new_object_is_known() {
     json!({ "queues": [{ "name": "a", "redisList": { "url": "redis://redis" }, "tls": {} }] }),
     "spec.queues[0].tls: tls needs a url of rediss:// or https://"
 )]
+#[case::priority(
+    json!({ "requestLabels": { "priority": "high" } }),
+    "spec.requestLabels: spec.requestLabels.priority must be one of P0, P1, P2, P3, P4"
+)]
 #[case::target(json!({ "targetRef": { "apiVersion": "v1" } }), "spec.targetRef.apiVersion: targetRef.apiVersion must be apps/v1")]
 fn a_pool_that_the_api_server_would_refuse_is_refused_with_the_same_words(#[case] spec: Value, #[case] words: &str) {
     let object = json!({ "metadata": { "name": "coder" }, "spec": spec });
@@ -66,6 +79,7 @@ fn a_good_pool_is_accepted() {
     let object = json!({
         "metadata": { "name": "coder" },
         "spec": {
+            "modelRoutes": [{ "name": "smart" }], "requestLabels": { "priority": "P0", "userTier": "free" },
             "minReplicas": 10, "scaling": { "step": { "high": 5, "low": 1 } },
             "queues": [{ "name": "a", "redisStream": { "url": "redis://redis:6379/2", "stream": "s", "group": "g" } }],
         },
@@ -80,15 +94,24 @@ fn external(fields: Value) -> Value {
 }
 
 #[rstest]
-#[case::neither(json!({}), "spec: exactly one of spec.vllm, spec.external must be set")]
+#[case::neither(json!({}), "spec: exactly one of spec.vllm, spec.ollama, spec.external must be set")]
 #[case::both(
     json!({ "vllm": { "model": "a" }, "external": { "provider": "LMStudio", "baseURL": "http://a" } }),
-    "spec: exactly one of spec.vllm, spec.external must be set"
+    "spec: exactly one of spec.vllm, spec.ollama, spec.external must be set"
 )]
-#[case::a_health_check_of_vllm(json!({ "vllm": { "model": "a" }, "healthCheck": {} }), "spec.healthCheck: spec.healthCheck applies to external only")]
+#[case::two_engines(
+    json!({ "vllm": { "model": "a" }, "ollama": { "model": "a" } }),
+    "spec: exactly one of spec.vllm, spec.ollama, spec.external must be set"
+)]
+#[case::a_cloud_model(json!({ "ollama": { "model": "gpt-oss:120b-cloud" } }), "spec.ollama.model: ollama.model names a cloud model")]
+#[case::any_cloud_model(json!({ "ollama": { "model": "team/glm:cloud" } }), "spec.ollama.model: ollama.model names a cloud model")]
+#[case::two_caches_of_ollama(
+    json!({ "ollama": { "model": "a", "cache": { "nodeLocal": {}, "ephemeral": {} } } }),
+    "spec.ollama.cache: cache needs exactly one of"
+)]
 #[case::replicas_of_a_provider(
     json!({ "external": { "provider": "LMStudio", "baseURL": "http://a" }, "replicas": 1 }),
-    "spec.replicas: spec.replicas applies to vllm only"
+    "spec.replicas: spec.replicas applies to vllm and ollama only"
 )]
 #[case::a_list_that_the_provider_lacks(
     json!({ "external": { "provider": "Bedrock", "model": "m", "baseURL": "http://a" }, "healthCheck": { "type": "ModelLoaded" } }),
@@ -142,8 +165,11 @@ fn what_a_rule_forbids_is_told_in_its_own_words(#[case] spec: Value, #[case] beg
 #[case(json!({ "vllm": { "model": "a", "cache": { "nodeLocal": {} }, "accelerator": { "memory": "1Gi", "products": ["a"] } }, "replicas": 2 }))]
 #[case(external(json!({ "headers": [{ "name": "X-A", "value": "a" }], "baseURL": "http://a/me@home" })))]
 #[case(json!({ "external": { "provider": "OpenAI", "model": "m", "apiKeys": [{ "name": "a" }] }, "healthCheck": {} }))]
+#[case(json!({ "vllm": { "model": "a" }, "healthCheck": { "type": "Inference" } }))]
 #[case(external(json!({ "baseURL": "https://a/v1", "tls": { "caSecretKeyRef": { "name": "a", "key": "b" } } })))]
 #[case(external(json!({ "tls": {} })))]
+#[case(json!({ "ollama": { "model": "my-cloud", "accelerator": {}, "keepAlive": "0s" }, "replicas": 0 }))]
+#[case(json!({ "ollama": { "model": "registry.example:5000/team/point-cloud" } }))]
 #[case(json!({ "external": { "provider": "Bedrock", "model": "m", "baseURL": "http://a" }, "healthCheck": { "type": "Inference" } }))]
 #[case(json!({ "external": { "provider": "VertexAI", "model": "m" }, "healthCheck": { "type": "Endpoint" } }))]
 fn what_the_rules_allow_passes(#[case] spec: Value) {

@@ -39,6 +39,26 @@ pub fn metadata(owner: Owner<'_>, name: String, labels: BTreeMap<String, String>
     }
 }
 
+/// Metadata of an object that several own together: it goes with the last of them. None of them is its controller.
+pub fn shared_metadata(namespace: &str, owners: &[Owner<'_>], name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
+    let reference = |owner: &Owner<'_>| OwnerReference {
+        api_version: format!("{GROUP}/{VERSION}"),
+        kind: owner.kind.to_owned(),
+        name: owner.name.to_owned(),
+        uid: owner.uid.to_owned(),
+        controller: None,
+        // One of several owners does not wait for the object.
+        block_owner_deletion: None,
+    };
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(namespace.to_owned()),
+        labels: Some(labels),
+        owner_references: Some(owners.iter().map(reference).collect()),
+        ..ObjectMeta::default()
+    }
+}
+
 /// A PodDisruptionBudget by which so many of these pods may be evicted at a time.
 pub fn disruption_budget(metadata: ObjectMeta, selector: BTreeMap<String, String>, most: IntOrString) -> PodDisruptionBudget {
     PodDisruptionBudget {

@@ -3,55 +3,32 @@
 //! An agent moves a task from the right end of the list to a list of its own, `KEY:processing:NAME`, and takes it off there
 //! when it is done. `KEY:alive:NAME` shows that it lives. What an agent without that has left is put back.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
 use redis::{AsyncCommands as _, Direction, RedisResult};
 use tokio::time::Instant;
 
 use super::task::Task;
-use super::{Taken, done_key};
+use super::{Source, Taken, done_key};
 
 pub(super) struct List {
-    key: String,
-    consumer: String,
-    batch: NonZeroUsize,
-    claim_after: Duration,
-    waiting: ConnectionManager,
-    other: ConnectionManager,
+    source: Source,
     /// Whether an earlier process of this name may have left tasks.
     may_have_own: bool,
     recover_at: Instant,
 }
 
 impl List {
-    pub fn new(
-        key: &str,
-        consumer: &str,
-        batch: NonZeroUsize,
-        claim_after: Duration,
-        waiting: ConnectionManager,
-        other: ConnectionManager,
-    ) -> Self {
-        Self {
-            key: key.to_owned(),
-            consumer: consumer.to_owned(),
-            batch,
-            claim_after,
-            waiting,
-            other,
-            may_have_own: true,
-            recover_at: Instant::now(),
-        }
+    pub fn new(source: Source) -> Self {
+        Self { source, may_have_own: true, recover_at: Instant::now() }
     }
 
     /// What an earlier process of this name has left, else the oldest tasks of the list.
     pub async fn next(&mut self, wait: Duration) -> RedisResult<Vec<Taken>> {
         self.show_life().await?;
-        let own = processing(&self.key, &self.consumer);
+        let own = processing(&self.source.key, &self.source.consumer);
         if self.may_have_own {
-            let left: Option<String> = self.other.lindex(&own, -1).await?;
+            let left: Option<String> = self.source.other.lindex(&own, -1).await?;
             if let Some(text) = left {
                 return Ok(vec![taken(text)]);
             }
@@ -59,15 +36,16 @@ impl List {
         }
         if Instant::now() >= self.recover_at {
             self.recover().await?;
-            self.recover_at = Instant::now() + self.claim_after / 3;
+            self.recover_at = Instant::now() + self.source.claim_after / 3;
         }
         let moved: RedisResult<Option<String>> =
-            self.waiting.blmove(&self.key, &own, Direction::Right, Direction::Left, wait.as_secs_f64()).await;
+            self.source.waiting.blmove(&self.source.key, &own, Direction::Right, Direction::Left, wait.as_secs_f64()).await;
         // An answer may have been lost that held a task.
         self.may_have_own = moved.is_err();
         let mut batch: Vec<Taken> = moved?.map(taken).into_iter().collect();
-        while !batch.is_empty() && batch.len() < self.batch.get() {
-            let moved: RedisResult<Option<String>> = self.other.lmove(&self.key, &own, Direction::Right, Direction::Left).await;
+        while !batch.is_empty() && batch.len() < self.source.batch.get() {
+            let moved: RedisResult<Option<String>> =
+                self.source.other.lmove(&self.source.key, &own, Direction::Right, Direction::Left).await;
             // What it has already it works on; what the answer held that was lost it finds later.
             self.may_have_own = moved.is_err();
             let Ok(Some(text)) = moved else { break };
@@ -77,29 +55,29 @@ impl List {
     }
 
     pub async fn show_life(&mut self) -> RedisResult<()> {
-        let milliseconds = u64::try_from(self.claim_after.as_millis()).unwrap_or(u64::MAX);
-        self.other.pset_ex(alive(&self.key, &self.consumer), "", milliseconds).await
+        let milliseconds = u64::try_from(self.source.claim_after.as_millis()).unwrap_or(u64::MAX);
+        self.source.other.pset_ex(alive(&self.source.key, &self.source.consumer), "", milliseconds).await
     }
 
     pub async fn done(&mut self, text: &str, record: &[(&str, String)]) -> RedisResult<()> {
         redis::pipe()
             .atomic()
-            .xadd(done_key(&self.key), "*", record)
-            .lrem(processing(&self.key, &self.consumer), 1, text)
-            .exec_async(&mut self.other)
+            .xadd(done_key(&self.source.key), "*", record)
+            .lrem(processing(&self.source.key, &self.source.consumer), 1, text)
+            .exec_async(&mut self.source.other)
             .await
     }
 
     /// Puts back what dead agents have left, where it will be taken next.
     async fn recover(&mut self) -> RedisResult<()> {
-        let prefix = processing(&self.key, "");
+        let prefix = processing(&self.source.key, "");
         let mut found: Vec<String> = Vec::new();
         let mut from = 0_u64;
         loop {
             let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
                 .arg(from)
                 .arg(&["MATCH", &format!("{prefix}*"), "COUNT", "100"])
-                .query_async(&mut self.other)
+                .query_async(&mut self.source.other)
                 .await?;
             found.extend(keys);
             from = next;
@@ -109,7 +87,7 @@ impl List {
         }
         for left in found {
             let lives: bool = match left.strip_prefix(&prefix) {
-                Some(consumer) => self.other.exists(alive(&self.key, consumer)).await?,
+                Some(consumer) => self.source.other.exists(alive(&self.source.key, consumer)).await?,
                 None => true,
             };
             if lives {
@@ -117,7 +95,8 @@ impl List {
             }
             println!("putting back what is left in {left}");
             loop {
-                let moved: Option<String> = self.other.lmove(&left, &self.key, Direction::Left, Direction::Right).await?;
+                let moved: Option<String> =
+                    self.source.other.lmove(&left, &self.source.key, Direction::Left, Direction::Right).await?;
                 if moved.is_none() {
                     break;
                 }

@@ -8,14 +8,16 @@
 //! - While it works it shows that it is alive; what a dead one has left is taken over by the others.
 //!
 //! As proof, it adds an entry to the stream `KEY:done` for each task, in the same transaction in which the task is done: the
-//! task, the agent, when it began and ended, and which delivery of the task it was.
+//! task, the agent, when it began and ended, which delivery of the task it was, and what came of the model call that it asked for.
 
 mod list;
+mod model;
 mod stream;
 mod task;
 
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
@@ -26,6 +28,7 @@ use tokio::time::sleep;
 
 use crate::error::{Error, Result};
 use list::List;
+use model::{Answer, Models};
 use stream::Stream;
 use task::Task;
 
@@ -43,13 +46,14 @@ pub struct Agent {
     /// URL of the Redis server, such as redis://:password@redis.demo:6379/0.
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis: String,
-    /// A stream with an entry a task: the fields 'milliseconds' and, if it has an id of its own, 'id'.
+    /// A stream with an entry a task: the fields 'milliseconds', 'id' if it has one of its own, and 'model' and 'prompt' if it asks a
+    /// model.
     #[arg(long, env = "AGENT_STREAM", value_name = "KEY", required_unless_present = "list")]
     stream: Option<String>,
     /// The consumer group; made if it does not exist.
     #[arg(long, env = "AGENT_GROUP", value_name = "NAME", default_value = "agents")]
     group: String,
-    /// A list with a text a task, such as {"id": "a", "milliseconds": 100}; taken from the right.
+    /// A list with a text a task, such as {"id": "a", "milliseconds": 100}, with the same members; taken from the right.
     #[arg(long, env = "AGENT_LIST", value_name = "KEY", conflicts_with = "stream")]
     list: Option<String>,
     /// The name of this agent: that of its pod.
@@ -61,6 +65,23 @@ pub struct Agent {
     /// How many tasks are taken at a time. A pool sets it by spec.batch.maxTasks.
     #[arg(long, env = "QUARTERMASTER_BATCH_MAX_TASKS", value_name = "TASKS", default_value_t = NonZeroUsize::MIN)]
     batch: NonZeroUsize,
+    #[command(flatten)]
+    models: Models,
+}
+
+/// Where tasks come from and who takes them, whatever kind the queue is.
+struct Source {
+    key: String,
+    /// The name of this agent.
+    consumer: String,
+    /// How many tasks are taken at a time.
+    batch: NonZeroUsize,
+    /// Time without a sign of life after which an agent counts as dead.
+    claim_after: Duration,
+    /// Waits for tasks.
+    waiting: ConnectionManager,
+    /// For everything else, which must not wait behind that.
+    other: ConnectionManager,
 }
 
 /// What an agent needs of a queue, whatever kind it is.
@@ -88,7 +109,6 @@ pub async fn run(agent: &Agent, end: impl Future<Output = ()>) -> Result<()> {
     let client = redis::Client::open(agent.redis.as_str()).map_err(failed)?;
     let settings = ConnectionManagerConfig::new().set_response_timeout(Some(ANSWER_WITHIN));
     let connect = || ConnectionManager::new_lazy_with_config(client.clone(), settings.clone()).map_err(failed);
-    // Two connections: while one waits for a task, the other must not wait behind it.
     let mut queue = Queue::of(agent, connect()?, connect()?);
 
     let (ending, ends) = watch::channel(false);
@@ -131,16 +151,18 @@ async fn finish(queue: &mut Queue, agent: &Agent, taken: &Taken, has: &[Taken]) 
     let began = Timestamp::now();
     println!("{} begins with {}", agent.consumer, taken.task.id);
     let interval = Duration::from_millis(agent.claim_after / 3).max(Duration::from_millis(1));
-    let mut left = taken.task.duration;
-    while !left.is_zero() {
-        let now = left.min(interval);
-        sleep(now).await;
-        left -= now;
+    let mut work = pin!(work(&agent.models, &taken.task));
+    let answer = loop {
+        tokio::select! {
+            answer = &mut work => break answer,
+            () = sleep(interval) => {}
+        }
+        // The work goes on behind this.
         if let Err(error) = queue.show_life(has).await {
             println!("failed to show that {} is being worked on: {error}", taken.task.id);
         }
-    }
-    let record = taken.record(&agent.consumer, began, Timestamp::now());
+    };
+    let record = taken.record(&agent.consumer, began, Timestamp::now(), answer);
     while let Err(error) = queue.done(taken, &record).await {
         println!("failed to say that {} is done: {error}", taken.task.id);
         sleep(TRY_AGAIN_AFTER).await;
@@ -148,15 +170,31 @@ async fn finish(queue: &mut Queue, agent: &Agent, taken: &Taken, has: &[Taken]) 
     println!("{} has done {}", agent.consumer, taken.task.id);
 }
 
+/// Lets the time pass, and asks the model that the task names.
+async fn work(models: &Models, task: &Task) -> Option<Answer> {
+    let ask = async {
+        match &task.call {
+            Some(call) => Some(models.ask(call).await),
+            None => None,
+        }
+    };
+    let ((), answer) = tokio::join!(sleep(task.duration), ask);
+    answer
+}
+
 impl Queue {
     fn of(agent: &Agent, waiting: ConnectionManager, other: ConnectionManager) -> Self {
-        let claim_after = Duration::from_millis(agent.claim_after);
+        let source = |key: &str| Source {
+            key: key.to_owned(),
+            consumer: agent.consumer.clone(),
+            batch: agent.batch,
+            claim_after: Duration::from_millis(agent.claim_after),
+            waiting,
+            other,
+        };
         match (&agent.stream, &agent.list) {
-            (None, Some(key)) => Self::List(List::new(key, &agent.consumer, agent.batch, claim_after, waiting, other)),
-            (key, _) => {
-                let key = key.as_deref().unwrap_or_default();
-                Self::Stream(Stream::new(key, &agent.group, &agent.consumer, agent.batch, claim_after, waiting, other))
-            }
+            (None, Some(key)) => Self::List(List::new(source(key))),
+            (key, _) => Self::Stream(Stream::new(source(key.as_deref().unwrap_or_default()), &agent.group)),
         }
     }
 
@@ -187,7 +225,7 @@ impl Queue {
 
 impl Taken {
     /// What is known of a task that was done. Times are milliseconds since 1970.
-    fn record(&self, consumer: &str, began: Timestamp, ended: Timestamp) -> Vec<(&'static str, String)> {
+    fn record(&self, consumer: &str, began: Timestamp, ended: Timestamp, answer: Option<Answer>) -> Vec<(&'static str, String)> {
         let mut record = vec![
             ("task", self.task.id.clone()),
             ("consumer", consumer.to_owned()),
@@ -195,6 +233,10 @@ impl Taken {
             ("ended", ended.as_millisecond().to_string()),
         ];
         record.extend(self.delivery.map(|number| ("delivery", number.to_string())));
+        if let Some(Answer { outcome, backend }) = answer {
+            record.push(("call", outcome));
+            record.extend(backend.map(|name| ("backend", name)));
+        }
         record
     }
 }

@@ -1,15 +1,13 @@
 //! Tasks in a Redis stream with a consumer group.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
 use redis::streams::{StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands as _, RedisResult};
 use tokio::time::Instant;
 
-use super::task::Task;
-use super::{Taken, done_key};
+use super::task::{Said, Task};
+use super::{Source, Taken, done_key};
 
 /// Entries that were never given to anybody.
 const NEW: &str = ">";
@@ -17,13 +15,8 @@ const NEW: &str = ">";
 const OWN: &str = "0";
 
 pub(super) struct Stream {
-    key: String,
+    source: Source,
     group: String,
-    consumer: String,
-    batch: NonZeroUsize,
-    claim_after: Duration,
-    waiting: ConnectionManager,
-    other: ConnectionManager,
     /// Whether the group exists for certain.
     has_group: bool,
     /// Whether an earlier process of this name may have left entries.
@@ -32,27 +25,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn new(
-        key: &str,
-        group: &str,
-        consumer: &str,
-        batch: NonZeroUsize,
-        claim_after: Duration,
-        waiting: ConnectionManager,
-        other: ConnectionManager,
-    ) -> Self {
-        Self {
-            key: key.to_owned(),
-            group: group.to_owned(),
-            consumer: consumer.to_owned(),
-            batch,
-            claim_after,
-            waiting,
-            other,
-            has_group: false,
-            may_have_own: true,
-            claim_at: Instant::now(),
-        }
+    pub fn new(source: Source, group: &str) -> Self {
+        Self { source, group: group.to_owned(), has_group: false, may_have_own: true, claim_at: Instant::now() }
     }
 
     /// What an earlier process of this name has left, else what a dead consumer has left, else what is new.
@@ -69,7 +43,7 @@ impl Stream {
             if let Some(taken) = self.claim().await? {
                 return Ok(vec![taken]);
             }
-            self.claim_at = Instant::now() + self.claim_after / 3;
+            self.claim_at = Instant::now() + self.source.claim_after / 3;
         }
         let read = self.read(NEW, Some(wait)).await;
         if let Err(error) = &read {
@@ -86,20 +60,20 @@ impl Stream {
     /// Claims its own entries: that sets the time back after which they count as those of a dead consumer.
     pub async fn show_life(&mut self, has: &[Taken]) -> RedisResult<()> {
         redis::cmd("XCLAIM")
-            .arg(&[&self.key, &self.group, &self.consumer])
+            .arg(&[&self.source.key, &self.group, &self.source.consumer])
             .arg(0)
             .arg(has.iter().map(|taken| taken.id.as_str()).collect::<Vec<_>>())
             .arg("JUSTID")
-            .exec_async(&mut self.other)
+            .exec_async(&mut self.source.other)
             .await
     }
 
     pub async fn done(&mut self, id: &str, record: &[(&str, String)]) -> RedisResult<()> {
         redis::pipe()
             .atomic()
-            .xadd(done_key(&self.key), "*", record)
-            .xack(&self.key, &self.group, &[id])
-            .exec_async(&mut self.other)
+            .xadd(done_key(&self.source.key), "*", record)
+            .xack(&self.source.key, &self.group, &[id])
+            .exec_async(&mut self.source.other)
             .await
     }
 
@@ -108,7 +82,7 @@ impl Stream {
         if self.has_group {
             return Ok(());
         }
-        let made: RedisResult<()> = self.other.xgroup_create_mkstream(&self.key, &self.group, "0").await;
+        let made: RedisResult<()> = self.source.other.xgroup_create_mkstream(&self.source.key, &self.group, "0").await;
         match made {
             Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
             _ => {
@@ -119,11 +93,11 @@ impl Stream {
     }
 
     async fn read(&mut self, from: &str, wait: Option<Duration>) -> RedisResult<Vec<Taken>> {
-        let mut options = StreamReadOptions::default().group(&self.group, &self.consumer).count(self.batch.get());
+        let mut options = StreamReadOptions::default().group(&self.group, &self.source.consumer).count(self.source.batch.get());
         if let Some(wait) = wait {
             options = options.block(usize::try_from(wait.as_millis()).unwrap_or(usize::MAX));
         }
-        let reply: Option<StreamReadReply> = self.waiting.xread_options(&[&self.key], &[from], &options).await?;
+        let reply: Option<StreamReadReply> = self.source.waiting.xread_options(&[&self.source.key], &[from], &options).await?;
         let mut read = Vec::new();
         for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
             read.extend(self.taken(entry).await?);
@@ -132,13 +106,16 @@ impl Stream {
     }
 
     async fn claim(&mut self) -> RedisResult<Option<Taken>> {
-        let idle = usize::try_from(self.claim_after.as_millis()).unwrap_or(usize::MAX);
+        let idle = usize::try_from(self.source.claim_after.as_millis()).unwrap_or(usize::MAX);
         let mut from = "0-0".to_owned();
         // An answer may hold nothing though there is more: the server looks at ten times as many entries as are asked for.
         loop {
             let options = StreamAutoClaimOptions::default().count(1);
-            let reply: StreamAutoClaimReply =
-                self.other.xautoclaim_options(&self.key, &self.group, &self.consumer, idle, &from, options).await?;
+            let reply: StreamAutoClaimReply = self
+                .source
+                .other
+                .xautoclaim_options(&self.source.key, &self.group, &self.source.consumer, idle, &from, options)
+                .await?;
             if let Some(entry) = reply.claimed.into_iter().next()
                 && let Some(taken) = self.taken(entry).await?
             {
@@ -154,18 +131,27 @@ impl Stream {
     /// An entry as a task. One that was deleted from the stream while it was pending holds nothing, and is acknowledged.
     async fn taken(&mut self, entry: StreamId) -> RedisResult<Option<Taken>> {
         if entry.map.is_empty() {
-            let () = self.other.xack(&self.key, &self.group, &[&entry.id]).await?;
+            let () = self.source.other.xack(&self.source.key, &self.group, &[&entry.id]).await?;
             return Ok(None);
         }
-        let task = Task::new(&entry.id, entry.get("id"), entry.get("milliseconds"));
+        let said = Said {
+            id: entry.get("id"),
+            milliseconds: entry.get("milliseconds"),
+            model: entry.get("model"),
+            prompt: entry.get("prompt"),
+        };
+        let task = Task::new(&entry.id, said);
         let delivery = self.deliveries(&entry.id).await?;
         Ok(Some(Taken { id: entry.id, task, delivery }))
     }
 
     /// How many times an entry was given to a consumer.
     async fn deliveries(&mut self, id: &str) -> RedisResult<Option<usize>> {
-        let pending: Vec<(String, String, u64, usize)> =
-            redis::cmd("XPENDING").arg(&[&self.key, &self.group]).arg(&[id, id, "1"]).query_async(&mut self.other).await?;
+        let pending: Vec<(String, String, u64, usize)> = redis::cmd("XPENDING")
+            .arg(&[&self.source.key, &self.group])
+            .arg(&[id, id, "1"])
+            .query_async(&mut self.source.other)
+            .await?;
         Ok(pending.first().map(|(_, _, _, deliveries)| *deliveries))
     }
 }

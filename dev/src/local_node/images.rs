@@ -10,6 +10,9 @@
 //!     workingDirectory: /opt/simulator
 //!   python:
 //!     command: ["{command}", "{args}"]
+//!   ollama/ollama:                   # found by their names, also by shells and probes
+//!     command: ["{command}", "{args}"]
+//!     programs: {ollama: [/opt/simulator/ollama, --host, "{podIP}"]}
 //! ```
 //!
 //! `{command}` and `{args}` stand for those of the manifest, as words of their own. Without `{command}` the command of the
@@ -28,11 +31,14 @@ use crate::error::{Error, Result};
 const OWN: &str = include_str!("../../images.yaml");
 
 /// What stands for one image.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Image {
     /// The command, a word an element.
     pub command: Vec<String>,
+    /// Commands that stand for programs of the image, by their names. What a program is given comes after the words here.
+    #[serde(default)]
+    pub programs: BTreeMap<String, Vec<String>>,
     /// Variables that the image would set.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -99,6 +105,14 @@ impl Image {
         line
     }
 
+    /// The programs of the image, as scripts by their names.
+    pub fn scripts(&self, placeholders: &[(&str, String)]) -> BTreeMap<String, String> {
+        let quoted = |word: &String| format!("'{}'", filled(word, placeholders).replace('\'', r"'\''"));
+        let script =
+            |words: &Vec<String>| format!("#!/bin/sh\nexec {} \"$@\"\n", words.iter().map(quoted).collect::<Vec<_>>().join(" "));
+        self.programs.iter().map(|(name, words)| (name.clone(), script(words))).collect()
+    }
+
     /// The variables of the image.
     pub fn variables(&self, placeholders: &[(&str, String)]) -> BTreeMap<String, String> {
         self.environment.iter().map(|(name, value)| (name.clone(), filled(value, placeholders))).collect()
@@ -118,7 +132,7 @@ mod tests {
     }
 
     fn image(command: &str) -> Image {
-        Image { command: words(command), environment: BTreeMap::new(), working_directory: None }
+        Image { command: words(command), ..Image::default() }
     }
 
     #[test]
@@ -143,6 +157,13 @@ mod tests {
         assert_eq!(images.find("registry:5000/a:1").unwrap().command, ["any"]);
         assert_eq!(images.find("registry:5000/a:2").unwrap().command, ["second"]);
         assert!(images.find("registry:5000/b").is_none());
+    }
+
+    #[test]
+    fn a_program_is_a_script_whose_words_no_shell_takes_apart() {
+        let programs = BTreeMap::from([("tool".to_owned(), vec!["/a b/it's".to_owned(), "{podIP}".to_owned()])]);
+        let scripts = Image { programs, ..image("any") }.scripts(&[("podIP", "127.64.1.2".to_owned())]);
+        assert_eq!(scripts["tool"], "#!/bin/sh\nexec '/a b/it'\\''s' '127.64.1.2' \"$@\"\n");
     }
 
     #[test]

@@ -97,7 +97,8 @@ pub async fn run(connection: &Connection, options: Options, end: impl Future<Out
     let client = connection.client().await?;
     let proxy = listen(address, proxy::PORT).await?;
     let log_server = listen(address, node::LOG_PORT).await?;
-    let tls = log_server::tls(&address.to_string()).map_err(|source| Error::ServeLogs { source })?;
+    let tls =
+        log_server::tls(&address.to_string()).map_err(|source| Error::MakeCertificate { server: "the log server", source })?;
     let host = Arc::new(Host {
         api_server: api_server(connection)?,
         address,

@@ -1,6 +1,9 @@
 //! From the manifest of a container to the sandbox that runs it.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Container;
@@ -14,6 +17,8 @@ use super::refusal::Refusal;
 use super::sandbox::Sandbox;
 use super::volumes::Volumes;
 
+/// Where a container finds the programs of its image that something of this machine stands for.
+const PROGRAMS_PATH: &str = "/run/image-programs";
 /// Where a container says why it ends, unless the manifest says otherwise.
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 /// The longest message of that file, in bytes.
@@ -32,7 +37,7 @@ pub(super) async fn sandbox(
     restarts: u32,
 ) -> Result<Sandbox, Refusal> {
     let image = image(host, container)?;
-    let environment = environment::of_container(host, facts, container, &image).await?;
+    let mut environment = environment::of_container(host, facts, container, &image).await?;
     let directory = facts.directory_of(container);
     let failed = |error: std::io::Error| Refusal::configuration(format!("{}: {error}", directory.display()));
     let root = directory.join("root");
@@ -43,6 +48,15 @@ pub(super) async fn sandbox(
     let mut mounts = of_volumes(facts, volumes, container, &environment)?;
     let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(TERMINATION_MESSAGE_PATH);
     mounts.push(Mount { source: message, path: PathBuf::from(path), read_only: false });
+
+    let scripts = image.scripts(&facts.placeholders(host));
+    if !scripts.is_empty() {
+        let programs = directory.join("programs");
+        write_programs(&programs, &scripts).map_err(failed)?;
+        mounts.push(Mount { source: programs, path: PathBuf::from(PROGRAMS_PATH), read_only: true });
+        let path = environment.entry("PATH".to_owned()).or_default();
+        *path = format!("{PROGRAMS_PATH}:{path}");
+    }
 
     let words = |stated: &Option<Vec<String>>| -> Vec<String> {
         stated.iter().flatten().map(|word| expanded(word, &environment)).collect()
@@ -58,6 +72,16 @@ pub(super) async fn sandbox(
         arguments,
         environment,
     })
+}
+
+fn write_programs(directory: &Path, scripts: &BTreeMap<String, String>) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for (name, script) in scripts {
+        let path = directory.join(name);
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// What a container has written about its end, if anything.

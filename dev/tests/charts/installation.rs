@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::helm::{DEFINITIONS, Helm, OPERATOR, read, root};
+use crate::plain_http;
 use crate::values::operator;
 
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -124,14 +123,7 @@ fn is_ready(object: &Value) -> bool {
 
 /// Asks the admin server of a pod. Status and body.
 fn ask(pod: &Value, path: &str) -> Option<(u16, String)> {
-    let address: SocketAddr = format!("{}:8080", pod["status"]["podIP"].as_str()?).parse().ok()?;
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    plain_http::ask(&format!("{}:8080", pod["status"]["podIP"].as_str()?), "GET", path)
 }
 
 /// The chart of the definitions as an earlier version could have been: without the short name.

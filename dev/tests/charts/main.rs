@@ -6,5 +6,7 @@
 
 mod helm;
 mod installation;
+#[path = "../plain_http/mod.rs"]
+mod plain_http;
 mod rendering;
 mod values;

@@ -85,8 +85,10 @@ fn rights_and_roles_that_are_not_wanted_are_left_out() {
         let rights = rendered.into_iter().filter(is_about_rights);
         rights.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(kinds(&["--set", "rbac.create=false,userRoles.edit=false"]), ["quartermaster-view"]);
-    assert_eq!(kinds(&["--set", "rbac.create=false,userRoles.view=false"]), ["quartermaster-edit"]);
+    let without = |roles: &str| kinds(&["--set", &format!("rbac.create=false,{roles}")]);
+    assert_eq!(without("userRoles.edit=false,userRoles.routes=false"), ["quartermaster-view"]);
+    assert_eq!(without("userRoles.view=false,userRoles.routes=false"), ["quartermaster-edit"]);
+    assert_eq!(without("userRoles.view=false,userRoles.edit=false"), ["quartermaster-routes"]);
 }
 
 #[test]

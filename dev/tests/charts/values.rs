@@ -162,7 +162,7 @@ async fn what_is_rendered_is_accepted_by_the_api_server_without_a_warning() {
                 "--set",
                 "replicas=1,configuration.leaderElection.enabled=false,rbac.create=false,serviceAccount.create=false,\
                  serviceAccount.name=default,metricsService.create=false,podDisruptionBudget.create=false,\
-                 topologySpreadConstraints=null,userRoles.view=false,userRoles.edit=false",
+                 topologySpreadConstraints=null,userRoles.view=false,userRoles.edit=false,userRoles.routes=false",
             ],
         ),
         (DEFINITIONS, &[]),

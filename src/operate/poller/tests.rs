@@ -217,7 +217,7 @@ async fn what_was_read_stays_while_polls_fail_and_it_is_told_since_when() {
     until(|| setting.polls() >= polls + 2).await;
     assert_eq!(setting.queue("a").failure.unwrap().since, first.since);
     assert_eq!(setting.waiting("a"), Some(3), "not zero");
-    server.restart().await;
+    server.restart().await.unwrap();
     until(|| setting.queue("a").failure.is_none()).await;
     assert_eq!(setting.waiting("a"), Some(0), "now it is known to be");
 }

@@ -3,9 +3,9 @@
 //! `crate::crashes`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use kube::api::{DeleteParams, ListParams};
 use quartermaster_dev::fault_proxy::{Recorded, WriteIdentity};
 use serde_json::{Value, json};
@@ -14,26 +14,16 @@ use tokio::sync::OnceCell;
 use super::harness::{pool, says, with};
 use super::redis::{Connection, GROUP, Redis, TASKS};
 use super::targets::{create, scaling, workload};
-use crate::crashes::{Outcome, Plan, Run, hold_for, pairs, sample, seeded, single};
-use crate::differential::{counts, differences, mask};
+use crate::crashes::{Outcome, Plan, Sample, Schedule};
+use crate::differential::{QUIET, counts, differences, mask};
 use crate::faulty::Faulty;
 use crate::harness::{DEADLINE, resource};
 use crate::versions::Watched;
 
-/// Plans at the same time in `make test`, beside other tests: they mostly wait.
-const AT_ONCE: usize = 3;
-/// Plans at the same time in the soak.
-const AT_ONCE_IN_SOAK: usize = 6;
-/// Time that the sample in `make test` may take, with the runs without faults.
-const SAMPLE: Duration = Duration::from_secs(150);
-/// Plans that the sample takes at most.
-const SAMPLE_PLANS: usize = 20;
+/// What `make test` takes of the plans.
+const SAMPLE: Sample = Sample { within: Duration::from_secs(150), plans: 20, least: 4 };
 /// Pairs in the soak.
 const PAIRS: usize = 40;
-/// Time without a write after which a run has ended: the longest second delay of the operator's back-off, twice.
-const QUIET: Duration = Duration::from_secs(2);
-/// The same in the soak: longer than the fourth delay.
-const QUIET_IN_SOAK: Duration = Duration::from_secs(5);
 
 /// How a run ended.
 #[derive(Clone)]
@@ -249,8 +239,8 @@ fn difference(expected: &End, end: &End) -> Vec<String> {
     found
 }
 
-fn run(reference: &'static Reference, quiet: Duration) -> Run {
-    Arc::new(move |plan: Plan| {
+fn schedule(reference: &'static Reference) -> Schedule {
+    let run = move |plan: Plan, quiet| -> BoxFuture<'static, Outcome> {
         Box::pin(async move {
             let scenario = Scenario::new().await;
             let proxy = scenario.faulty.proxy.clone();
@@ -259,24 +249,18 @@ fn run(reference: &'static Reference, quiet: Duration) -> Run {
             let befell = (proxy.befell(first) == 1, second.is_some_and(|second| proxy.befell(second) == 1));
             Outcome { found: difference(&reference.end, &end), befell }
         })
-    })
+    };
+    Schedule { writes: &reference.writes, events: &reference.events, run: Box::new(run) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_of_its_writes_about_pools_the_operator_ends_in_the_same_state() {
-    let (started, mut chance) = (Instant::now(), seeded());
-    let reference = Reference::get().await;
-    let plans = sample(&reference.writes, &reference.events, &mut chance, SAMPLE_PLANS);
-    let begun = hold_for(run(reference, QUIET), plans, AT_ONCE, Some((started, SAMPLE))).await;
-    assert!(begun >= 4, "only {begun} plans within {SAMPLE:?}");
+    let started = Instant::now();
+    schedule(Reference::get().await).hold_for_some(started, SAMPLE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak: crash at every write about pools, some fifteen seconds for each of some hundred plans"]
 async fn killed_at_each_of_its_writes_about_pools_the_operator_ends_in_the_same_state() {
-    let mut chance = seeded();
-    let reference = Reference::get().await;
-    let mut plans = single(&reference.writes, &reference.events);
-    plans.extend(pairs(&reference.writes, &mut chance, PAIRS));
-    hold_for(run(reference, QUIET_IN_SOAK), plans, AT_ONCE_IN_SOAK, None).await;
+    schedule(Reference::get().await).hold_for_all(PAIRS).await;
 }

@@ -35,14 +35,14 @@ impl Way {
     fn begin(self, redis: &mut Redis) {
         match self {
             Self::Killed => redis.kill(),
-            Self::Stopped => redis.signal("STOP"),
+            Self::Stopped => redis.suspend(),
         }
     }
 
     async fn end(self, redis: &mut Redis) {
         match self {
-            Self::Killed => redis.restart().await,
-            Self::Stopped => redis.signal("CONT"),
+            Self::Killed => redis.restart().await.unwrap(),
+            Self::Stopped => redis.resume(),
         }
     }
 }
@@ -198,7 +198,7 @@ async fn a_pool_says_how_many_agents_a_queue_counts_for_that_cannot_be_read_for_
     let said = team.until_says("coder", "ScalingActive", "False", "Fallback").await;
     assert!(said["status"]["decision"].as_str().unwrap().contains("onMetricFailure, as queue tasks cannot be read"), "{said}");
     team.until_replicas("coder", 4).await;
-    redis.restart().await;
+    redis.restart().await.unwrap();
     team.until_says("coder", "ScalingActive", "True", "QueuesFollowed").await;
     team.until_replicas("coder", 2).await;
     team.until_pool("coder", "two replicas", |pool| pool["status"]["desiredReplicas"] == 2).await;

@@ -1,11 +1,10 @@
 //! A real Redis on loopback that keeps what it is told, and who fills its queues and looks at them.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use quartermaster_dev::{RedisServer, redis_server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue};
@@ -18,15 +17,28 @@ pub const TASKS: &str = "tasks";
 /// The consumer group.
 pub const GROUP: &str = "agents";
 
-/// A Redis of a test's own. It writes down each command before it answers, so that nothing is lost when it is killed.
+/// It writes down each command before it answers, so that nothing is lost when it is killed.
+const DURABLE: [&str; 2] = ["appendonly yes", "appendfsync always"];
+
+/// A Redis server that loses nothing, and who fills its queues.
 pub struct Redis {
-    child: Child,
-    directory: PathBuf,
-    pub port: u16,
-    /// Where it speaks TLS, if it does.
-    tls_port: u16,
+    server: RedisServer,
     /// What it takes to be let in; the default user's.
     password: Option<String>,
+}
+
+impl Deref for Redis {
+    type Target = RedisServer;
+
+    fn deref(&self) -> &Self::Target {
+        &self.server
+    }
+}
+
+impl DerefMut for Redis {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.server
+    }
 }
 
 impl Redis {
@@ -36,89 +48,24 @@ impl Redis {
 
     /// Starts one with these further lines of configuration.
     pub async fn start_with(configuration: &[&str]) -> Self {
-        let lines = configuration.iter().map(|line| (*line).to_owned()).collect();
-        Self::start_in(directory(), lines, 0).await
+        let password = configuration.iter().find_map(|line| line.strip_prefix("requirepass ")).map(str::to_owned);
+        Self { server: RedisServer::start(&[DURABLE.as_slice(), configuration].concat()).await.unwrap(), password }
     }
 
     /// Starts one that also speaks TLS, with a certificate for 127.0.0.1 of this authority.
     pub async fn start_with_tls(issuer: &CertifiedIssuer<'static, KeyPair>) -> Self {
-        let (directory, tls_port) = (directory(), free_port());
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, issuer).unwrap();
-        let write = |name: &str, pem: String| {
-            let path = directory.join(name);
-            std::fs::write(&path, pem).unwrap();
-            path.display().to_string()
-        };
-        let lines = vec![
-            format!("tls-port {tls_port}"),
-            format!("tls-cert-file {}", write("tls.crt", certificate.pem())),
-            format!("tls-key-file {}", write("tls.key", key.serialize_pem())),
-            format!("tls-ca-cert-file {}", write("ca.crt", issuer.pem())),
-            "tls-auth-clients no".to_owned(),
-        ];
-        Self::start_in(directory, lines, tls_port).await
-    }
-
-    async fn start_in(directory: PathBuf, more: Vec<String>, tls_port: u16) -> Self {
-        let port = free_port();
-        let mut lines = vec![
-            format!("port {port}"),
-            "bind 127.0.0.1".to_owned(),
-            "save \"\"".to_owned(),
-            "appendonly yes".to_owned(),
-            "appendfsync always".to_owned(),
-            format!("dir {}", directory.display()),
-        ];
-        let password = more.iter().find_map(|line| line.strip_prefix("requirepass ")).map(str::to_owned);
-        lines.extend(more);
-        std::fs::write(directory.join("redis.conf"), lines.join("\n")).unwrap();
-        let mut server = Self { child: spawn(&directory), directory, port, tls_port, password };
-        server.wait().await;
-        server
-    }
-
-    /// Waits until it accepts connections.
-    async fn wait(&mut self) {
-        let started = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            assert!(self.child.try_wait().unwrap().is_none(), "redis-server ended");
-            assert!(started.elapsed() < DEADLINE, "redis-server does not listen");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        Self { server: RedisServer::start_with_tls(&DURABLE, issuer).await.unwrap(), password: None }
     }
 
     /// The URL where it speaks TLS.
     pub fn tls_url(&self) -> String {
-        format!("rediss://127.0.0.1:{}", self.tls_port)
-    }
-
-    /// Ends it as a crash would.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Starts it again, on the same port and with all that it had.
-    pub async fn restart(&mut self) {
-        self.child = spawn(&self.directory);
-        self.wait().await;
-    }
-
-    /// Sends it a signal, by the name that `kill` knows. One that is stopped still accepts connections and answers nothing.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        format!("rediss://127.0.0.1:{}", self.tls_port())
     }
 
     /// A connection of the administrator. Waits until the server has read what it had written down.
     pub async fn connect(&self) -> Connection {
         let user = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
-        let client = redis::Client::open(format!("redis://{user}127.0.0.1:{}", self.port)).unwrap();
+        let client = redis::Client::open(format!("redis://{user}127.0.0.1:{}", self.port())).unwrap();
         let patient = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let started = Instant::now();
         loop {
@@ -143,29 +90,9 @@ impl Redis {
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn directory() -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("quartermaster-pools-{}-{:x}", std::process::id(), fastrand::u64(..)));
-    std::fs::create_dir_all(&directory).unwrap();
-    directory
-}
-
-fn spawn(directory: &Path) -> Child {
-    let mut command = Command::new("redis-server");
-    command.arg(directory.join("redis.conf")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("redis-server is not in PATH: dev/bootstrap.sh redis")
-}
-
 /// A port where nobody listens.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    redis_server::free_port().unwrap()
 }
 
 /// A private authority.

@@ -194,7 +194,10 @@ async fn tasks_that_trickle_in_never_leave_the_queue_without_an_agent() {
     let mut queue = redis.connect().await;
     let deployments = team.watch_deployments().await;
     let _operator = team.operator_of_pools().await;
-    let spec = json!({ "template": on_stream(&redis, &[]), "queues": redis.stream(TASKS), "scaling": at_once() });
+    // Longer than a busy machine keeps this test from adding the next task.
+    let mut scaling = at_once();
+    scaling["cooldown"] = "15s".into();
+    let spec = json!({ "template": on_stream(&redis, &[]), "queues": redis.stream(TASKS), "scaling": scaling });
     team.apply_pool("coder", spec).await;
     let began = Timestamp::now();
     for number in 0..NUMBER {

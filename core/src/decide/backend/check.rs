@@ -1,4 +1,5 @@
-//! Checks of external backends: what is asked, what an answer means, and which changes are worth a look at the object.
+//! Checks of backends: how often they are made, what an external one is asked, what an answer means, and which changes are worth a
+//! look at the object. What self-hosted ones are asked: [`super::engine_check`].
 
 use std::time::Duration;
 
@@ -9,6 +10,10 @@ use super::facts::{CheckOutcome, HealthFacts, KeyFacts};
 use super::provider;
 use crate::api::duration::ParseDurationError;
 use crate::api::external::{HealthCheck, HealthCheckType, Provider};
+use crate::decide::gateway::plan::Server;
+use crate::decide::request::classify::kind_of;
+use crate::decide::request::error_body::ErrorBody;
+use crate::decide::request::failure::FailureKind;
 
 /// Why a backend cannot be checked as its spec says.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +37,7 @@ pub enum SettingsError {
     },
 }
 
-/// How an external backend is checked, with every default filled in.
+/// How a backend is checked, with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckSettings {
     /// What is asked.
@@ -49,14 +54,12 @@ impl CheckSettings {
     /// The settings of a backend. Fails for a duration that does not follow the format and for a type that the provider cannot
     /// answer. The schema refuses both where it can tell.
     pub fn of(check: Option<&HealthCheck>, provider: Provider, model: &str) -> Result<Self, SettingsError> {
-        let default = HealthCheck::default();
-        let check = check.unwrap_or(&default);
         let can_be_asked = |type_| match type_ {
             HealthCheckType::Endpoint => true,
             HealthCheckType::ModelLoaded => provider::lists_models(provider),
             HealthCheckType::Inference => provider::probe(provider, model).is_some(),
         };
-        let type_ = match check.type_ {
+        let type_ = match check.and_then(|check| check.type_) {
             None if can_be_asked(HealthCheckType::ModelLoaded) => HealthCheckType::ModelLoaded,
             None => HealthCheckType::Endpoint,
             Some(asked) if can_be_asked(asked) => asked,
@@ -65,6 +68,22 @@ impl CheckSettings {
                 return Err(SettingsError::AskForType { asked, provider, model: model.to_owned(), instead });
             }
         };
+        Ok(Self::of_type(type_, check)?)
+    }
+
+    /// The settings of a self-hosted backend, whose engine can be asked for everything.
+    ///
+    /// # Errors
+    ///
+    /// A duration that does not follow the format.
+    pub fn of_self_hosted(check: Option<&HealthCheck>) -> Result<Self, ParseDurationError> {
+        let type_ = check.and_then(|check| check.type_).unwrap_or(HealthCheckType::ModelLoaded);
+        Self::of_type(type_, check)
+    }
+
+    fn of_type(type_: HealthCheckType, check: Option<&HealthCheck>) -> Result<Self, ParseDurationError> {
+        let default = HealthCheck::default();
+        let check = check.unwrap_or(&default);
         let (interval, timeout) = match type_ {
             HealthCheckType::Inference => (Duration::from_secs(600), Duration::from_secs(30)),
             HealthCheckType::Endpoint | HealthCheckType::ModelLoaded => (Duration::from_secs(30), Duration::from_secs(5)),
@@ -136,16 +155,16 @@ pub struct CheckAnswer<'answer> {
 /// What an answer says about the backend and the key.
 pub fn judge(type_: HealthCheckType, provider: Provider, model: &str, answer: CheckAnswer<'_>) -> CheckOutcome {
     let about_the_key = judges_keys(type_, provider);
-    let error = ErrorWords::read(answer.body);
+    let error = ErrorBody::read(answer.body);
+    let kind = kind_of(Server::Provider(provider), answer.status, &error);
     match answer.status {
-        401 | 403 if about_the_key => CheckOutcome::Unauthorized,
-        // Gemini refuses a wrong key with 400.
-        400 if error.mentions(&["API key not valid", "API_KEY_INVALID", "API key expired"]) => CheckOutcome::Unauthorized,
-        // A reasoning model of OpenAI that hits the limit of one token has answered.
-        400 if error.mentions(&["model output limit was reached"]) => CheckOutcome::Healthy,
         402 => failed(answer.status, "the provider wants payment"),
         407 => failed(answer.status, "the proxy of egressProxy wants credentials"),
-        status if error.mentions(&QUOTA_WORDS) && status >= 400 => failed(status, "the provider says that the quota is used up"),
+        status @ 400.. if kind == FailureKind::QuotaExhausted => failed(status, "the provider says that the quota is used up"),
+        401 | 403 if about_the_key => CheckOutcome::Unauthorized,
+        400 if kind == FailureKind::KeyRejected => CheckOutcome::Unauthorized,
+        // A reasoning model of OpenAI that hits the limit of one token has answered.
+        400 if error.mentions(&["model output limit was reached"]) => CheckOutcome::Healthy,
         429 => CheckOutcome::RateLimited,
         300..=399 => failed(answer.status, "a redirect, which is not followed: name the final address in baseURL"),
         500.. => failed(answer.status, "the server's own error"),
@@ -155,34 +174,16 @@ pub fn judge(type_: HealthCheckType, provider: Provider, model: &str, answer: Ch
             HealthCheckType::Inference => match status {
                 200..=299 if error.is_error => failed(status, "the answer carries an error"),
                 200..=299 => CheckOutcome::Healthy,
-                404 if error.mentions(&["model", "DeploymentNotFound"]) => CheckOutcome::ModelNotListed,
-                400 if error.mentions(&[
-                    "model_not_found",
-                    "invalid model",
-                    "is not a valid model",
-                    "model identifier is invalid",
-                ]) =>
-                {
+                404 if error.mentions(&["model"]) || error.has_code("model_not_found") || error.has_code("DeploymentNotFound") => {
                     CheckOutcome::ModelNotListed
                 }
+                400 if kind == FailureKind::NotFound => CheckOutcome::ModelNotListed,
                 404 | 405 => failed(status, "the server has no such path: look at baseURL"),
                 _ => failed(status, "the server refuses the call of one token"),
             },
         },
     }
 }
-
-/// Words of errors that say that money or a quota is at its end (OpenAI, Anthropic, Gemini), and not only the rate.
-const QUOTA_WORDS: [&str; 8] = [
-    "insufficient_quota",
-    "credit_balance_exhausted",
-    "spend_limit_exceeded",
-    "usage_limit_exceeded",
-    "enforced_spend_limit_reached",
-    "credit balance is too low",
-    "credits are depleted",
-    "billing_error",
-];
 
 fn failed(status: u16, message: &str) -> CheckOutcome {
     CheckOutcome::Failed { message: format!("{status}: {message}") }
@@ -233,36 +234,6 @@ fn is_model(provider: Provider, model: &str, listed: &str) -> bool {
     model == listed || snapshot || without_variant == Some(listed.as_str())
 }
 
-/// The words of an error body that can be compared: never shown, they may repeat what was sent.
-struct ErrorWords {
-    is_error: bool,
-    text: String,
-}
-
-impl ErrorWords {
-    fn read(body: &[u8]) -> Self {
-        let value: Option<Value> = serde_json::from_slice(body).ok();
-        // Gemini wraps its error into a list; FastAPI and Mistral have no member `error`.
-        let value = match value {
-            Some(Value::Array(mut list)) if list.len() == 1 => list.pop(),
-            other => other,
-        };
-        let error = value.as_ref().and_then(|value| value.get("error")).filter(|error| !error.is_null());
-        let text = match (error, &value) {
-            (Some(error), _) => error.to_string(),
-            (None, Some(value)) => {
-                ["message", "detail", "code", "type"].iter().filter_map(|name| value.get(name)).map(Value::to_string).collect()
-            }
-            (None, None) => String::new(),
-        };
-        Self { is_error: error.is_some(), text }
-    }
-
-    fn mentions(&self, words: &[&str]) -> bool {
-        words.iter().any(|word| self.text.contains(word))
-    }
-}
-
 /// Whether an outcome means that calls can be expected to be answered, now or when the provider's limit allows it.
 pub fn is_alive(outcome: &CheckOutcome) -> bool {
     matches!(outcome, CheckOutcome::Healthy | CheckOutcome::RateLimited)
@@ -298,14 +269,20 @@ pub fn counts(key: &KeyFacts, failure_threshold: u32) -> bool {
     }
 }
 
-/// Whether a change of what the checks found is worth a look at the object: another kind of outcome, one that now [`counts`] or
-/// no longer does, a first success, another set of keys. Counters and wording alone are not.
+/// Whether a change of what the checks found is worth a look at the object: another set of keys, or one of them [`differs`].
 pub fn matters(before: &HealthFacts, after: &HealthFacts, failure_threshold: u32) -> bool {
+    let same = |(one, other): (&KeyFacts, &KeyFacts)| !differs(one, other, failure_threshold);
+    before.keys.len() != after.keys.len() || !before.keys.iter().zip(&after.keys).all(same)
+}
+
+/// Whether more is known of a key than before, or something else: another kind of outcome, one that now [`counts`] or no longer
+/// does, a first success. Counters and wording alone are not.
+pub fn differs(before: &KeyFacts, after: &KeyFacts, failure_threshold: u32) -> bool {
     let essence = |key: &KeyFacts| {
         let kind = key.outcome.as_ref().map(std::mem::discriminant);
         (key.name.clone(), kind, counts(key, failure_threshold), key.succeeded_before)
     };
-    !before.keys.iter().map(essence).eq(after.keys.iter().map(essence))
+    essence(before) != essence(after)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ const DRAIN_SECONDS: u64 = 60;
 /// Seconds between the decision to end a pod and SIGTERM, in which the endpoint is taken out of every node's tables. New
 /// requests still arrive meanwhile and are still answered.
 pub const ENDPOINT_REMOVAL_SECONDS: u64 = 10;
-/// Seconds that vLLM gets after the drain to end its workers, before the kubelet kills it.
+/// Seconds that the engine gets after the drain to end its workers, before the kubelet kills it.
 const AFTER_DRAIN_SECONDS: u64 = 30;
 
 /// The clocks of one backend, in seconds.
@@ -47,6 +47,11 @@ impl Clocks {
         };
         let drain = spec.drain_timeout.as_ref().map(seconds).transpose()?.unwrap_or(DRAIN_SECONDS);
         Ok(Self { startup, drain })
+    }
+
+    /// The clocks of a model that Ollama serves: an hour to pull it, since its size is not known before; 60 s to drain.
+    pub fn of_ollama() -> Self {
+        Self { startup: STARTUP_UNKNOWN_SECONDS, drain: DRAIN_SECONDS }
     }
 
     /// `progressDeadlineSeconds` of the Deployment: the start, and what comes before it.

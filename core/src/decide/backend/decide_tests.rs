@@ -49,6 +49,8 @@ pub(super) fn observe(spec: Value) -> Observation {
         api_key_exists: false,
         entropy: "ab".repeat(32),
         health: None,
+        engines: Vec::new(),
+        traffic: Default::default(),
         refusals: Vec::new(),
         outdated_schema: Arc::default(),
     }
@@ -115,7 +117,7 @@ fn one_line_makes_all_children_and_then_becomes_ready() {
     let decision = decide(&qwen(), now());
     let Children::Exactly(children) = &decision.children else { panic!() };
     let kinds: Vec<_> = children.iter().map(|child| child.identity.kind.as_str()).collect();
-    assert_eq!(kinds, ["ServiceAccount", "Secret", "Service", "Deployment"]);
+    assert_eq!(kinds, ["ServiceAccount", "Secret", "NetworkPolicy", "Service", "Deployment"]);
     assert_eq!(ready(&decision), ("False".into(), "Progressing".into()));
     assert_eq!(ready(&decide(&carried_out(qwen()), now())), ("True".into(), "Available".into()));
 }

@@ -4,7 +4,7 @@ use super::check::{self, CheckSettings};
 use super::facts::{CheckOutcome, KeyFacts, Observation};
 use super::outcome::Outcome;
 use super::secrets::Reference;
-use super::{hosted, provider, secrets};
+use super::{hosted, provider, secrets, traffic};
 use crate::api::InferenceBackend;
 use crate::api::conditions::{reasons, types};
 use crate::api::external::ExternalSpec;
@@ -26,6 +26,7 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
             gpus: None,
             replicas: None,
             context_length,
+            kv_cache_tokens: None,
         }),
         ..InferenceBackendStatus::default()
     };
@@ -41,11 +42,18 @@ pub fn decide(observation: &Observation, spec: &ExternalSpec) -> Outcome {
     let problem = secrets::problem(&secrets::of_every_call(spec), &observation.secrets);
     let judged = check::judges_keys(settings.type_, spec.provider);
     let keys = keys(observation, spec, &settings, problem.is_none());
+    let set_aside: Vec<&Key> = keys.iter().filter(|key| key.set_aside).collect();
+    let set_aside = set_aside_words(&set_aside);
     let health = HealthStatus { state: best(&keys), keys: keys.iter().filter_map(|key| key.shown.clone()).collect() };
     let best = keys.into_iter().map(|key| key.ready).min_by_key(|ready| ready.state);
     outcome.ready = problem.or(best).unwrap_or_else(not_known_yet);
     if outcome.ready.reason == reasons::HEALTHY && !judged && !spec.api_keys.is_empty() {
         outcome.ready.message = not_judged(spec);
+    }
+    if outcome.ready.reason == reasons::HEALTHY
+        && let Some(words) = set_aside
+    {
+        outcome.ready.message.push_str(&words);
     }
     let (reason, message) = (outcome.ready.reason, outcome.ready.message.clone());
     outcome.verdicts.push(match health.state {
@@ -83,27 +91,46 @@ struct Key {
     ready: Readiness,
     /// What `status.health.keys` says; nothing of a key without a name, or of one that nothing is known about.
     shown: Option<KeyHealth>,
+    /// The gateway makes no calls with it.
+    set_aside: bool,
+}
+
+/// What a backend that answers says of the keys that the gateway has set aside.
+fn set_aside_words(keys: &[&Key]) -> Option<String> {
+    let word = |key: &&Key| {
+        let shown = key.shown.as_ref()?;
+        Some(format!("{} ({})", shown.name, shown.reason.as_deref()?))
+    };
+    let words: Vec<String> = keys.iter().filter_map(word).collect();
+    (!words.is_empty()).then(|| format!("; the gateway has set keys aside: {}", words.join(", ")))
 }
 
 /// What is known about each key, in the order of the spec. What the status remembers counts only while checks go on. Where the
-/// checks judge no keys, the usable ones are one, which has no name and is as healthy as the endpoint.
+/// checks judge no keys, the usable ones are one, which has no name and is as healthy as the endpoint. A key that the gateway has set
+/// aside is out, whatever a check finds: no call is made with it.
 fn keys(observation: &Observation, spec: &ExternalSpec, settings: &CheckSettings, checked: bool) -> Vec<Key> {
     let facts = |name: &str| observation.health.as_ref().and_then(|health| health.keys.iter().find(|key| key.name == name));
     let address = if spec.service_ref.is_some() { "spec.external.serviceRef" } else { "spec.external.baseURL" };
     let remembered = |name: &str| remembered(&observation.backend, name).filter(|_| checked);
     let judge = |name: &str| judge(name, facts(name), remembered(name), settings.failure_threshold, address);
+    let out = |name: &str| {
+        let why = traffic::set_aside(&observation.traffic, &observation.backend, name)?;
+        let shown = Some(traffic::shown(name, why)).filter(|_| !name.is_empty());
+        Some(Key { state: HealthState::Unhealthy, ready: traffic::readiness(name, why), shown, set_aside: true })
+    };
     if spec.api_keys.is_empty() {
-        return vec![judge("")];
+        return vec![out("").unwrap_or_else(|| judge(""))];
     }
     let references = secrets::of_keys(spec);
     let problem = |reference: &Reference<'_>| secrets::problem_of(reference, &observation.secrets);
     let each = spec.api_keys.iter().zip(&references);
+    // Nothing that a call or a check found is about a Secret that cannot be used.
+    let known =
+        |name: &str, reference: &Reference<'_>| problem(reference).map(|problem| unusable(name, problem)).or_else(|| out(name));
     if check::judges_keys(settings.type_, spec.provider) {
-        return each
-            .map(|(key, reference)| problem(reference).map_or_else(|| judge(&key.name), |it| unusable(&key.name, it)))
-            .collect();
+        return each.map(|(key, reference)| known(&key.name, reference).unwrap_or_else(|| judge(&key.name))).collect();
     }
-    let mut keys: Vec<Key> = each.filter_map(|(key, reference)| Some(unusable(&key.name, problem(reference)?))).collect();
+    let mut keys: Vec<Key> = each.filter_map(|(key, reference)| known(&key.name, reference)).collect();
     if keys.len() < spec.api_keys.len() {
         keys.push(judge(""));
     }
@@ -118,7 +145,7 @@ fn unusable(name: &str, problem: Readiness) -> Key {
         _ => HealthState::Unhealthy,
     };
     let shown = KeyHealth { name: name.to_owned(), healthy: false, reason: Some(problem.reason.to_owned()) };
-    Key { state, ready: problem, shown: Some(shown) }
+    Key { state, ready: problem, shown: Some(shown), set_aside: false }
 }
 
 /// What the checks say about a key. What does not count yet changes nothing: the key is what it was.
@@ -146,7 +173,7 @@ fn judge(name: &str, facts: Option<&KeyFacts>, remembered: Option<KeyHealth>, fa
             Some(KeyHealth { name: name.to_owned(), healthy: state == HealthState::Healthy, reason })
         }
     };
-    Key { state, ready, shown: shown.filter(|_| !name.is_empty()) }
+    Key { state, ready, shown: shown.filter(|_| !name.is_empty()), set_aside: false }
 }
 
 /// What the status says of a key, for as long as no check of this process says more: the checks of the process before led to

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::decide::backend::decide;
-use crate::decide::backend::facts::{HealthFacts, SecretFacts, SecretValue};
+use crate::decide::backend::facts::{HealthFacts, SecretFacts, SecretValue, SetAside, TrafficFacts};
 use crate::decide::decision::Decision;
 
 fn now() -> Timestamp {
@@ -325,4 +325,94 @@ fn suspended_the_last_health_is_still_shown() {
     assert!(is(&decision, "Ready", "True", "Healthy") && is(&decision, "Suspended", "True", "Suspended"));
     let again = decide(&after_restart(observation, decision.clone()), now());
     assert_eq!(again.status, decision.status);
+}
+
+fn set_aside(keys: &[(&str, SetAside)]) -> TrafficFacts {
+    TrafficFacts::Heard { set_aside: keys.iter().map(|(name, why)| ((*name).to_owned(), *why)).collect() }
+}
+
+#[test]
+fn a_key_that_the_gateway_set_aside_is_out_whatever_a_check_finds() {
+    let mut observation = backend(&["first", "second"]);
+    observation.traffic = set_aside(&[("second", SetAside::QuotaExhausted)]);
+    let healthy = |name| checked(name, CheckOutcome::Healthy, 0, true);
+    let decision = decided(&mut observation, vec![healthy("first"), healthy("second")]);
+    assert_eq!(
+        health(&decision),
+        json!({ "state": "Healthy", "keys": [
+            { "name": "first", "healthy": true },
+            { "name": "second", "healthy": false, "reason": "QuotaExhausted" },
+        ] })
+    );
+    assert!(is(&decision, "Ready", "True", "Healthy") && is(&decision, "Available", "True", "Healthy"));
+    assert!(message(&decision).ends_with("the gateway has set keys aside: second (QuotaExhausted)"), "{}", message(&decision));
+
+    observation.traffic = set_aside(&[]);
+    let decision = decided(&mut observation, vec![healthy("first"), healthy("second")]);
+    assert_eq!(message(&decision), "the checks succeed");
+    assert_eq!(health(&decision)["keys"][1], json!({ "name": "second", "healthy": true }));
+}
+
+#[test]
+fn a_backend_without_a_key_that_is_in_use_is_unhealthy_for_the_reason_that_passes_first() {
+    use SetAside::{KeyRejected, QuotaExhausted};
+    for (second, expected, also) in [(QuotaExhausted, "QuotaExhausted", "Reconciling"), (KeyRejected, "KeyRejected", "Stalled")] {
+        let mut observation = backend(&["first", "second"]);
+        observation.traffic = set_aside(&[("first", KeyRejected), ("second", second)]);
+        let decision =
+            decided(&mut observation, ["first", "second"].map(|name| checked(name, CheckOutcome::Healthy, 0, true)).to_vec());
+        assert!(is(&decision, "Ready", "False", expected) && is(&decision, also, "True", expected), "{expected}");
+        assert!(is(&decision, "Available", "False", expected));
+        assert!(message(&decision).contains("spec.external.apiKeys["), "{}", message(&decision));
+        assert_eq!(health(&decision)["state"], "Unhealthy");
+    }
+}
+
+#[test]
+fn keys_that_no_check_judges_are_shown_when_the_gateway_sets_them_aside() {
+    let mut observation = backend(&["first", "second"]);
+    observation.backend.spec.external.as_mut().unwrap().provider = crate::api::external::Provider::Bedrock;
+    let endpoint = || vec![checked("", CheckOutcome::Healthy, 0, true)];
+    assert_eq!(health(&decided(&mut observation, endpoint())), json!({ "state": "Healthy" }));
+    observation.traffic = set_aside(&[("first", SetAside::KeyRejected)]);
+    let decision = decided(&mut observation, endpoint());
+    let out = |name: &str| json!({ "name": name, "healthy": false, "reason": "KeyRejected" });
+    assert_eq!(health(&decision), json!({ "state": "Healthy", "keys": [out("first")] }));
+    observation.traffic = set_aside(&[("first", SetAside::KeyRejected), ("second", SetAside::KeyRejected)]);
+    let decision = decided(&mut observation, endpoint());
+    assert_eq!(health(&decision), json!({ "state": "Unhealthy", "keys": [out("first"), out("second")] }));
+}
+
+#[test]
+fn a_server_without_keys_that_wants_one_is_told_what_to_name() {
+    let mut observation = backend(&[]);
+    observation.traffic = set_aside(&[("", SetAside::KeyRejected)]);
+    let decision = decided(&mut observation, vec![checked("", CheckOutcome::Healthy, 0, true)]);
+    assert!(is(&decision, "Ready", "False", "KeyRejected"));
+    assert!(message(&decision).contains("name one in spec.external.apiKeys"), "{}", message(&decision));
+    assert_eq!(health(&decision), json!({ "state": "Unhealthy" }));
+}
+
+#[test]
+fn what_the_gateway_said_holds_over_a_restart_and_goes_with_the_gateway() {
+    let mut observation = backend(&["first"]);
+    observation.traffic = set_aside(&[("first", SetAside::QuotaExhausted)]);
+    let decision = decided(&mut observation, vec![checked("first", CheckOutcome::Healthy, 0, true)]);
+    let status = decision.status.clone();
+    let mut restarted = after_restart(observation, decision);
+    restarted.traffic = TrafficFacts::Silent;
+    let first = decided(&mut restarted, vec![unchecked("first")]);
+    assert_eq!(first.status, status, "nobody has said anything else");
+    restarted.traffic = TrafficFacts::NoGateway;
+    let gone = decided(&mut restarted, vec![checked("first", CheckOutcome::Healthy, 0, true)]);
+    assert!(is(&gone, "Ready", "True", "Healthy"), "without a gateway there are only the checks");
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_comes_before_what_calls_found() {
+    let mut observation = backend(&["first"]);
+    observation.traffic = set_aside(&[("first", SetAside::KeyRejected)]);
+    observation.secrets.insert("first".to_owned(), SecretFacts::Missing);
+    let decision = decided(&mut observation, vec![]);
+    assert!(is(&decision, "Ready", "False", "SecretNotFound"));
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::InferenceBackend;
-use crate::api::configuration::{AcceleratorProfile, VllmDefaults};
+use crate::api::configuration::{AcceleratorProfile, NetworkPolicies, OllamaDefaults, VllmDefaults};
 use crate::decide::decision::Refusal;
 
 /// Everything that was observed about one backend.
@@ -50,6 +50,13 @@ pub struct Observation {
     /// What the last checks of an external backend found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthFacts>,
+    /// What the engines in the pods of a self-hosted backend say, by the order of the pods' names. Of pods that cannot be asked
+    /// there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineFacts>,
+    /// What the replicas of the namespace's gateway say of the backend's keys.
+    #[serde(default)]
+    pub traffic: TrafficFacts,
     /// Children that could not be applied, and why. They are in force until the intent or the cluster changes.
     #[serde(default)]
     pub refusals: Vec<Refusal>,
@@ -64,8 +71,14 @@ pub struct Observation {
 pub struct Settings {
     /// Accelerators that nodes can get.
     pub accelerator_profiles: Vec<AcceleratorProfile>,
-    /// What self-hosted models run with.
+    /// What models that vLLM serves run with.
     pub vllm: VllmDefaults,
+    /// What models that Ollama serves run with.
+    pub ollama: OllamaDefaults,
+    /// Who may connect to their pods.
+    pub network_policies: NetworkPolicies,
+    /// The namespace of the operator, which asks the pods how they are.
+    pub operator_namespace: String,
 }
 
 /// A node that offers accelerators, cut to what a choice needs.
@@ -323,11 +336,48 @@ pub struct HealthFacts {
     pub keys: Vec<KeyFacts>,
 }
 
-/// What the checks with one key found.
+/// What the engine in one pod says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EngineFacts {
+    /// What its health checks found. The name is the pod's.
+    pub checks: KeyFacts,
+    /// Tokens that its key-value cache holds; none before it was asked, and where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache_tokens: Option<u64>,
+}
+
+/// What the replicas of a gateway say of the keys of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum TrafficFacts {
+    /// The namespace has no gateway.
+    #[default]
+    NoGateway,
+    /// There is a gateway, and no replica of it is heard at present.
+    Silent,
+    /// At least one replica is heard.
+    #[serde(rename_all = "camelCase")]
+    Heard {
+        /// The keys with which no calls are made, and why. A backend without keys has one named ``.
+        set_aside: BTreeMap<String, SetAside>,
+    },
+}
+
+/// Why a gateway makes no calls with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SetAside {
+    /// The backend says that its quota is used up.
+    QuotaExhausted,
+    /// The backend refuses it.
+    KeyRejected,
+}
+
+/// What the checks with one key found, or those of one pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyFacts {
-    /// Name of the key.
+    /// Name of the key, or of the pod.
     pub name: String,
     /// Outcome of the last check; none has ended yet when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -340,7 +390,7 @@ pub struct KeyFacts {
     pub succeeded_before: bool,
 }
 
-/// Outcome of one check of an external backend.
+/// Outcome of one check of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum CheckOutcome {

@@ -50,6 +50,12 @@ pub fn context_length(provider: Provider, model: &str) -> Option<u32> {
     find(provider, model).map(|model| model.context_tokens)
 }
 
+/// The most tokens of output of a hosted model, when the table has the model under exactly this name. Unknown is `None`, and so
+/// is none at all.
+pub fn max_output_tokens(provider: Provider, model: &str) -> Option<u32> {
+    find(provider, model)?.max_output_tokens
+}
+
 /// Whether a model makes embeddings instead of text: the table gives it no output, or, for a model that the table lacks, its
 /// name says so.
 pub fn makes_embeddings(provider: Provider, model: &str) -> bool {

@@ -2,7 +2,9 @@
 //!
 //! [`decide()`] is the whole decision. For a self-hosted model: [`model`] tells what is known of it, [`accelerator`] what it
 //! can run on, [`sizing`] how large it must be, [`choice`] whether the choice in force stays, [`arguments`], [`children`] and
-//! [`rollout`] what is made of it, and [`serving`] what its pods say. For a hosted provider: [`external`].
+//! [`rollout`] what is made of it, [`serving`] what its pods say, and [`engine_health`] what the engines in them answer. For a model
+//! that Ollama serves: [`ollama`]; [`engine`] says how the two differ. For a hosted provider: [`external`]. For both, [`traffic`] tells
+//! what the gateway's calls say of the keys.
 
 pub mod accelerator;
 pub mod arguments;
@@ -11,20 +13,26 @@ pub mod children;
 pub mod choice;
 pub mod clocks;
 pub mod destination;
+pub mod engine;
+pub mod engine_check;
 pub mod engine_errors;
+pub mod engine_health;
 pub mod external;
 pub mod facts;
 pub mod hosted;
 pub mod model;
 pub mod model_source;
+pub mod ollama;
 pub mod outcome;
 pub mod patch;
 pub mod provider;
+pub mod pull_errors;
 pub mod rollout;
 pub mod secrets;
 pub mod self_hosted;
 pub mod serving;
 pub mod sizing;
+pub mod traffic;
 
 use jiff::Timestamp;
 
@@ -53,10 +61,12 @@ pub const CONDITIONS: &[&str] = &[
 /// What should exist for a backend, and what its status should say.
 pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBackendStatus> {
     let backend = &observation.backend;
-    let mut outcome = match (&backend.spec.vllm, &backend.spec.external) {
-        (Some(vllm), _) => self_hosted::decide(observation, vllm, now),
-        (None, Some(external)) => external::decide(observation, external),
-        (None, None) => Outcome::neither(),
+    let spec = &backend.spec;
+    let mut outcome = match (&spec.vllm, &spec.ollama, &spec.external) {
+        (Some(vllm), ..) => self_hosted::decide(observation, vllm, now),
+        (None, Some(ollama), _) => ollama::decide(observation, ollama, now),
+        (None, None, Some(external)) => external::decide(observation, external),
+        (None, None, None) => Outcome::none(),
     };
     let suspended = backend.spec.suspend == Some(true);
     if suspended && outcome.ready.state == State::Progressing {

@@ -24,9 +24,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A backend with neither member of the union, which the schema refuses.
-    pub fn neither() -> Self {
-        let message = "exactly one of spec.vllm, spec.external must be set";
+    /// A backend with no member of the union, which the schema refuses.
+    pub fn none() -> Self {
+        let message = "exactly one of spec.vllm, spec.ollama, spec.external must be set";
         Self::keep(Readiness::stalled(reasons::INVALID_SPEC, message), InferenceBackendStatus::default())
     }
 

@@ -1,10 +1,13 @@
-//! How each provider is called: address, authentication, list of models, the smallest call. Pure data: a new provider is
-//! one line in [`facts`].
+//! How each provider is called: address, authentication, formats, list of models, the smallest call. Pure data: a new provider
+//! is one line in [`facts`] and one in [`formats`].
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::hosted::makes_embeddings;
 use crate::api::external::{ExternalSpec, Provider};
+use crate::api::format::Format;
 
 /// How a key is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,42 @@ pub fn endpoint(external: &ExternalSpec, namespace: &str) -> Option<String> {
         (Some(service), _) => Some(format!("http://{}.{namespace}.svc:{}", service.name, service.port)),
         (None, Some(base)) => Some(base.clone()),
         (None, None) => base_url(external.provider).map(str::to_owned),
+    }
+}
+
+/// The formats that a provider speaks itself to whoever has an API key: what the gateway can call without an adapter. Where a
+/// provider speaks another one for each maker of models, the model's name tells.
+///
+/// Not here are layers that lose much (Anthropic's for OpenAI's clients, which its documentation calls one for tests) and calls
+/// that need more than a key (Vertex AI). What stands behind OpenAICompatible may speak more: `spec.external.formats` says so.
+pub fn formats(provider: Provider, model: &str) -> BTreeSet<Format> {
+    use Format::{ChatCompletions, Completions, Embeddings, Messages, Responses};
+    let formats: &[Format] = match provider {
+        Provider::OpenAI => &[ChatCompletions, Completions, Embeddings, Responses],
+        Provider::Anthropic => &[Messages],
+        Provider::Gemini => &[ChatCompletions, Embeddings],
+        Provider::Groq => &[ChatCompletions, Responses],
+        Provider::OpenRouter | Provider::LMStudio => &[ChatCompletions, Completions, Embeddings, Responses, Messages],
+        Provider::AzureOpenAI if model.contains("claude") => &[Messages],
+        Provider::AzureOpenAI => &[ChatCompletions, Embeddings, Responses],
+        Provider::Bedrock if model.contains("anthropic.") => &[Messages],
+        Provider::Bedrock if model.contains("openai.") => &[ChatCompletions, Responses],
+        // These only know Bedrock's own API.
+        Provider::Bedrock if ["amazon.", "meta.", "cohere.", "ai21."].iter().any(|maker| model.contains(maker)) => &[],
+        Provider::Bedrock => &[ChatCompletions],
+        Provider::VertexAI => &[],
+        Provider::OpenAICompatible => &[ChatCompletions, Completions, Embeddings],
+    };
+    formats.iter().copied().collect()
+}
+
+/// The field that limits the output of a chat in OpenAI's format.
+pub fn chat_output_limit(provider: Provider) -> &'static str {
+    match facts(provider).api {
+        Api::OpenAI(field) => field,
+        // Bedrock's documentation maps this one. Gemini's layer takes both.
+        Api::Converse => "max_completion_tokens",
+        Api::Messages | Api::GenerateContent | Api::Native => "max_tokens",
     }
 }
 
@@ -188,7 +227,12 @@ pub fn join(provider: Provider, base: &str, path: &str) -> String {
         Api::GenerateContent => base.strip_suffix("/openai").unwrap_or(base),
         Api::OpenAI(_) | Api::Messages | Api::Converse | Api::Native => base,
     };
-    let version = facts(provider).version;
+    join_below(base, facts(provider).version, path)
+}
+
+/// The address of a call: a path below a version, which the end of the address may have already, or another one in its place.
+pub fn join_below(base: &str, version: &str, path: &str) -> String {
+    let base = base.trim_end_matches('/');
     let segments: Vec<&str> = base.split_once("://").map_or(base, |(_, rest)| rest).split('/').skip(1).collect();
     let missing = if segments.last().is_some_and(|last| is_version(last)) { "" } else { remainder(&segments, version) };
     [base, missing, path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
@@ -301,6 +345,7 @@ mod tests {
             context_length: None,
             headers: vec![],
             tls: None,
+            formats: vec![],
         };
         assert_eq!(endpoint(&external, "team").as_deref(), Some("https://api.openai.com/v1"));
         external.base_url = Some("https://proxy.example.com".into());

@@ -1,4 +1,5 @@
-//! A model served by vLLM: from the spec and the cluster to its children and its status.
+//! A model served by vLLM: from the spec and the cluster to its children and its status. What holds for a model that Ollama serves
+//! too stands here as well.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use super::arguments::extra;
 use super::children::{self, Placement, Plan, deployment::INTENT_ANNOTATION};
 use super::choice::{self, Choice, DEFAULT_IMAGE, Question, UPGRADE_ANNOTATION};
 use super::clocks::Clocks;
+use super::engine::{Engine, ServedModel};
+use super::engine_health::{self, EngineHealth};
 use super::facts::{Observation, Settings};
 use super::model::resolve::{self, Resolution};
 use super::model_source::ModelSource;
@@ -32,12 +35,17 @@ use crate::decide::short_hash;
 pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Outcome {
     let name = observation.backend.metadata.name.as_deref().unwrap_or_default();
     let replicas = observation.backend.spec.replicas.unwrap_or(1);
-    let mut outcome = Outcome::keep(Readiness::progressing(reasons::PROGRESSING, ""), shown(observation, spec, replicas));
+    let status = shown(observation, Engine::Vllm, &spec.model, replicas);
+    let mut outcome = Outcome::keep(Readiness::progressing(reasons::PROGRESSING, ""), status);
     let in_force = in_force(observation);
-    if let Some(problem) = problem_of_spec(spec, &observation.settings, in_force.as_ref()) {
+    let health = EngineHealth::of(observation, ServedModel::of_vllm(spec, name));
+    let unreadable = health.as_ref().err().cloned();
+    let health = health.unwrap_or_default();
+    outcome.status.health.clone_from(&health.status);
+    if let Some(problem) = problem_of_spec(spec, &observation.settings, in_force.as_ref()).or(unreadable) {
         outcome.verdicts.extend(in_force.as_ref().map(sized_as));
-        outcome.verdicts.extend(served(observation, replicas, &problem));
-        return with_choice(outcome, problem, in_force.as_ref());
+        outcome.verdicts.extend(served(observation, Engine::Vllm, replicas, &problem, &health));
+        return with_choice(outcome, observation, problem, in_force.as_ref());
     }
     let secret = secrets::problem(&secrets::of_vllm(spec), &observation.secrets);
     let sized = match size(observation, spec, in_force.as_ref()) {
@@ -48,19 +56,21 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
                 not_chosen = NotChosen::of(problem, false);
             }
             outcome.verdicts.push(not_chosen.verdict());
-            outcome.verdicts.extend(served(observation, replicas, &not_chosen.ready));
-            return with_choice(outcome, not_chosen.ready, in_force.as_ref());
+            outcome.verdicts.extend(served(observation, Engine::Vllm, replicas, &not_chosen.ready, &health));
+            return with_choice(outcome, observation, not_chosen.ready, in_force.as_ref());
         }
     };
     outcome.verdicts.extend(sized.verdicts);
     let choice = sized.choice;
     outcome.status.sizing = Some(choice.sizing.clone());
     summarise(&mut outcome.status, &choice.sizing);
+    // What the pods that run say of their caches is about the choice that they were made from.
+    engine_health::observe_cache(&mut outcome.status, observation, &choice.sizing, in_force.as_ref() == Some(&choice));
     // The hub has handed out what runs: it is asked before other pods exist.
     let runs = in_force.as_ref().is_some_and(|running| running.sizing.inputs_hash == choice.sizing.inputs_hash);
     let access = resolve::refused_access(spec, &observation.hub).filter(|_| !runs);
     if let Some(problem) = secret.or_else(|| access.as_ref().and_then(problem_of_model)) {
-        outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
+        outcome.verdicts.extend(health.verdicts(serving(observation, Engine::Vllm, replicas, true).verdicts()));
         outcome.ready = problem;
         return outcome;
     }
@@ -68,22 +78,22 @@ pub fn decide(observation: &Observation, spec: &VllmSpec, now: Timestamp) -> Out
         Ok(made) => made,
         Err(error) => {
             if observation.deployment.is_some() {
-                outcome.verdicts.extend(serving(observation, replicas, true).verdicts());
+                outcome.verdicts.extend(health.verdicts(serving(observation, Engine::Vllm, replicas, true).verdicts()));
             }
             outcome.ready = Readiness::stalled(reasons::INVALID_SPEC, error.to_string());
             return outcome;
         }
     };
-    let serving = serving(observation, replicas, made.current);
-    outcome.verdicts.extend(serving.verdicts());
-    outcome.ready = serving.readiness(made.progress_deadline);
+    let serving = serving(observation, Engine::Vllm, replicas, made.current);
+    outcome.verdicts.extend(health.verdicts(serving.verdicts()));
+    outcome.ready = health.readiness(serving.readiness(made.progress_deadline));
     outcome.children = Children::Exactly(made.children);
     outcome.next = made.next;
     outcome
 }
 
 /// The status that does not depend on the choice.
-fn shown(observation: &Observation, spec: &VllmSpec, replicas: u32) -> InferenceBackendStatus {
+pub(super) fn shown(observation: &Observation, engine: Engine, model: &str, replicas: u32) -> InferenceBackendStatus {
     let metadata = &observation.backend.metadata;
     let (name, namespace) = (metadata.name.as_deref().unwrap_or_default(), metadata.namespace.as_deref().unwrap_or_default());
     let deployment = observation.deployment.clone().unwrap_or_default();
@@ -93,51 +103,60 @@ fn shown(observation: &Observation, spec: &VllmSpec, replicas: u32) -> Inference
         selector: Some(children::selector_text(name)),
         endpoint: Some(children::service::endpoint(name, namespace)),
         summary: Some(Summary {
-            model: Some(spec.model.clone()),
-            engine: Some("vLLM".to_owned()),
+            model: Some(model.to_owned()),
+            engine: Some(engine.name().to_owned()),
             gpus: None,
             replicas: Some(format!("{}/{replicas}", deployment.ready_replicas)),
             context_length: None,
+            kv_cache_tokens: None,
         }),
         ..InferenceBackendStatus::default()
     }
 }
 
 /// The choice that the Deployment was made from.
-fn in_force(observation: &Observation) -> Option<Choice> {
+pub(super) fn in_force(observation: &Observation) -> Option<Choice> {
     observation.deployment.as_ref().and_then(|deployment| children::deployment::choice_in_force(&deployment.annotations))
 }
 
 /// What exists stays, and the status goes on showing the choice that it was made from.
-fn with_choice(mut outcome: Outcome, ready: Readiness, in_force: Option<&Choice>) -> Outcome {
+pub(super) fn with_choice(mut outcome: Outcome, observation: &Observation, ready: Readiness, in_force: Option<&Choice>) -> Outcome {
     if let Some(choice) = in_force {
         outcome.status.sizing = Some(choice.sizing.clone());
         summarise(&mut outcome.status, &choice.sizing);
+        engine_health::observe_cache(&mut outcome.status, observation, &choice.sizing, true);
     }
     outcome.ready = ready;
     outcome
 }
 
 /// The conditions of a Deployment that goes on serving although nothing can be chosen for the spec as it is now.
-fn served(observation: &Observation, replicas: u32, problem: &Readiness) -> Vec<Verdict> {
+pub(super) fn served(
+    observation: &Observation,
+    engine: Engine,
+    replicas: u32,
+    problem: &Readiness,
+    health: &EngineHealth,
+) -> Vec<Verdict> {
     if observation.deployment.is_none() {
         return Vec::new();
     }
-    let mut verdicts = serving(observation, replicas, true).verdicts();
+    let mut verdicts = health.verdicts(serving(observation, engine, replicas, true).verdicts());
     verdicts.push(Verdict::unknown(types::UPDATE_AVAILABLE, problem.reason, "what would be chosen now is not known"));
     verdicts
 }
 
 /// The condition Sized for a choice.
-fn sized_as(choice: &Choice) -> Verdict {
+pub(super) fn sized_as(choice: &Choice) -> Verdict {
     let derivation = choice.sizing.derivation.clone().unwrap_or_else(|| choice.sizing.summary());
     Verdict::holds(types::SIZED, reasons::SIZED, derivation)
 }
 
-fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
+pub(super) fn summarise(status: &mut InferenceBackendStatus, sizing: &SizingStatus) {
     if let Some(summary) = &mut status.summary {
         summary.gpus = Some(sizing.summary());
         summary.context_length = sizing.context_length;
+        summary.kv_cache_tokens = sizing.kv_cache_tokens;
     }
 }
 
@@ -240,9 +259,7 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         let same_inputs = choice.sizing.inputs_hash.as_deref() == Some(inputs_hash.as_str());
         same_inputs && (architecture.is_none() || sizing::still_legal(&choice.sizing, &request))
     });
-    let annotation = observation.backend.metadata.annotations.as_ref().and_then(|annotations| annotations.get(UPGRADE_ANNOTATION));
-    let asked = annotation
-        .is_some_and(|value| observation.backend.metadata.generation.is_some_and(|generation| *value == generation.to_string()));
+    let asked = asks_for_upgrade(observation);
     let upgrade = spec.upgrade.as_ref().and_then(|upgrade| upgrade.type_).unwrap_or_default();
     let answer = choice::decide(Question { in_force, legal, fresh: fresh.as_ref().ok(), upgrade, asked });
     let Some(answer) = answer else {
@@ -255,8 +272,15 @@ fn size(observation: &Observation, spec: &VllmSpec, in_force: Option<&Choice>) -
         choice.sizing.image = Some(image.clone());
     }
     choice.spec_hash = spec_hash;
-    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting, upgrade)];
+    let verdicts = vec![sized_verdict(&resolution, &choice), update_verdict(answer.waiting, upgrade, Engine::Vllm)];
     Ok(Chosen { choice, verdicts })
+}
+
+/// Whether the user asks for the better choice by annotation.
+pub(super) fn asks_for_upgrade(observation: &Observation) -> bool {
+    let metadata = &observation.backend.metadata;
+    let annotation = metadata.annotations.as_ref().and_then(|annotations| annotations.get(UPGRADE_ANNOTATION));
+    annotation.is_some_and(|value| metadata.generation.is_some_and(|generation| *value == generation.to_string()))
 }
 
 /// Why nothing can be chosen for a model of which this is known. None: what is known is to be sized, and may not suffice.
@@ -283,12 +307,7 @@ fn fresh(
         return Err(NotChosen::of(problem, false));
     }
     let stalled = |refusal: &Refusal| {
-        // Nodes come and go: what only a node can help with is waited for, the rest wants another spec.
-        let ready = match refusal.reason {
-            reasons::NO_ACCELERATOR_KNOWN => Readiness::waiting(refusal.reason, refusal.message.clone()),
-            _ => Readiness::stalled(refusal.reason, refusal.message.clone()),
-        };
-        NotChosen::of(ready, matches!(resolution, Resolution::Known { .. }) || refusal.reason != reasons::MODEL_UNKNOWN)
+        NotChosen::of(refused(refusal), matches!(resolution, Resolution::Known { .. }) || refusal.reason != reasons::MODEL_UNKNOWN)
     };
     if let Err(refusal) = accelerators {
         return Err(stalled(refusal));
@@ -301,6 +320,15 @@ fn fresh(
     })
 }
 
+/// What it means that no accelerator can be chosen. Nodes come and go: what only a node can help with is waited for, the rest wants
+/// another spec.
+pub(super) fn refused(refusal: &Refusal) -> Readiness {
+    match refusal.reason {
+        reasons::NO_ACCELERATOR_KNOWN => Readiness::waiting(refusal.reason, refusal.message.clone()),
+        _ => Readiness::stalled(refusal.reason, refusal.message.clone()),
+    }
+}
+
 fn sized_verdict(resolution: &Resolution, choice: &Choice) -> Verdict {
     match resolution {
         Resolution::Unknown { message, .. } => Verdict::unknown(types::SIZED, reasons::MODEL_UNKNOWN, message.clone()),
@@ -308,10 +336,12 @@ fn sized_verdict(resolution: &Resolution, choice: &Choice) -> Verdict {
     }
 }
 
-fn update_verdict(waiting: Option<&Choice>, upgrade: UpgradeType) -> Verdict {
+pub(super) fn update_verdict(waiting: Option<&Choice>, upgrade: UpgradeType, engine: Engine) -> Verdict {
     let taken = match upgrade {
-        UpgradeType::Manual => "it is taken only with",
-        UpgradeType::OnSpecChange | UpgradeType::Automatic => "it is taken with the next change of spec.vllm, or with",
+        UpgradeType::Manual => "it is taken only with".to_owned(),
+        UpgradeType::OnSpecChange | UpgradeType::Automatic => {
+            format!("it is taken with the next change of {}, or with", engine.field())
+        }
     };
     match waiting {
         Some(better) => Verdict::holds(
@@ -337,12 +367,12 @@ pub fn placement(accelerator: &Accelerator) -> Placement {
 }
 
 /// The children, and whether the Deployment that exists is the wanted one.
-struct Made {
-    children: Vec<Child>,
-    current: bool,
+pub(super) struct Made {
+    pub children: Vec<Child>,
+    pub current: bool,
     /// How long a rollout of the Deployment may take.
-    progress_deadline: Duration,
-    next: Option<Duration>,
+    pub progress_deadline: Duration,
+    pub next: Option<Duration>,
 }
 
 fn make(
@@ -355,7 +385,7 @@ fn make(
 ) -> Result<Made, children::BuildError> {
     children::resources::check(spec.resources.as_ref(), &choice.placement.resource_name)?;
     let metadata = &observation.backend.metadata;
-    let mut plan = Plan {
+    let plan = Plan {
         name,
         namespace: metadata.namespace.as_deref().unwrap_or_default(),
         uid: metadata.uid.as_deref().unwrap_or_default(),
@@ -367,15 +397,36 @@ fn make(
         settings: &observation.settings,
     };
     let entropy = (!observation.api_key_exists).then_some(observation.entropy.as_str());
-    let mut children = children::all(&plan, entropy)?;
+    let children = children::all(&plan, entropy)?;
+    let clocks = Clocks::of(spec, &choice.sizing)?;
+    roll_out(
+        observation,
+        children,
+        &clocks,
+        |current| proceed(observation, spec, choice, &clocks, current, now),
+        |max_unavailable| children::deployment::build(&Plan { max_unavailable, ..plan.clone() }),
+    )
+}
+
+/// The children, of which the Deployment says how its rollout proceeds and what it is meant to be. `proceed` is told whether the
+/// Deployment that exists is the wanted one; `in_place` makes one of which so many replicas may be missing.
+///
+/// # Errors
+///
+/// Those of `in_place`.
+pub(super) fn roll_out(
+    observation: &Observation,
+    mut children: Vec<Child>,
+    clocks: &Clocks,
+    proceed: impl FnOnce(bool) -> Rollout,
+    in_place: impl FnOnce(u32) -> Result<Child, children::BuildError>,
+) -> Result<Made, children::BuildError> {
     let intent = deployment_of(&mut children).map(|deployment| intent(deployment)).unwrap_or_default();
     let stored = observation.deployment.as_ref().and_then(|deployment| deployment.annotations.get(INTENT_ANNOTATION));
     let current = stored == Some(&intent);
-    let clocks = Clocks::of(spec, &choice.sizing)?;
-    let rollout = proceed(observation, spec, choice, &clocks, current, now);
+    let rollout = proceed(current);
     if rollout.max_unavailable > 0 {
-        plan.max_unavailable = rollout.max_unavailable;
-        let in_place = children::deployment::build(&plan)?.object;
+        let in_place = in_place(rollout.max_unavailable)?.object;
         if let Some(deployment) = deployment_of(&mut children) {
             *deployment = in_place;
         }
@@ -417,8 +468,9 @@ fn intent(deployment: &Value) -> String {
     short_hash::of(relevant.to_string())
 }
 
-fn serving(observation: &Observation, replicas: u32, current: bool) -> Serving<'_> {
+pub(super) fn serving(observation: &Observation, engine: Engine, replicas: u32, current: bool) -> Serving<'_> {
     Serving {
+        engine,
         deployment: observation.deployment.as_ref(),
         current,
         pods: &observation.pods,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::engine_errors;
+use super::engine::Engine;
 use super::facts::{DeploymentFacts, Failed, PodFacts, Terminated};
 use crate::api::conditions::{reasons, types};
 use crate::decide::conditions::Verdict;
@@ -13,15 +13,14 @@ use crate::decide::refused;
 /// Restarts after which an engine that has never loaded the model counts as one that will not by itself.
 const CRASHES_UNTIL_STALLED: u32 = 3;
 
-/// The fields that make the pods, for messages.
-const POD_FIELDS: &str = "spec.vllm.podTemplatePatch and the fields that make the pod";
-
 /// One sentence for the time until the Deployment is applied and its controller has seen it: one state, one write.
 const BEING_BROUGHT: &str = "the Deployment is being brought to what the spec asks for";
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Serving<'a> {
+    /// What serves the model.
+    pub engine: Engine,
     /// The Deployment, if there is one.
     pub deployment: Option<&'a DeploymentFacts>,
     /// Whether the Deployment is the one that is wanted now, or still an earlier one.
@@ -38,7 +37,7 @@ impl Serving<'_> {
     /// Whether the backend does what it is for. `progress_deadline` is how long a rollout of the Deployment may take: that long
     /// it may wait for nodes, images and an engine that has ended, too, when no rollout is going on.
     pub fn readiness(&self, progress_deadline: Duration) -> Readiness {
-        if let Some(refused) = self.refusals.first().map(|refusal| refused::readiness(refusal, POD_FIELDS)) {
+        if let Some(refused) = self.refusals.first().map(|refusal| refused::readiness(refusal, self.engine.pod_fields())) {
             return refused;
         }
         let Some(deployment) = self.deployment.filter(|_| self.current) else {
@@ -80,7 +79,7 @@ impl Serving<'_> {
             true => Readiness::stalled(reason, message),
             false => Readiness::waiting_within(progress_deadline, reason, message),
         };
-        if let Some(ended) = living().find_map(|pod| ended(pod, stalls)) {
+        if let Some(ended) = living().find_map(|pod| ended(pod, self.engine, stalls)) {
             return ended;
         }
         if let Some(waiting) = living().find_map(|pod| pod.waiting.as_ref()) {
@@ -89,7 +88,7 @@ impl Serving<'_> {
                 "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
                     return stalls(
                         reasons::IMAGE_PULL_FAILED,
-                        format!("the image cannot be pulled ({said}): check spec.vllm.image and its pull secret"),
+                        format!("the image cannot be pulled ({said}): check {}.image and its pull secret", self.engine.field()),
                     );
                 }
                 "CreateContainerConfigError" | "CreateContainerError" => {
@@ -113,13 +112,10 @@ impl Serving<'_> {
             );
         }
         if deployment.deadline_exceeded {
-            return Readiness::stalled(
-                reasons::START_TIMEOUT,
-                "the model was not loaded within spec.vllm.startupTimeout: raise it, or see the pod's log",
-            );
+            return Readiness::stalled(reasons::START_TIMEOUT, self.engine.start_timeout());
         }
         if living().any(|pod| !pod.started) {
-            return Readiness::progressing(reasons::MODEL_LOADING, "the model is being loaded");
+            return Readiness::progressing(reasons::MODEL_LOADING, self.engine.loading());
         }
         match deployment.available_replicas {
             0 => Readiness::progressing(reasons::PROGRESSING, "the pods are being made"),
@@ -152,8 +148,8 @@ impl Serving<'_> {
                 false => Verdict::fails(types::AVAILABLE, reasons::PROGRESSING, "no replica answers yet"),
             },
             match loaded {
-                true => Verdict::holds(types::MODEL_LOADED, reasons::MODEL_LOADED, "every replica has loaded the model"),
-                false => Verdict::fails(types::MODEL_LOADED, reasons::MODEL_LOADING, "not every replica has loaded the model"),
+                true => Verdict::holds(types::MODEL_LOADED, reasons::MODEL_LOADED, self.engine.loaded()),
+                false => Verdict::fails(types::MODEL_LOADED, reasons::MODEL_LOADING, self.engine.not_loaded()),
             },
         ]
     }
@@ -176,7 +172,7 @@ impl Serving<'_> {
 /// waits, or runs it again, or it ends again. A known cause that lies in the spec is not waited for. An engine that served
 /// before it ended can load the model: it only loads it again, unless the kubelet says that it ends again and again. How often
 /// a container has ended in all its life counts only where it ended while it loaded: months may lie between two other ends.
-fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> Option<Readiness> {
+fn ended(pod: &PodFacts, engine: Engine, stalls: impl Fn(&'static str, String) -> Readiness) -> Option<Readiness> {
     let terminated = pod.terminated.as_ref().filter(|_| !pod.started)?;
     let backs_off = pod.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
     let served = served(pod, terminated);
@@ -184,8 +180,11 @@ fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> 
         return None;
     }
     let known = match terminated.reason.as_str() {
-        "OOMKilled" => Some((reasons::OUT_OF_MEMORY, OUT_OF_HOST_MEMORY.to_owned())),
-        _ => engine_errors::classify(&terminated.message),
+        "OOMKilled" => {
+            let fix = format!("the container ran out of host memory: raise {}.resources.limits.memory", engine.field());
+            Some((reasons::OUT_OF_MEMORY, fix))
+        }
+        _ => engine.classify(&terminated.message),
     };
     let crashed = || format!("the engine ended with exit code {} ({}): see the pod's log", terminated.exit_code, terminated.reason);
     Some(match known {
@@ -195,8 +194,6 @@ fn ended(pod: &PodFacts, stalls: impl Fn(&'static str, String) -> Readiness) -> 
         None => stalls(reasons::CRASH_LOOP, crashed()),
     })
 }
-
-const OUT_OF_HOST_MEMORY: &str = "the container ran out of host memory: raise spec.vllm.resources.limits.memory";
 
 /// Whether the engine served before it ended: the pod stopped to be ready later than that engine was started.
 fn served(pod: &PodFacts, terminated: &Terminated) -> bool {

@@ -20,7 +20,7 @@ fn deployment() -> DeploymentFacts {
 }
 
 fn serving<'a>(deployment: &'a DeploymentFacts, pods: &'a [PodFacts]) -> Serving<'a> {
-    Serving { deployment: Some(deployment), current: true, pods, replicas: 1, refusals: &[] }
+    Serving { engine: Engine::Vllm, deployment: Some(deployment), current: true, pods, replicas: 1, refusals: &[] }
 }
 
 fn readiness(pod: PodFacts) -> Readiness {

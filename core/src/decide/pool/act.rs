@@ -1,7 +1,12 @@
 //! What is made and changed for a pool, and whether its agents run.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::caller::{self, Key};
+use super::children::caller_secret::{self, Made};
 use super::children::{self, Plan};
 use super::observation::{Observation, Workload};
 use super::workload;
@@ -30,10 +35,12 @@ pub struct Acted {
     pub able: Verdict,
     /// Whether the replicas are set by this: there is something that has them, and nothing is in the way.
     pub scales: bool,
+    /// When a new key that is asked for can be made.
+    pub next: Option<Duration>,
 }
 
 /// What is made and changed so that there are this many replicas. `victims` are the agents that end.
-pub fn act(observation: &Observation, replicas: u32, victims: &[String], current: u32) -> Acted {
+pub fn act(observation: &Observation, replicas: u32, victims: &[String], current: u32, now: Timestamp) -> Acted {
     let spec = &observation.pool.spec;
     let is_caller = spec.template.is_none() && spec.target_ref.is_none();
     let scaled_here = match &observation.workload {
@@ -45,17 +52,25 @@ pub fn act(observation: &Observation, replicas: u32, victims: &[String], current
     let all_alike = replicas == 0 || observation.agents.iter().all(|agent| agent.in_flight == Some(0));
     let victims = if all_alike { &[] } else { victims };
     let mut patches = if scaled_here { costs(observation, victims, replicas, current) } else { Vec::new() };
+    let key = caller::key(&observation.pool, observation.caller_secret.as_ref(), now);
+    let secret = match secret(observation, &key) {
+        Ok(secret) => secret,
+        Err(unmade) => {
+            let able = Verdict::fails(types::ABLE_TO_SCALE, unmade.reason, unmade.message.clone());
+            return Acted { children: Children::Keep, patches: Vec::new(), ready: unmade, able, scales: false, next: None };
+        }
+    };
     let (children, ready) = match (&spec.template, &spec.target_ref) {
-        (Some(template), None) => make(observation, template, replicas),
+        (Some(template), None) => make(observation, template, replicas, secret),
         (None, Some(target)) => {
             let ready = target_readiness(observation, target, replicas);
             if scaled_here && replicas != current {
                 patches.push(scale(target, replicas));
             }
-            (Children::Exactly(Vec::new()), ready)
+            (alone(secret), ready)
         }
         // The schema refuses both; a pool without a workload is a caller that brings its own agents.
-        _ => (Children::Exactly(Vec::new()), Readiness::ready(reasons::NO_WORKLOAD, "the pool makes and scales no agents")),
+        _ => (alone(secret), Readiness::ready(reasons::NO_WORKLOAD, "the pool makes and scales no agents")),
     };
     let able = || Verdict::holds(types::ABLE_TO_SCALE, reasons::READY_FOR_NEW_SCALE, "the replicas can be set");
     let blocked = children == Children::Keep || !observation.refusals.is_empty() || !(scaled_here || is_caller);
@@ -66,7 +81,22 @@ pub fn act(observation: &Observation, replicas: u32, victims: &[String], current
         State::Waiting | State::Stalled => able(),
     };
     let scales = scaled_here && !blocked;
-    Acted { children, patches, ready, able, scales }
+    let next = if let Key::Stays { next, .. } = key { next } else { None };
+    Acted { children, patches, ready, able, scales, next }
+}
+
+/// The Secret of the pool.
+fn secret(observation: &Observation, key: &Key) -> Result<Option<Made>, Readiness> {
+    let metadata = &observation.pool.metadata;
+    let [name, namespace, uid] =
+        [&metadata.name, &metadata.namespace, &metadata.uid].map(|text| text.as_deref().unwrap_or_default());
+    caller_secret::build(children::owner(name, namespace, uid), key, &observation.entropy)
+        .map_err(|error| Readiness::progressing(reasons::PROGRESSING_WITH_RETRY, error.to_string()))
+}
+
+/// The Secret as the only child.
+fn alone(secret: Option<Made>) -> Children {
+    Children::Exactly(secret.into_iter().map(|made| made.child).collect())
 }
 
 /// What runs the agents, where it is there.
@@ -85,7 +115,7 @@ pub fn selector(observation: &Observation, name: &str) -> Option<String> {
     }
 }
 
-fn make(observation: &Observation, template: &Value, replicas: u32) -> (Children, Readiness) {
+fn make(observation: &Observation, template: &Value, replicas: u32, secret: Option<Made>) -> (Children, Readiness) {
     if let Workload::TargetInUse { by, .. } = &observation.workload {
         let message = format!("the {by} scales the pool's Deployment, too: let it scale the AgentPool instead, or delete it");
         return (Children::Keep, Readiness::stalled(reasons::TARGET_IN_USE, message));
@@ -98,9 +128,14 @@ fn make(observation: &Observation, template: &Value, replicas: u32) -> (Children
         spec: &observation.pool.spec,
         template,
         replicas,
+        key_hash: secret.as_ref().and_then(|made| made.key_hash.as_deref()),
     };
     match children::all(&plan) {
-        Ok(children) => {
+        Ok(mut children) => {
+            if let Some(made) = secret {
+                // The pods refer to it.
+                children.insert(0, made.child);
+            }
             let wanted = children::deployment::template_hash(&children);
             (Children::Exactly(children), workload::readiness(observation, workload(observation), replicas, wanted.as_deref()))
         }

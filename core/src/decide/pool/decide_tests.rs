@@ -33,6 +33,8 @@ fn observe(spec: Value) -> Observation {
         agents: Vec::new(),
         pods: Vec::new(),
         cheap: Vec::new(),
+        caller_secret: None,
+        entropy: "0123456789abcdef".repeat(4),
         refusals: Vec::new(),
         outdated_schema: Arc::default(),
     }

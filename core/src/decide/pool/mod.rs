@@ -5,6 +5,7 @@
 //!
 //! What it is made from:
 //!
+//! * [`caller`]: the key by which the agents call the gateway.
 //! * [`secrets`]: those by which queues are read.
 //! * [`observation`], [`facts`], [`agents`]: all of it, what is known of a queue, and of who works on its tasks.
 //! * [`stream_backlog`], [`list_backlog`], [`prometheus_answer`]: from the replies of a server to a reading.
@@ -15,6 +16,7 @@
 
 pub mod act;
 pub mod agents;
+pub mod caller;
 pub mod children;
 pub mod facts;
 pub mod figures;
@@ -107,8 +109,9 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
                 observation.queues.iter().all(tells) && observation.agents.iter().all(|agent| agent.in_flight.is_some());
             verdicts = verdicts::of(&observation.queues, &scaling.demand, &scaling.answer, knows_who_works);
             let read_again = secrets::read_again(&observation.queues);
-            next = [scaling.answer.next, scaling.ending.next, scaling.demand.next, read_again].into_iter().flatten().min();
-            let acted = act::act(observation, scaling.ending.replicas, &scaling.ending.victims, scaling.current);
+            let acted = act::act(observation, scaling.ending.replicas, &scaling.ending.victims, scaling.current, now);
+            let times = [scaling.answer.next, scaling.ending.next, scaling.demand.next, read_again, acted.next];
+            next = times.into_iter().flatten().min();
             verdicts.push(acted.able);
             (made, patches) = (acted.children, acted.patches);
             if acted.scales {

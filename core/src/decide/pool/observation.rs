@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::caller::CallerSecret;
 use super::facts::QueueFacts;
 use super::scaling::history::History;
 use super::scaling::share::Taker;
@@ -46,6 +47,12 @@ pub struct Observation {
     /// Names of pods whose deletion was made cheap.
     #[serde(default)]
     pub cheap: Vec<String>,
+    /// What the annotations of the Secret with its key say, if it exists and is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_secret: Option<CallerSecret>,
+    /// Random bytes for a new key, in hexadecimal. Never recorded.
+    #[serde(default, skip)]
+    pub entropy: String,
     /// Children that could not be applied.
     #[serde(default)]
     pub refusals: Vec<Refusal>,

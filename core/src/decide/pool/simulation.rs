@@ -182,9 +182,12 @@ struct World {
 
 impl World {
     fn new(pool: &AgentPool, queue: String) -> Self {
+        let mut pool = AgentPool { status: None, ..pool.clone() };
+        // Nobody calls anything: no key is needed.
+        pool.spec.model_routes.clear();
         let observation = Observation {
             observed_at: None,
-            pool: AgentPool { status: None, ..pool.clone() },
+            pool,
             queues: Vec::new(),
             takers: BTreeMap::new(),
             history: History::default(),
@@ -193,6 +196,8 @@ impl World {
             agents: Vec::new(),
             pods: Vec::new(),
             cheap: Vec::new(),
+            caller_secret: None,
+            entropy: String::new(),
             refusals: Vec::new(),
             outdated_schema: Arc::default(),
         };

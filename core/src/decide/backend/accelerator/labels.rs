@@ -60,7 +60,7 @@ impl Offer {
 }
 
 /// Whether a resource is an accelerator that may be chosen although the spec does not name it.
-pub(super) fn is_accelerator(resource_name: &str) -> bool {
+pub(in crate::decide::backend) fn is_accelerator(resource_name: &str) -> bool {
     WHOLE_CARDS.contains(&resource_name) || resource_name.starts_with("nvidia.com/mig-")
 }
 

@@ -13,6 +13,7 @@ pub(super) use affinity::matches;
 pub use candidates::candidates;
 pub(super) use candidates::found;
 pub use fixes::AcceleratorChange;
+pub(super) use labels::is_accelerator;
 
 /// Accelerators of one kind that pods of a model server can get, and what placement needs to get them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -75,6 +75,23 @@ pub fn check(extra_args: &[String], images: &[&str]) -> Result<(), Vec<ArgumentE
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
+/// What vLLM 0.33.0 refuses of the arguments behind `vllm serve MODEL`, a text for each: its parser, and what it checks before it
+/// looks at a model. Nothing is managed here: this is for what stands in for vLLM.
+///
+/// # Errors
+///
+/// A text for each argument that is refused, in their order, without values that are secrets.
+pub fn check_as_vllm(arguments: &[String]) -> Result<(), Vec<String>> {
+    let (occurrences, mut problems) = parser::parse(arguments);
+    problems.extend(combinations::check(&occurrences));
+    problems.sort_by_key(|problem| problem.item);
+    let told = |problem| {
+        let ArgumentError { item, problem, fix } = error(arguments, problem, true);
+        format!("{item}: {problem}; {fix}")
+    };
+    if problems.is_empty() { Ok(()) } else { Err(problems.into_iter().map(told).collect()) }
+}
+
 /// Items in which the kubelet looks for the names of variables: `$(NAME)`. What vLLM then reads was not seen here, and could
 /// be any option. The escaped form `$$(NAME)` is no exception, for no option of vLLM needs it.
 fn items_that_kubernetes_expands(items: &[String]) -> impl Iterator<Item = usize> {

@@ -310,3 +310,20 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_stands_in_for_vllm_refuses_what_vllm_refuses_and_takes_what_the_operator_manages() {
+    let told = |args: &[String]| {
+        let errors = check(args).err().unwrap_or_default();
+        errors.iter().any(|error| !error.problem.starts_with("it is managed"))
+    };
+    for example in examples().refused.iter().filter(|example| told(&example.args)) {
+        assert!(check_as_vllm(&example.args).is_err(), "{:?}", example.args);
+    }
+    for example in examples().accepted {
+        assert_eq!(check_as_vllm(&example.args).is_err(), told(&example.args), "{:?}", example.args);
+    }
+    assert_eq!(check_as_vllm(&strings(&["--served-model-name=a", "--port", "8000", "--api-key=s3cret"])), Ok(()));
+    let refused = check_as_vllm(&strings(&["--swap-space=4", "--api-key", "s3cret", "s3cret"])).unwrap_err();
+    assert!(refused[0].contains("--swap-space") && !refused.concat().contains("s3cret"), "{refused:?}");
+}

@@ -22,7 +22,15 @@ impl Given {
         (!unset).then_some(value)
     }
 
-    /// The same as a number that is not negative.
+    /// All values of an option that takes several, such as `served_model_name`.
+    pub fn values(&self, dest: &str) -> &[String] {
+        match self.last(dest) {
+            Some(last) => &last.values,
+            None => &[],
+        }
+    }
+
+    /// The same as [`Self::value`], as a number that is not negative.
     pub fn number(&self, dest: &str) -> Option<u64> {
         values::human_readable_int(self.value(dest)?).ok()?.try_into().ok()
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{BuildError, Plan, child, metadata, pod, selector};
+use super::{BuildError, Plan, Subject, child, metadata, pod, selector};
 use crate::decide::backend::choice::Choice;
 use crate::decide::backend::clocks::Clocks;
 use crate::decide::backend::patch;
@@ -28,33 +29,44 @@ const REVISION_HISTORY_LIMIT: i32 = 3;
 /// A duration that cannot be read, a cache that the configuration does not offer, or a patch that asks for too much.
 pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
     let clocks = Clocks::of(plan.vllm, &plan.choice.sizing)?;
-    let mut metadata = metadata(plan);
-    let sizing = serde_json::to_string(plan.choice).map_err(|source| BuildError::Serialize {
-        kind: "SizingStatus",
-        name: plan.name.to_owned(),
-        source,
-    })?;
-    metadata.annotations = Some(BTreeMap::from([(CHOICE_ANNOTATION.to_owned(), sizing)]));
-    let deployment = Deployment {
-        metadata,
-        spec: DeploymentSpec {
-            replicas: Some(saturating_i32(u64::from(plan.replicas))),
-            selector: LabelSelector { match_labels: Some(selector(plan.name)), ..LabelSelector::default() },
-            strategy: Some(strategy(plan.max_unavailable)),
-            progress_deadline_seconds: Some(saturating_i32(clocks.progress_deadline())),
-            revision_history_limit: Some(REVISION_HISTORY_LIMIT),
-            template: pod::template(plan, &clocks)?,
-            ..DeploymentSpec::default()
-        },
-        status: None,
-    };
-    let mut child = child(plan, "Deployment", &deployment, ApplyMode::Apply)?;
+    let mut child = of_template(plan, plan.choice, plan.max_unavailable, &clocks, pod::template(plan, &clocks)?)?;
     if let Some(wanted) = &plan.vllm.pod_template_patch
         && let Some(template) = child.object.pointer_mut("/spec/template")
     {
         *template = patch::merge(template.take(), wanted)?;
     }
     Ok(child)
+}
+
+/// The Deployment `<backend>-backend` of these pods, with the choice that they were made from.
+pub(super) fn of_template(
+    plan: &impl Subject,
+    choice: &Choice,
+    max_unavailable: u32,
+    clocks: &Clocks,
+    template: PodTemplateSpec,
+) -> Result<Child, BuildError> {
+    let mut metadata = metadata(plan);
+    let choice = serde_json::to_string(choice).map_err(|source| BuildError::Serialize {
+        kind: "SizingStatus",
+        name: plan.name().to_owned(),
+        source,
+    })?;
+    metadata.annotations = Some(BTreeMap::from([(CHOICE_ANNOTATION.to_owned(), choice)]));
+    let deployment = Deployment {
+        metadata,
+        spec: DeploymentSpec {
+            replicas: Some(saturating_i32(u64::from(plan.replicas()))),
+            selector: LabelSelector { match_labels: Some(selector(plan.name())), ..LabelSelector::default() },
+            strategy: Some(strategy(max_unavailable)),
+            progress_deadline_seconds: Some(saturating_i32(clocks.progress_deadline())),
+            revision_history_limit: Some(REVISION_HISTORY_LIMIT),
+            template,
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    };
+    child(plan, "Deployment", &deployment, ApplyMode::Apply)
 }
 
 /// The choice that a Deployment was made from, if its annotations hold one that can be read.

@@ -102,7 +102,7 @@ pub(super) fn of(plan: &Plan<'_>, clocks: &Clocks) -> Vec<EnvVar> {
     env
 }
 
-fn value(name: &str, value: &str) -> EnvVar {
+pub(super) fn value(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::vllm::VllmSpec;
 use crate::decide::backend::accelerator::LabelRequirement;
 use crate::decide::backend::choice::Choice;
+use crate::decide::backend::engine::Engine;
 use crate::decide::backend::facts::Settings;
 
 /// Everything that the children of one backend depend on. Equal plans make equal children.
@@ -29,6 +30,32 @@ pub struct Plan<'a> {
     pub image: &'a str,
     /// The operator's configuration.
     pub settings: &'a Settings,
+}
+
+impl super::Subject for Plan<'_> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn namespace(&self) -> &str {
+        self.namespace
+    }
+
+    fn uid(&self) -> &str {
+        self.uid
+    }
+
+    fn replicas(&self) -> u32 {
+        self.replicas
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::Vllm
+    }
+
+    fn settings(&self) -> &Settings {
+        self.settings
+    }
 }
 
 /// Where the pods may run, as the choice of an accelerator says.

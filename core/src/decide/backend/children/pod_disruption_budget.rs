@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{BuildError, Plan, child, metadata, selector};
+use super::{BuildError, Subject, child, metadata, selector};
 use crate::decide::decision::{ApplyMode, Child};
 use crate::decide::owned;
 
@@ -12,10 +12,10 @@ use crate::decide::owned;
 /// # Errors
 ///
 /// None that depends on the plan.
-pub fn build(plan: &Plan<'_>) -> Result<Option<Child>, BuildError> {
-    if plan.replicas < 2 {
+pub fn build(plan: &impl Subject) -> Result<Option<Child>, BuildError> {
+    if plan.replicas() < 2 {
         return Ok(None);
     }
-    let budget = owned::disruption_budget(metadata(plan), selector(plan.name), IntOrString::Int(1));
+    let budget = owned::disruption_budget(metadata(plan), selector(plan.name()), IntOrString::Int(1));
     child(plan, "PodDisruptionBudget", &budget, ApplyMode::Apply).map(Some)
 }

@@ -1,6 +1,6 @@
 //! What the container asks of its node.
 //!
-//! Defaults, where the spec is silent about a resource:
+//! Defaults of a model that vLLM serves, where the spec is silent about a resource:
 //!
 //! * the accelerators of one replica, as request and limit;
 //! * CPU: one core a GPU, whose worker never sleeps while it serves, and one for the API server and the scheduler;
@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::Plan;
 use crate::api::quantity;
 use crate::api::status::SizingStatus;
+use crate::decide::backend::choice::Choice;
 
 const GIB: u64 = 1 << 30;
 
@@ -46,19 +47,28 @@ pub fn check(resources: Option<&ResourceRequirements>, resource_name: &str) -> R
 
 /// Requests and limits of the container.
 pub(super) fn of(plan: &Plan<'_>, local_disk: Option<Quantity>) -> ResourceRequirements {
-    let stated = plan.vllm.resources.clone().unwrap_or_default();
+    combined(plan.vllm.resources.as_ref(), defaults(&plan.choice.sizing, local_disk), plan.choice)
+}
+
+/// What the spec states, the defaults of what it is silent about, and the accelerators of the choice.
+pub(super) fn combined(
+    stated: Option<&ResourceRequirements>,
+    defaults: BTreeMap<&'static str, Quantity>,
+    choice: &Choice,
+) -> ResourceRequirements {
+    let stated = stated.cloned().unwrap_or_default();
     let mut requests = stated.requests.unwrap_or_default();
     let mut limits = stated.limits.unwrap_or_default();
-    for (name, quantity) in defaults(&plan.choice.sizing, local_disk) {
+    for (name, quantity) in defaults {
         // A limit without a request is a request too, and a default above the limit would be refused.
         if !limits.contains_key(name) {
             requests.entry(name.to_owned()).or_insert(quantity);
         }
     }
-    if plan.choice.sizing.gpus_per_replica > 0 {
-        let number = Quantity(plan.choice.sizing.gpus_per_replica.to_string());
-        requests.insert(plan.choice.placement.resource_name.clone(), number.clone());
-        limits.insert(plan.choice.placement.resource_name.clone(), number);
+    if choice.sizing.gpus_per_replica > 0 {
+        let number = Quantity(choice.sizing.gpus_per_replica.to_string());
+        requests.insert(choice.placement.resource_name.clone(), number.clone());
+        limits.insert(choice.placement.resource_name.clone(), number);
     }
     ResourceRequirements { requests: Some(requests), limits: (!limits.is_empty()).then_some(limits), claims: stated.claims }
 }

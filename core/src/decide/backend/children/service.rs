@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{BuildError, PORT, PORT_NAME, Plan, child, child_name, metadata, selector};
+use super::{BuildError, PORT, PORT_NAME, Subject, child, child_name, metadata, selector};
 use crate::decide::decision::{ApplyMode, Child};
 
 /// The Service `<backend>-backend`: port 8000 of every ready pod.
@@ -11,12 +11,12 @@ use crate::decide::decision::{ApplyMode, Child};
 /// # Errors
 ///
 /// None that depends on the plan.
-pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
+pub fn build(plan: &impl Subject) -> Result<Child, BuildError> {
     let service = Service {
         metadata: metadata(plan),
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
-            selector: Some(selector(plan.name)),
+            selector: Some(selector(plan.name())),
             ports: Some(vec![ServicePort {
                 name: Some(PORT_NAME.to_owned()),
                 port: i32::from(PORT),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use super::{BuildError, Plan, child, metadata};
+use super::{BuildError, Subject, child, metadata};
 use crate::decide::decision::{ApplyMode, Child};
 
 /// The ServiceAccount `<backend>-backend`.
@@ -10,7 +10,7 @@ use crate::decide::decision::{ApplyMode, Child};
 /// # Errors
 ///
 /// None that depends on the plan.
-pub fn build(plan: &Plan<'_>) -> Result<Child, BuildError> {
+pub fn build(plan: &impl Subject) -> Result<Child, BuildError> {
     let account =
         ServiceAccount { metadata: metadata(plan), automount_service_account_token: Some(false), ..ServiceAccount::default() };
     child(plan, "ServiceAccount", &account, ApplyMode::Apply)

@@ -64,7 +64,7 @@ impl Case {
             replicas: 1,
             max_unavailable: 0,
             image: "vllm/vllm-openai:v0.33.0",
-            settings: Settings::default(),
+            settings: Settings { operator_namespace: "quartermaster-system".into(), ..Settings::default() },
         }
     }
 
@@ -185,13 +185,13 @@ fn every_child_has_one_owner_the_labels_and_nothing_of_the_backends_own() {
     let case = llama();
     let children = all(&case.plan(), Some(ENTROPY)).unwrap();
     let kinds: Vec<&str> = children.iter().map(|child| child.identity.kind.as_str()).collect();
-    assert_eq!(kinds, ["ServiceAccount", "Secret", "Service", "Deployment", "PodDisruptionBudget"]);
+    assert_eq!(kinds, ["ServiceAccount", "Secret", "NetworkPolicy", "Service", "Deployment", "PodDisruptionBudget"]);
     for child in &children {
         assert_eq!(child.identity.name, "llama-70b-backend");
         assert_eq!(child.object.pointer("/metadata/name"), Some(&json!("llama-70b-backend")));
         assert_eq!(child.object.pointer("/kind"), Some(&json!(child.identity.kind)));
         assert!(child.object.pointer("/apiVersion").is_some());
-        assert_eq!(child.object.pointer("/metadata/labels"), Some(&json!(labels("llama-70b"))));
+        assert_eq!(child.object.pointer("/metadata/labels"), Some(&json!(labels("vllm", "llama-70b"))));
         assert_eq!(
             child.object.pointer("/metadata/ownerReferences"),
             Some(&json!([{
@@ -313,7 +313,7 @@ fn the_cache_is_what_the_spec_says_else_as_large_as_the_weights_need() {
         Some(CacheSpec { ephemeral: Some(EphemeralCache { size_limit: Some(Quantity("1Ti".into())) }), ..CacheSpec::default() });
     assert_eq!(cache(&case), json!({"name": "cache", "emptyDir": {"sizeLimit": "1Ti"}}));
     case.vllm().cache = Some(CacheSpec { node_local: Some(NodeLocalCache {}), ..CacheSpec::default() });
-    assert!(matches!(deployment::build(&case.plan()), Err(BuildError::FindNodeLocalCache)));
+    assert!(matches!(deployment::build(&case.plan()), Err(BuildError::FindNodeLocalCache { .. })));
     case.settings.vllm.node_local_cache_path = Some("/var/cache/models".into());
     assert_eq!(cache(&case), json!({"name": "cache", "hostPath": {"path": "/var/cache/models", "type": "DirectoryOrCreate"}}));
     let streamed = Case::new("s3", spec("s3://bucket/model"), 1, 141_107_412_992);
@@ -419,6 +419,38 @@ fn the_service_reaches_the_port_by_its_name() {
         json!([{"name": "http", "port": 8000, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}])
     );
     assert_eq!(service::endpoint("small", "models"), "http://small-backend.models.svc:8000");
+}
+
+#[test]
+fn gateway_operator_and_named_namespaces_connect_to_the_pods_and_nobody_else() {
+    let mut case = small();
+    case.settings.network_policies.metrics_namespaces = vec!["monitoring".into()];
+    let policy = network_policy::build(&case.plan()).unwrap().unwrap().object;
+    let of_namespace = |name: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
+    assert_eq!(
+        policy["spec"],
+        json!({
+            "podSelector": {"matchLabels": selector("small")},
+            "policyTypes": ["Ingress"],
+            "ingress": [{
+                "ports": [{"port": 8000, "protocol": "TCP"}],
+                "from": [
+                    {"podSelector": {"matchLabels": {"quartermaster.dev/gateway": "quartermaster-gateway"}}},
+                    of_namespace("quartermaster-system"),
+                    of_namespace("monitoring"),
+                ],
+            }],
+        })
+    );
+    assert_eq!(case.at("/spec/template/spec/containers/0/ports/0/containerPort"), json!(8000));
+}
+
+#[test]
+fn without_network_policies_none_is_wanted() {
+    let mut case = small();
+    case.settings.network_policies.enabled = false;
+    let children = all(&case.plan(), Some(ENTROPY)).unwrap();
+    assert!(!children.iter().any(|child| child.identity.kind == "NetworkPolicy"));
 }
 
 #[test]

@@ -7,6 +7,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{BuildError, Plan};
 use crate::api::quantity;
+use crate::api::vllm::CacheSpec;
+use crate::decide::backend::engine::Engine;
+use crate::decide::backend::facts::Settings;
 use crate::decide::backend::model_source::{MODELS_PATH, ModelSource};
 
 /// Where the cache is mounted: weights, compiled kernels, and all else below HOME.
@@ -28,8 +31,8 @@ pub(super) struct Volumes {
 
 /// The volumes of one backend.
 pub(super) fn of(plan: &Plan<'_>) -> Result<Volumes, BuildError> {
-    let cache = cache(plan)?;
-    let local_disk = cache.empty_dir.as_ref().and_then(|empty_dir| empty_dir.size_limit.clone());
+    let cache = cache(plan.vllm.cache.as_ref(), Engine::Vllm, plan.settings, || cache_size(plan))?;
+    let local_disk = local_disk(&cache);
     let mut volumes = vec![cache, temporary(), shared_memory(plan.choice.sizing.gpus_per_replica)];
     let mut mounts = vec![mount("cache", CACHE_PATH), mount("tmp", "/tmp"), mount("shm", "/dev/shm")];
     if let Some(model) = model(plan) {
@@ -39,27 +42,36 @@ pub(super) fn of(plan: &Plan<'_>) -> Result<Volumes, BuildError> {
     Ok(Volumes { volumes, mounts, local_disk })
 }
 
-fn mount(name: &str, path: &str) -> VolumeMount {
+/// What a cache takes of the node's own disk, where that is known.
+pub(super) fn local_disk(cache: &Volume) -> Option<Quantity> {
+    cache.empty_dir.as_ref()?.size_limit.clone()
+}
+
+pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 
-/// The cache as the spec says, else an emptyDir.
+/// The cache as the spec says, else an emptyDir, which is limited to `size` unless the spec says otherwise.
 ///
 /// A directory of the node is outside what the Pod Security levels baseline and restricted allow, and the kubelet does not
 /// change its owner: whoever offers it must let user 2000 write there.
-fn cache(plan: &Plan<'_>) -> Result<Volume, BuildError> {
-    let spec = plan.vllm.cache.as_ref();
+pub(super) fn cache(
+    spec: Option<&CacheSpec>,
+    engine: Engine,
+    settings: &Settings,
+    size: impl FnOnce() -> Option<Quantity>,
+) -> Result<Volume, BuildError> {
     let mut volume = Volume { name: "cache".to_owned(), ..Volume::default() };
     if let Some(claim) = spec.and_then(|cache| cache.persistent_volume_claim.as_ref()) {
         volume.persistent_volume_claim =
             Some(PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: None });
     } else if spec.is_some_and(|cache| cache.node_local.is_some()) {
-        let path = plan.settings.vllm.node_local_cache_path.clone().ok_or(BuildError::FindNodeLocalCache)?;
+        let missing = || BuildError::FindNodeLocalCache { field: engine.field() };
+        let path = settings.vllm.node_local_cache_path.clone().ok_or_else(missing)?;
         volume.host_path = Some(HostPathVolumeSource { path, type_: Some("DirectoryOrCreate".to_owned()) });
     } else {
         let stated = spec.and_then(|cache| cache.ephemeral.as_ref()).and_then(|ephemeral| ephemeral.size_limit.clone());
-        volume.empty_dir =
-            Some(EmptyDirVolumeSource { size_limit: stated.or_else(|| cache_size(plan)), ..EmptyDirVolumeSource::default() });
+        volume.empty_dir = Some(EmptyDirVolumeSource { size_limit: stated.or_else(size), ..EmptyDirVolumeSource::default() });
     }
     Ok(volume)
 }
@@ -74,7 +86,7 @@ fn cache_size(plan: &Plan<'_>) -> Option<Quantity> {
 }
 
 /// Temporary files. They are few: what is large goes to the cache.
-fn temporary() -> Volume {
+pub(super) fn temporary() -> Volume {
     Volume { name: "tmp".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 

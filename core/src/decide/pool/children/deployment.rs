@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{BuildError, Plan, child_name, labels, metadata, selector};
+use super::{BuildError, Plan, caller_secret, child_name, labels, metadata, selector};
 use crate::api::agent_pool::TaskLimits;
 use crate::decide::decision::{ApplyMode, Child, ChildIdentity};
+use crate::decide::pool::caller::KEY_HASH;
 use crate::decide::short_hash;
 
 /// The annotation that tells which template the Deployment was last given, whatever the API server made of it.
@@ -88,6 +89,12 @@ fn template(plan: &Plan<'_>) -> Result<Value, BuildError> {
         }
     }
     meta.insert("labels".to_owned(), Value::Object(of_pod));
+    if let Some(hash) = plan.key_hash {
+        // Variables are read at a pod's start: another key makes new pods.
+        let mut annotations = object(meta.remove("annotations").unwrap_or_else(|| json!({})), "metadata.annotations")?;
+        annotations.insert(KEY_HASH.to_owned(), json!(hash));
+        meta.insert("annotations".to_owned(), Value::Object(annotations));
+    }
     let mut spec = object(template.remove("spec").unwrap_or_else(|| json!({})), "spec")?;
     if !spec.contains_key("serviceAccountName") {
         spec.insert("serviceAccountName".to_owned(), json!(child_name(plan.name)));
@@ -115,6 +122,9 @@ fn environment(plan: &Plan<'_>) -> Result<Vec<(&'static str, Value)>, BuildError
     tell("QUARTERMASTER_TASK_MAX_RETRIES_PER_TOOL", limits.and_then(|limits| limits.max_retries_per_tool).map(u64::from));
     let timeout = grace_period(limits)? - AFTER_TASK_SECONDS;
     tell("QUARTERMASTER_TASK_TIMEOUT_SECONDS", Some(timeout));
+    if plan.key_hash.is_some() {
+        environment.extend(caller_secret::environment(plan.name));
+    }
     Ok(environment)
 }
 

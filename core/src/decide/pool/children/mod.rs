@@ -1,5 +1,6 @@
 //! The objects that a pool with a template consists of, each made from one [`Plan`] by a pure function.
 
+pub mod caller_secret;
 pub mod deployment;
 pub mod pod_disruption_budget;
 pub mod service_account;
@@ -33,6 +34,8 @@ pub struct Plan<'a> {
     pub template: &'a Value,
     /// Replicas that there should be.
     pub replicas: u32,
+    /// SHA-256 of the key by which the agents call the gateway; absent for a pool without one.
+    pub key_hash: Option<&'a str>,
 }
 
 /// A child that could not be made.
@@ -49,6 +52,14 @@ pub enum BuildError {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// Too few random bytes were given for a key.
+    #[error("failed to make a key: {given} hexadecimal digits of entropy were given, at least {needed} are needed")]
+    DrawKey {
+        /// Digits that were given.
+        given: usize,
+        /// Digits that are needed.
+        needed: usize,
+    },
     /// An object cannot be written as JSON.
     #[error("failed to write {kind} {name} as JSON: {source}")]
     Serialize {
@@ -61,7 +72,7 @@ pub enum BuildError {
     },
 }
 
-/// Every child of a pool, in the order in which they are applied.
+/// Every child of a pool with a template but its Secret, in the order in which they are applied.
 ///
 /// # Errors
 ///
@@ -102,10 +113,14 @@ fn labels(pool: &str) -> BTreeMap<String, String> {
     labels
 }
 
+/// A pool as the owner of its children.
+pub fn owner<'a>(name: &'a str, namespace: &'a str, uid: &'a str) -> Owner<'a> {
+    Owner { kind: "AgentPool", name, namespace, uid }
+}
+
 /// Metadata of a child: name, namespace, labels and owner.
 fn metadata(plan: &Plan<'_>) -> ObjectMeta {
-    let owner = Owner { kind: "AgentPool", name: plan.name, namespace: plan.namespace, uid: plan.uid };
-    owned::metadata(owner, child_name(plan.name), labels(plan.name))
+    owned::metadata(owner(plan.name, plan.namespace, plan.uid), child_name(plan.name), labels(plan.name))
 }
 
 /// The child as the rest of the operator handles it.

@@ -8,7 +8,7 @@ fn spec(json: Value) -> AgentPoolSpec {
 
 fn built(spec: &AgentPoolSpec) -> Result<Value, BuildError> {
     let template = spec.template.clone().unwrap();
-    let plan = Plan { name: "coder", namespace: "team", uid: "u-1", spec, template: &template, replicas: 3 };
+    let plan = Plan { name: "coder", namespace: "team", uid: "u-1", spec, template: &template, replicas: 3, key_hash: None };
     all(&plan).map(|children| children.into_iter().find(|child| child.identity.kind == "Deployment").unwrap().object)
 }
 
@@ -90,9 +90,33 @@ fn a_template_that_is_none_is_refused_by_field() {
 fn a_pool_that_can_only_have_one_replica_keeps_no_node_from_being_drained() {
     let kinds = |spec: &AgentPoolSpec| -> Vec<String> {
         let template = spec.template.clone().unwrap();
-        let plan = Plan { name: "coder", namespace: "team", uid: "u-1", spec, template: &template, replicas: 1 };
+        let plan = Plan { name: "coder", namespace: "team", uid: "u-1", spec, template: &template, replicas: 1, key_hash: None };
         all(&plan).unwrap().into_iter().map(|child| child.identity.kind).collect()
     };
     assert_eq!(kinds(&spec(json!({ "template": agent(), "maxReplicas": 1 }))), ["ServiceAccount", "Deployment"]);
     assert_eq!(kinds(&spec(json!({ "template": agent() }))), ["ServiceAccount", "Deployment", "PodDisruptionBudget"]);
+}
+
+#[test]
+fn a_pool_with_a_key_gives_its_agents_what_the_sdks_read_and_another_key_makes_new_pods() {
+    let spec = spec(json!({ "template": { "metadata": { "annotations": { "mine": "1" } }, "spec": { "containers": [
+        { "name": "agent", "image": "i:1", "env": [{ "name": "OPENAI_BASE_URL", "value": "http://own" }] },
+        { "name": "second", "image": "i:1" },
+    ] } } }));
+    let template = spec.template.clone().unwrap();
+    let made = |key_hash: Option<&str>| {
+        let plan = Plan { name: "coder", namespace: "team", uid: "u-1", spec: &spec, template: &template, replicas: 3, key_hash };
+        all(&plan).unwrap().into_iter().find(|child| child.identity.kind == "Deployment").unwrap().object
+    };
+    let (one, other) = (made(Some("h1")), made(Some("h2")));
+    assert_ne!(one["spec"]["template"], other["spec"]["template"]);
+    assert_eq!(one["spec"]["template"]["metadata"]["annotations"]["mine"], "1");
+    let reference = json!({ "secretKeyRef": { "name": "coder-caller", "key": "OPENAI_API_KEY" } });
+    assert_eq!(variable(&one, "OPENAI_API_KEY").unwrap()["valueFrom"], reference);
+    assert_eq!(variable(&one, "OPENAI_BASE_URL").unwrap()["value"], "http://own", "what the user sets stays");
+    let second = one["spec"]["template"]["spec"]["containers"][1]["env"].as_array().unwrap();
+    for name in caller_secret::ENTRIES {
+        assert!(second.iter().any(|variable| variable["name"] == name), "{name}");
+    }
+    assert!(variable(&made(None), "OPENAI_API_KEY").is_none());
 }

@@ -1,0 +1,288 @@
+//! Both halves against each other in virtual time, over a channel that loses, repeats, delays and reorders messages, with
+//! connections, gateways and operators that end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::REPORT_INTERVAL;
+use super::documents::{Desired, DocumentKind, PerDocument, Secrets};
+use super::gateway_session::{Facts, GatewaySession};
+use super::message::{GatewayMessage, OperatorMessage};
+use super::operator_session::OperatorSession;
+use super::usage::{Counts, Hour, Series, UsageCounters};
+use super::usage_totals::UsageTotals;
+use crate::decide::gateway::plan::{self, Endpoints, Plan};
+
+/// The grain of virtual time.
+const TICK: Duration = REPORT_INTERVAL;
+/// Ticks after which nothing is late any more and both halves must agree: a document that was lost is sent again after 50, and
+/// heartbeats come every 10.
+const RECOVERY: u32 = 90;
+
+/// What happens in one tick.
+#[derive(Clone, Debug)]
+enum Event {
+    Nothing,
+    /// A call of this backend used so many tokens.
+    Call(usize, u64),
+    /// So many hours pass in a moment.
+    Hours(i64),
+    /// The plan is to be this one.
+    Desire(usize),
+    /// The connection breaks.
+    Break,
+    /// The gateway's process is killed and starts anew.
+    KillGateway,
+    /// Another operator takes over, with a higher term, and knows nothing.
+    KillOperator,
+}
+
+/// What happens to one message: ticks after which each copy of it arrives. None: it is lost.
+type Fate = Vec<u32>;
+
+struct Late {
+    connection: u64,
+    arrives: u32,
+    message: String,
+}
+
+struct Simulation {
+    tick: u32,
+    hours: i64,
+    fates: Vec<Fate>,
+    connection: Option<u64>,
+    connections: u64,
+    to_gateway: Vec<Late>,
+    to_operator: Vec<Late>,
+    gateway: GatewaySession,
+    epoch: u64,
+    /// What the process of this epoch has really used.
+    truth: UsageCounters,
+    /// And all before it.
+    truth_before: u64,
+    operator: OperatorSession,
+    term: u64,
+    desired: Arc<Desired>,
+    totals: UsageTotals,
+    heard: Option<u64>,
+    ended: Vec<u64>,
+    /// What this operator counted when the last process ended.
+    settled: u64,
+    counted: u64,
+}
+
+fn desired(number: usize) -> Arc<Desired> {
+    let plan = Plan { schema: plan::SCHEMA, namespace: format!("team-{number}"), ..Plan::default() };
+    Arc::new(Desired::new(&plan, &Secrets::default(), &Endpoints::new()).unwrap())
+}
+
+fn sum(usage: &UsageCounters) -> u64 {
+    usage.since(0).rows().map(|(_, _, counts)| counts.input).sum()
+}
+
+impl Simulation {
+    fn new(fates: Vec<Fate>) -> Self {
+        let first = desired(0);
+        Self {
+            tick: 0,
+            hours: 0,
+            fates,
+            connection: None,
+            connections: 0,
+            to_gateway: Vec::new(),
+            to_operator: Vec::new(),
+            gateway: GatewaySession::new(1, PerDocument::default()),
+            epoch: 1,
+            truth: UsageCounters::default(),
+            truth_before: 0,
+            operator: OperatorSession::new(1, Arc::clone(&first)),
+            term: 1,
+            desired: first,
+            totals: UsageTotals::default(),
+            heard: None,
+            ended: Vec::new(),
+            settled: 0,
+            counted: 0,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.totals.totals().values().map(|counts| counts.input).sum()
+    }
+
+    fn now(&self) -> Duration {
+        TICK * self.tick
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Nothing => {}
+            Event::Call(backend, tokens) => {
+                let backend = ["a", "b", "c"][backend].to_owned();
+                let series = Series { caller: "coder".to_owned(), route: "smart-router".to_owned(), backend };
+                self.truth.record(series, self.hour(), self.hour(), &Counts { input: tokens, ..Counts::default() });
+            }
+            Event::Hours(hours) => self.hours += hours,
+            Event::Desire(number) => {
+                self.desired = desired(number);
+                self.operator.desire(Arc::clone(&self.desired));
+            }
+            Event::Break => self.disconnect(),
+            Event::KillGateway => {
+                self.disconnect();
+                self.truth_before += sum(&std::mem::take(&mut self.truth));
+                self.epoch += 1;
+                self.gateway = GatewaySession::new(self.epoch, PerDocument::default());
+            }
+            Event::KillOperator => {
+                self.disconnect();
+                self.term += 1;
+                self.operator = OperatorSession::new(self.term, Arc::clone(&self.desired));
+                (self.totals, self.heard) = (UsageTotals::default(), None);
+                self.ended.clear();
+                (self.settled, self.counted) = (0, 0);
+            }
+        }
+    }
+
+    fn hour(&self) -> Hour {
+        let begin: Timestamp = "2026-11-26T01:30:00Z".parse().unwrap();
+        Hour::of(begin + SignedDuration::from_hours(self.hours))
+    }
+
+    fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.gateway.disconnected(connection);
+            self.operator.disconnected();
+        }
+    }
+
+    fn fate(&mut self) -> Fate {
+        self.fates.pop().unwrap_or_else(|| vec![1])
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), TestCaseError> {
+        self.tick += 1;
+        self.happens(event);
+        if self.connection.is_none() {
+            self.connections += 1;
+            self.connection = Some(self.connections);
+            self.operator.connected();
+        }
+        self.deliver()?;
+        self.speak();
+        let counted = self.count();
+        prop_assert!(counted >= self.counted, "the sum became less");
+        prop_assert!(counted <= self.truth_before + sum(&self.truth), "more was counted than was used");
+        self.counted = counted;
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<(), TestCaseError> {
+        for late in take_arrived(&mut self.to_gateway, self.tick) {
+            let message: OperatorMessage = serde_json::from_str(&late.message).unwrap();
+            // A connection that is gone delivers nothing more.
+            if Some(late.connection) != self.connection {
+                continue;
+            }
+            let taken = self.gateway.receive(late.connection, message, self.now());
+            let taken = taken.map_err(|refused| TestCaseError::fail(refused.to_string()))?;
+            if !taken.update.is_empty() {
+                self.gateway.applied(&taken.hashes, &Ok(()));
+            }
+        }
+        for late in take_arrived(&mut self.to_operator, self.tick) {
+            let message: GatewayMessage = serde_json::from_str(&late.message).unwrap();
+            if Some(late.connection) == self.connection
+                && self.operator.receive(&message).unwrap()
+                && let Some(ended) = self.heard.replace(message.epoch).filter(|before| *before != message.epoch)
+            {
+                self.totals.end("team", ended);
+                self.ended.push(ended);
+                self.settled = self.count();
+            }
+            // Of a process that this operator has heard, even what a connection delivers that is gone does no harm.
+            if self.heard == Some(message.epoch) || self.ended.contains(&message.epoch) {
+                self.totals.take("team", &message);
+            }
+        }
+        Ok(())
+    }
+
+    fn speak(&mut self) {
+        let Some(connection) = self.connection else { return };
+        if let Some(message) = self.operator.message(self.now()) {
+            let message = serde_json::to_string(&message).unwrap();
+            for delay in self.fate() {
+                self.to_gateway.push(Late { connection, arrives: self.tick + delay, message: message.clone() });
+            }
+        }
+        if self.gateway.report_due(true).is_some_and(|due| due <= self.now()) {
+            let usage = self.truth.since(self.gateway.usage_known());
+            let facts = Facts { usage, usage_changes: self.truth.changes(), ..Facts::default() };
+            let message = serde_json::to_string(&self.gateway.report(facts, self.now())).unwrap();
+            for delay in self.fate() {
+                self.to_operator.push(Late { connection, arrives: self.tick + delay, message: message.clone() });
+            }
+        }
+    }
+}
+
+/// What arrives now, the last sent first, so that equal delays reorder as well.
+fn take_arrived(under_way: &mut Vec<Late>, tick: u32) -> Vec<Late> {
+    let (arrived, waiting) = std::mem::take(under_way).into_iter().partition(|late| late.arrives <= tick);
+    *under_way = waiting;
+    let mut arrived: Vec<_> = arrived;
+    arrived.reverse();
+    arrived
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        30 => Just(Event::Nothing),
+        30 => (0_usize..3, 1_u64..1000).prop_map(|(backend, tokens)| Event::Call(backend, tokens)),
+        3 => (1_i64..60).prop_map(Event::Hours),
+        3 => (0_usize..4).prop_map(Event::Desire),
+        3 => Just(Event::Break),
+        1 => Just(Event::KillGateway),
+        1 => Just(Event::KillOperator),
+    ]
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(vec![1]),
+        2 => Just(vec![]),
+        2 => (1_u32..30).prop_map(|delay| vec![delay]),
+        1 => (1_u32..10, 1_u32..30).prop_map(|(one, other)| vec![one, other]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_becomes_of_messages_every_token_is_counted_once_and_the_plan_arrives(
+        events in prop::collection::vec(event(), 0..300),
+        fates in prop::collection::vec(fate(), 0..200),
+    ) {
+        let mut simulation = Simulation::new(fates);
+        for event in events {
+            simulation.step(event)?;
+        }
+        // From here on the channel is a good one, and a heartbeat away both halves agree.
+        simulation.fates.clear();
+        for _ in 0..RECOVERY {
+            simulation.step(Event::Nothing)?;
+        }
+        let replica = simulation.operator.replica().unwrap();
+        for kind in DocumentKind::ALL {
+            prop_assert_eq!(replica.hashes.get(kind).as_deref(), Some(simulation.desired.hash(kind)));
+        }
+        prop_assert_eq!(replica.epoch, simulation.epoch);
+        prop_assert_eq!(simulation.counted, simulation.settled + sum(&simulation.truth));
+    }
+}

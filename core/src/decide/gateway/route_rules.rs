@@ -1,0 +1,115 @@
+//! Rules of a route that could never do what they are for: without a condition, never met, or behind one that takes all of
+//! their calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::route_problem::Problem;
+use crate::api::model_route::{RouteRule, When};
+
+/// Whether each rule can be the first that matches some call.
+///
+/// # Errors
+///
+/// The first rule that cannot.
+pub fn check(rules: &[RouteRule]) -> Result<(), Problem> {
+    let mut before: Vec<(&str, Conditions)> = Vec::new();
+    for rule in rules {
+        let field = format!("spec.rules[{}]", rule.name);
+        if before.iter().any(|(name, _)| *name == rule.name) {
+            return Err(Problem::field(field, "stands there twice: give each rule a name of its own"));
+        }
+        let conditions = Conditions::of(&rule.when, &field)?;
+        if conditions.is_empty() {
+            let problem = "is empty, so that the rule takes every call: say which calls it is about, or put its backends into \
+                           spec.backends";
+            return Err(Problem::field(format!("{field}.when"), problem));
+        }
+        if let Some((name, _)) = before.iter().find(|(_, earlier)| earlier.cover(&conditions)) {
+            let problem =
+                format!("never decides, because spec.rules[{name}] before it takes all of its calls: move it up, or remove it");
+            return Err(Problem::field(field, problem));
+        }
+        before.push((&rule.name, conditions));
+    }
+    Ok(())
+}
+
+/// What a call has to be like, with each label once.
+struct Conditions {
+    least: u64,
+    most: u64,
+    /// Each label has one of these values.
+    labels: BTreeMap<String, BTreeSet<String>>,
+    /// The caller is one of these.
+    pools: Option<BTreeSet<String>>,
+}
+
+impl Conditions {
+    fn of(when: &When, field: &str) -> Result<Self, Problem> {
+        let range = when.prompt_tokens.unwrap_or_default();
+        let (least, most) = (range.at_least.unwrap_or(0), range.at_most.unwrap_or(u64::MAX));
+        if least > most {
+            let problem = "asks for at least more than it allows at most, which no call has: swap them";
+            return Err(Problem::field(format!("{field}.when.promptTokens"), problem));
+        }
+        let mut labels = BTreeMap::new();
+        for (label, values) in &when.labels {
+            if values.is_empty() {
+                let problem = "has no value, which no call has: give it one, or remove it";
+                return Err(Problem::field(format!("{field}.when.labels[{label}]"), problem));
+            }
+            labels.insert(label.clone(), values.iter().cloned().collect::<BTreeSet<_>>());
+        }
+        let priorities = when.priorities.iter().filter_map(word).collect();
+        for (label, values) in [
+            ("taskType", when.task_types.clone()),
+            ("priority", priorities),
+            ("userTier", when.user_tiers.clone()),
+            ("complexity", when.complexity.clone()),
+        ] {
+            if values.is_empty() {
+                continue;
+            }
+            let values: BTreeSet<String> = values.into_iter().collect();
+            let both = match labels.get(label) {
+                Some(other) => other.intersection(&values).cloned().collect(),
+                None => values,
+            };
+            if both.is_empty() {
+                let problem =
+                    format!("asks for two values of the label {label} at once, which no call has: keep one condition on it");
+                return Err(Problem::field(format!("{field}.when"), problem));
+            }
+            labels.insert(label.to_owned(), both);
+        }
+        let pools = (!when.agent_pools.is_empty()).then(|| when.agent_pools.iter().cloned().collect());
+        Ok(Self { least, most, labels, pools })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.least == 0 && self.most == u64::MAX && self.labels.is_empty() && self.pools.is_none()
+    }
+
+    /// Whether every call that meets `later` meets these as well.
+    fn cover(&self, later: &Self) -> bool {
+        let pools = match (&self.pools, &later.pools) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(earlier), Some(later)) => later.is_subset(earlier),
+        };
+        let labels =
+            self.labels.iter().all(|(label, earlier)| later.labels.get(label).is_some_and(|later| later.is_subset(earlier)));
+        pools && labels && self.least <= later.least && self.most >= later.most
+    }
+}
+
+/// The word by which a value stands in YAML.
+fn word(value: &impl Serialize) -> Option<String> {
+    serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "route_rules_tests.rs"]
+mod tests;

@@ -1,0 +1,143 @@
+//! Chunks of chat completions and of completions, as OpenAI and everybody who speaks like it send them.
+
+use memchr::memmem;
+use serde_json::{Map, Value};
+
+use super::{Asked, Seen, is_done, named_error};
+use crate::decide::gateway::plan::Server;
+use crate::decide::request::answer_error::{self, says_something};
+use crate::decide::request::usage::{self, Metered, Usage};
+
+/// What an engine has made beyond the running count that it sent last, where it ended the stream itself, in tokens: no more than
+/// one event holds.
+const MADE_BEYOND_COUNT: u64 = 32;
+
+/// What the chunks so far have said.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    /// The last statement of usage.
+    stated: Option<Stated>,
+    /// A reason why a choice finished has come.
+    finished: bool,
+    /// A chunk was not looked at: it may have said that its choice finished.
+    may_have_finished: bool,
+    /// A second choice has come.
+    several_choices: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stated {
+    usage: Usage,
+    /// A choice had finished by then.
+    finished: bool,
+    /// The chunk was about no choice, but about all of them.
+    whole: bool,
+}
+
+impl Chunks {
+    pub(super) fn event(&mut self, name: Option<&[u8]>, data: &[u8], has_content: bool) -> Seen {
+        if is_done(data) {
+            return Seen { terminal: true, ..Seen::default() };
+        }
+        if name == Some(b"error".as_slice()) {
+            return Seen { error: Some(named_error(data)), ..Seen::default() };
+        }
+        if has_content && !is_interesting(data) {
+            return Seen::default();
+        }
+        // What cannot be read is none of our business.
+        let Ok(chunk) = serde_json::from_slice::<Value>(data) else { return Seen::default() };
+        if let Some(error) = answer_error::find(&chunk) {
+            return Seen { error: Some(error), ..Seen::default() };
+        }
+        self.chunk(&chunk)
+    }
+
+    fn chunk(&mut self, chunk: &Value) -> Seen {
+        let choices = chunk.get("choices").and_then(Value::as_array);
+        let mut seen = Seen::default();
+        // A chunk without anything of a choice; after the finish some adapters write an empty choice in place of none.
+        let mut empty = choices.is_some();
+        for choice in choices.into_iter().flatten() {
+            let reason = choice.get("finish_reason").filter(|reason| says_something(reason));
+            if let Some(error) = choice.get("error").filter(|error| says_something(error)) {
+                seen.error = Some(answer_error::of_error(error));
+            } else if reason.and_then(Value::as_str) == Some("error") {
+                seen.error = Some(answer_error::of_text("The backend ended its answer with an error."));
+            }
+            seen.content |= reason.is_some() || has_content(choice);
+            empty &= self.finished && reason.is_none() && is_empty(choice);
+            self.finished |= reason.is_some();
+            self.several_choices |= choice.get("index").and_then(Value::as_u64).is_some_and(|index| index > 0);
+        }
+        let stated = chunk.get("usage").filter(|usage| usage.is_object());
+        seen.only_usage = empty && stated.is_some();
+        seen.usage_beside = !empty && stated.is_some() && choices.is_some_and(|choices| !choices.is_empty());
+        // Groq has a place of its own for it, which needs no asking.
+        if let Some(usage) = stated.or_else(|| chunk.pointer("/x_groq/usage")).filter(|usage| usage.is_object()) {
+            self.stated = usage::openai(usage).map(|usage| Stated { usage, finished: self.finished, whole: empty });
+        }
+        seen
+    }
+
+    /// A chunk was too long to be looked at. What was stated before it may be old.
+    pub(super) fn unseen(&mut self) -> Seen {
+        self.stated = None;
+        self.may_have_finished = true;
+        Seen { content: true, ..Seen::default() }
+    }
+
+    /// Whether a reason why the answer finished has come, as far as is known.
+    pub(super) fn finished(&self) -> bool {
+        self.finished || self.may_have_finished
+    }
+
+    /// Usage that was stated after the finish is final. Before it, it is a running count: at the end of a complete answer the last
+    /// one is final. In one that the backend ended early, and `in_order`, vLLM's bounds what has been made. Where the connection
+    /// broke or was left, only the input is known: an engine does not wait for who reads its answer, and may have made all that it
+    /// was asked for while the count was under way.
+    pub(super) fn usage(&self, asked: &Asked, complete: bool, in_order: bool) -> Metered {
+        let Some(stated) = self.stated else { return Metered::Unknown };
+        let single = asked.single_choice && !self.several_choices;
+        let counts_choices_apart = asked.server == Server::Vllm && !single;
+        let is_final = stated.finished && (stated.whole || single) || complete && !counts_choices_apart;
+        match (is_final, asked.server) {
+            (true, _) => Metered::Exact(stated.usage),
+            (false, Server::Vllm) if single => {
+                let most = asked.most_output.max(stated.usage.output);
+                let made = stated.usage.output.saturating_add(MADE_BEYOND_COUNT).min(most);
+                Metered::Bounded(Usage { output: if in_order { made } else { most }, ..stated.usage })
+            }
+            (false, _) => Metered::Unknown,
+        }
+    }
+}
+
+/// Whether a choice brings something: text, reasoning, a refusal, a call, sound, or what is not known here. A role does not.
+fn has_content(choice: &Value) -> bool {
+    let brings = |(name, value): (&String, &Value)| name != "role" && says_something(value);
+    choice.get("text").is_some_and(says_something) || delta(choice).is_some_and(|delta| delta.iter().any(brings))
+}
+
+/// Whether a choice has nothing in its `delta`, not even a role.
+fn is_empty(choice: &Value) -> bool {
+    delta(choice).is_some_and(Map::is_empty)
+}
+
+fn delta(choice: &Value) -> Option<&Map<String, Value>> {
+    choice.get("delta").and_then(Value::as_object)
+}
+
+/// Whether a chunk may say more than content, which most do not. Within a text these words would stand between escaped quotation
+/// marks, and are not found.
+fn is_interesting(data: &[u8]) -> bool {
+    [b"\"usage\"".as_slice(), b"\"error\"", b"\"finish_reason\""]
+        .iter()
+        .any(|name| memmem::find_iter(data, name).any(|at| !data.get(at + name.len()..).is_some_and(is_null)))
+}
+
+/// Whether a member with the value null goes on here, after its name.
+fn is_null(after_name: &[u8]) -> bool {
+    let value = after_name.trim_ascii_start().strip_prefix(b":").unwrap_or_default();
+    value.trim_ascii_start().starts_with(b"null")
+}

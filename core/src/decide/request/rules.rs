@@ -1,0 +1,160 @@
+//! Which rule of a route a call falls under.
+
+use super::labels::{self, Labels};
+use crate::api::model_route::When;
+use crate::decide::gateway::plan::Rule;
+
+/// What rules ask about a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// The AgentPool that calls.
+    pub caller: &'a str,
+    /// Length of the prompt, estimated from its bytes.
+    pub prompt_tokens: u64,
+}
+
+/// The member of `when` that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The prompt is shorter than the lower end.
+    #[error("the prompt has about {tokens} tokens, and when.promptTokens asks for at least {at_least}")]
+    TooShort {
+        /// Its estimated length.
+        tokens: u64,
+        /// The lower end.
+        at_least: u64,
+    },
+    /// The prompt is longer than the upper end.
+    #[error("the prompt has about {tokens} tokens, and when.promptTokens asks for at most {at_most}")]
+    TooLong {
+        /// Its estimated length.
+        tokens: u64,
+        /// The upper end.
+        at_most: u64,
+    },
+    /// A label that is asked about is missing.
+    #[error("it has no label {0}")]
+    NoLabel(String),
+    /// A label has another value than those that are asked for.
+    #[error("its label {0} has another value")]
+    Label(String),
+    /// Another AgentPool calls.
+    #[error("another AgentPool calls")]
+    AgentPool,
+}
+
+/// The first rule whose members all hold.
+pub fn first_match<'a>(rules: &'a [Rule], asked: &Asked<'_>) -> Option<&'a Rule> {
+    rules.iter().find(|rule| mismatch(&rule.when, asked).is_none())
+}
+
+/// The first member that does not hold. Members must all hold, of a list one value, and an absent member asks for nothing.
+pub fn mismatch(when: &When, asked: &Asked<'_>) -> Option<Mismatch> {
+    let tokens = asked.prompt_tokens;
+    if let Some(range) = when.prompt_tokens {
+        if let Some(at_least) = range.at_least.filter(|at_least| tokens < *at_least) {
+            return Some(Mismatch::TooShort { tokens, at_least });
+        }
+        if let Some(at_most) = range.at_most.filter(|at_most| tokens > *at_most) {
+            return Some(Mismatch::TooLong { tokens, at_most });
+        }
+    }
+    if !when.agent_pools.is_empty() && !when.agent_pools.iter().any(|pool| pool == asked.caller) {
+        return Some(Mismatch::AgentPool);
+    }
+    let lists =
+        [(labels::TASK_TYPE, &when.task_types), (labels::USER_TIER, &when.user_tiers), (labels::COMPLEXITY, &when.complexity)];
+    let lists = lists.into_iter().filter(|(_, values)| !values.is_empty());
+    let free = when.labels.iter().map(|(name, values)| (name.as_str(), values));
+    let of_label = |name: &str, holds: &dyn Fn(&str) -> bool| match asked.labels.get(name) {
+        None => Some(Mismatch::NoLabel(name.to_owned())),
+        Some(value) if !holds(value) => Some(Mismatch::Label(name.to_owned())),
+        Some(_) => None,
+    };
+    let of_list = |(name, values): (&str, &Vec<String>)| of_label(name, &|value| values.iter().any(|one| one == value));
+    let of_priority = || {
+        let among = |value: &str| labels::priority(value).is_some_and(|priority| when.priorities.contains(&priority));
+        if when.priorities.is_empty() { None } else { of_label(labels::PRIORITY, &among) }
+    };
+    lists.chain(free).find_map(of_list).or_else(of_priority)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::model_route::Strategy;
+
+    fn labels() -> Labels {
+        [("taskType", "qa"), ("priority", "P1"), ("userTier", "premium"), ("data", "pii")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn found(when: Value) -> Option<Mismatch> {
+        let asked = Asked { labels: &labels(), caller: "coder", prompt_tokens: 3000 };
+        mismatch(&serde_json::from_value(when).unwrap(), &asked)
+    }
+
+    #[rstest]
+    #[case(json!({}))]
+    #[case(json!({ "promptTokens": { "atLeast": 3000 } }))]
+    #[case(json!({ "promptTokens": { "atMost": 3000 } }))]
+    #[case(json!({ "promptTokens": { "atLeast": 1, "atMost": 5000 } }))]
+    #[case(json!({ "promptTokens": {} }))]
+    #[case(json!({ "taskTypes": ["refactor", "qa"] }))]
+    #[case(json!({ "priorities": ["P0", "P1"] }))]
+    #[case(json!({ "userTiers": ["premium"] }))]
+    #[case(json!({ "agentPools": ["planner", "coder"] }))]
+    #[case(json!({ "labels": { "data": ["phi", "pii"], "taskType": ["qa"] } }))]
+    #[case(json!({ "taskTypes": ["qa"], "priorities": ["P1"], "labels": { "data": ["pii"] }, "promptTokens": { "atLeast": 2 } }))]
+    fn a_rule_matches_when_all_members_hold_and_of_a_list_one(#[case] when: Value) {
+        assert_eq!(found(when), None);
+    }
+
+    #[rstest]
+    #[case(json!({ "promptTokens": { "atLeast": 3001 } }), Mismatch::TooShort { tokens: 3000, at_least: 3001 })]
+    #[case(json!({ "promptTokens": { "atMost": 2999 } }), Mismatch::TooLong { tokens: 3000, at_most: 2999 })]
+    #[case(json!({ "taskTypes": ["refactor"] }), Mismatch::Label("taskType".to_owned()))]
+    #[case(json!({ "priorities": ["P0", "P2"] }), Mismatch::Label("priority".to_owned()))]
+    #[case(json!({ "complexity": ["High"] }), Mismatch::NoLabel("complexity".to_owned()))]
+    #[case(json!({ "agentPools": ["planner"] }), Mismatch::AgentPool)]
+    #[case(json!({ "labels": { "data": ["phi"] } }), Mismatch::Label("data".to_owned()))]
+    #[case(json!({ "labels": { "region": ["eu"] } }), Mismatch::NoLabel("region".to_owned()))]
+    #[case(json!({ "labels": { "data": [] } }), Mismatch::Label("data".to_owned()))]
+    #[case(json!({ "taskTypes": ["qa"], "labels": { "data": ["phi"] } }), Mismatch::Label("data".to_owned()))]
+    fn a_member_that_does_not_hold_is_named(#[case] when: Value, #[case] mismatch: Mismatch) {
+        assert_eq!(found(when), Some(mismatch));
+    }
+
+    #[test]
+    fn a_call_without_a_priority_has_none() {
+        let asked = Asked { labels: &Labels::new(), caller: "coder", prompt_tokens: 0 };
+        let when = serde_json::from_value(json!({ "priorities": ["P0", "P1", "P2", "P3", "P4"] })).unwrap();
+        assert_eq!(mismatch(&when, &asked), Some(Mismatch::NoLabel("priority".to_owned())));
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let rule = |name: &str, when: Value| Rule {
+            name: name.to_owned(),
+            when: serde_json::from_value(when).unwrap(),
+            strategy: Strategy::Priority,
+            backends: Vec::new(),
+        };
+        let rules = [
+            rule("long", json!({ "promptTokens": { "atLeast": 3001 } })),
+            rule("qa", json!({ "taskTypes": ["qa"] })),
+            rule("all", json!({})),
+        ];
+        let labels = labels();
+        let asked = |tokens| Asked { labels: &labels, caller: "coder", prompt_tokens: tokens };
+        assert_eq!(first_match(&rules, &asked(5000)).map(|rule| rule.name.as_str()), Some("long"));
+        assert_eq!(first_match(&rules, &asked(10)).map(|rule| rule.name.as_str()), Some("qa"));
+        assert_eq!(first_match(&rules[..1], &asked(10)), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! The most tokens that an attempt can use, known before it is sent: what counts where an answer is cut, left by its client, or
+//! says nothing of its usage. It is a bound and no estimate: a server that stays within what it was asked for never counts more.
+//!
+//! A token of text has at least one byte, whatever the vocabulary, and JSON never has fewer bytes than the text in it. What a
+//! server puts around messages and before tools is bounded by constants. Images, sound, files and stored prompts are bounded by the
+//! context alone. Tools that a provider runs itself have no bound: it reads again what they find, as often as it likes.
+
+use super::body::Body;
+use super::operation::Operation;
+use super::usage::Usage;
+use crate::decide::gateway::plan::Backend;
+
+/// What a chat template puts around a message, in tokens. The longest of the known ones have 5.
+const AROUND_MESSAGE: u64 = 16;
+/// What it puts around a prompt: a short system message of its own, and the beginning of the answer.
+const AROUND_PROMPT: u64 = 64;
+/// What a server says about tools before it shows them, and of each tool that it knows by its type (Anthropic's longest has 735).
+const BEFORE_TOOLS: u64 = 1024;
+/// The context of a backend of which none is known: the largest that a hosted model has (data/hosted-models.csv).
+const LARGEST_CONTEXT: u64 = 1_050_000;
+
+/// The most tokens that an attempt at this backend can use. Which of the input is read from a cache or written into one is not
+/// known before: none is.
+///
+/// The input is no more than its bytes and what is put around them, nor than the context for each prompt. The output is, for each
+/// choice, no more than the smallest of the limit that is sent, what the backend can make, and the context.
+pub fn of(body: &Body, backend: &Backend) -> Usage {
+    if matches!(body.operation, Operation::CountTokens | Operation::Models) {
+        return Usage::default();
+    }
+    let prompts = u64::from(body.prompts);
+    let context = backend.context_length.map_or(LARGEST_CONTEXT, u64::from);
+    let input = input(body).unwrap_or(u64::MAX).min(context.saturating_mul(prompts));
+    let limits = [body.output_limit, backend.max_output_tokens].into_iter().flatten().map(u64::from);
+    let choice = limits.fold(context, u64::min);
+    let choices = if body.operation == Operation::Embeddings { 0 } else { prompts.saturating_mul(u64::from(body.choices)) };
+    Usage { input, output: choice.saturating_mul(choices), ..Usage::default() }
+}
+
+/// The bound that the bytes of the body are; `None` where they are none.
+fn input(body: &Body) -> Option<u64> {
+    if body.opaque_input || body.stored_input {
+        return None;
+    }
+    let around = [(AROUND_MESSAGE, body.messages), (AROUND_PROMPT, body.prompts), (BEFORE_TOOLS, body.tool_preambles)];
+    let around = around.into_iter().map(|(tokens, times)| tokens.saturating_mul(u64::from(times)));
+    Some(around.fold(u64::try_from(body.length()).ok()?, u64::saturating_add))
+}
+
+#[cfg(test)]
+#[path = "upper_bound_tests.rs"]
+mod tests;

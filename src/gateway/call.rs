@@ -1,0 +1,352 @@
+//! One call, step by step.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use quartermaster_core::decide::gateway::plan::Caller;
+use quartermaster_core::decide::request::attempts::{self, Attempts, GiveUp, GiveUpReason, Step, Why};
+use quartermaster_core::decide::request::body::{self, Body};
+use quartermaster_core::decide::request::candidates::{Call, Exclusion};
+use quartermaster_core::decide::request::failure::{Failure, FailureKind};
+use quartermaster_core::decide::request::meter::Asked;
+use quartermaster_core::decide::request::operation::{Api, Operation};
+use quartermaster_core::decide::request::refusal::Refusal;
+use quartermaster_core::decide::request::{labels, model_name, upper_bound};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::attempt::{self, Bad, Good, NOTHING};
+use super::forward::{Pieces, Sending};
+use super::in_force::InForce;
+use super::listener::Answer;
+use super::relay::Relay;
+use super::reply::{self, AnswerBody, Holding};
+use super::request_body::{self, BodyError};
+use super::settle::{Settlement, outcome_of};
+use super::state::Gateway;
+use super::timed_stream::InCall;
+
+impl Answer for Gateway {
+    type Body = Holding<InCall>;
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, call: InCall) -> Response<Self::Body> {
+        let (operation, id) = (Operation::of_path(request.uri().path()), format!("{:032x}", fastrand::u128(..)));
+        let api = operation.map_or_else(|| api_of(request.uri().path()), Operation::api);
+        let settlement = Settlement::new(Arc::clone(&self), id.clone(), operation.map_or("unknown", Operation::name));
+        // A panic in one call is told to its client, settled in drop, and touches no other call.
+        let answering = AssertUnwindSafe(answer(&self, operation, request, settlement)).catch_unwind();
+        let mut response = match answering.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(refused)) => {
+                let (refusal, mut settlement) = *refused;
+                settlement.status(refusal.status().as_u16());
+                settlement.ends(refusal.code());
+                let mut response = reply::refuse(&refusal, api, &id);
+                reply::explain(&mut response, &settlement.line);
+                response
+            }
+            Err(_) => reply::refuse(&Refusal::Internal, api, &id),
+        };
+        if self.is_draining() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| Holding::new(body, call))
+    }
+}
+
+/// Whose API a path that the gateway does not have would belong to.
+fn api_of(path: &str) -> Api {
+    if path.starts_with("/v1/messages") { Api::Anthropic } else { Api::OpenAI }
+}
+
+/// Boxed: most calls are not refused.
+type Refused = Box<(Refusal, Settlement)>;
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    operation: Option<Operation>,
+    request: Request<Incoming>,
+    mut settlement: Settlement,
+) -> Result<Response<AnswerBody>, Refused> {
+    let (head, incoming) = request.into_parts();
+    let in_force = gateway.in_force();
+    let admitted = admit(operation, &head.method, &head.headers, in_force.as_ref());
+    let (operation, in_force, caller) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            request_body::discard(incoming, &head.headers).await;
+            return Err(Box::new((refusal, settlement)));
+        }
+    };
+    settlement.line.caller = Some(Arc::clone(caller));
+    let Some(caller_of_plan) = in_force.plan.callers.get(&**caller) else {
+        return Err(Box::new((Refusal::Unauthorized, settlement)));
+    };
+    if operation == Operation::Models {
+        return Ok(models(in_force, caller_of_plan, settlement));
+    }
+    let held = match request_body::read(incoming, &head.headers, &gateway.room).await {
+        Ok(held) => held,
+        Err(error) => return Err(Box::new((refusal_of_body(error), settlement))),
+    };
+    let body = match body::read(operation, &held.bytes) {
+        Ok(body) => body,
+        Err(malformed) => {
+            let refusal = Refusal::InvalidBody { param: malformed.field(), message: malformed.to_string() };
+            return Err(Box::new((refusal, settlement)));
+        }
+    };
+    settlement.line.stream = body.stream;
+    let Ok((route, _)) = model_name::route_of(&in_force.plan, caller_of_plan, &body.model) else {
+        return Err(Box::new((Refusal::ModelNotFound, settlement)));
+    };
+    settlement.line.route = Some(route.into());
+    let admitted = Admitted { gateway, in_force, operation, headers: &head.headers, bytes: &held.bytes, body: &body, route };
+    let attempts = admitted.choose(caller, caller_of_plan);
+    let Some(attempts) = attempts else { return Err(Box::new((Refusal::ModelNotFound, settlement))) };
+    settlement.line.rule = attempts.choice().rule.as_deref().map(Into::into);
+    for backend in wanted(&attempts) {
+        gateway.wanted(backend);
+    }
+    admitted.attempt(attempts, settlement).await
+}
+
+/// The backends that a call is a demand for, whatever becomes of it.
+fn wanted(attempts: &Attempts) -> impl Iterator<Item = &str> {
+    let choice = attempts.choice();
+    choice.wanted.iter().filter_map(|index| choice.candidates.get(*index)).map(|judged| judged.backend.as_str())
+}
+
+/// Path, method and key: what is known before the body is read.
+fn admit<'plan>(
+    operation: Option<Operation>,
+    method: &Method,
+    headers: &HeaderMap,
+    in_force: Option<&'plan Arc<InForce>>,
+) -> Result<(Operation, &'plan Arc<InForce>, &'plan Arc<str>), Refusal> {
+    let operation = operation.ok_or(Refusal::UnknownPath)?;
+    let allowed = if operation == Operation::Models { Method::GET } else { Method::POST };
+    if *method != allowed {
+        return Err(Refusal::MethodNotAllowed { allowed: if operation == Operation::Models { "GET" } else { "POST" } });
+    }
+    let in_force = in_force.ok_or(Refusal::NoPlan)?;
+    let caller = in_force.callers.caller(headers).ok_or(Refusal::Unauthorized)?;
+    Ok((operation, in_force, caller))
+}
+
+fn refusal_of_body(error: BodyError) -> Refusal {
+    match error {
+        BodyError::TooLarge => Refusal::BodyTooLarge { limit: request_body::LARGEST },
+        BodyError::TooSlow => Refusal::BodyTimeout,
+        BodyError::NoRoom => Refusal::NoRoom,
+        BodyError::Broken => Refusal::InvalidBody { param: None, message: error.to_string() },
+    }
+}
+
+/// The names that a caller may ask for: each with the members that OpenAI's and Anthropic's clients read.
+fn models(in_force: &InForce, caller: &Caller, mut settlement: Settlement) -> Response<AnswerBody> {
+    let names = model_name::models(&in_force.plan, caller);
+    let (first, last) = (names.first(), names.last());
+    let data: Vec<_> = names
+        .iter()
+        .map(|name| {
+            json!({
+                "id": name, "object": "model", "created": 0, "owned_by": "quartermaster",
+                "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z",
+            })
+        })
+        .collect();
+    let list = json!({ "object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last });
+    settlement.status(StatusCode::OK.as_u16());
+    settlement.ends("answered");
+    let mut response = Response::new(reply::whole(list.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A call whose route is known.
+struct Admitted<'call> {
+    gateway: &'call Arc<Gateway>,
+    in_force: &'call Arc<InForce>,
+    operation: Operation,
+    headers: &'call HeaderMap,
+    bytes: &'call Bytes,
+    body: &'call Body,
+    route: &'call str,
+}
+
+impl Admitted<'_> {
+    /// Labels and chooses.
+    fn choose(&self, name: &str, caller: &Caller) -> Option<Attempts> {
+        let trusted = &self.in_force.plan.routes.get(self.route)?.trusted_labels;
+        let headers = self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let metadata = self.body.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let labels = labels::of_call(caller, trusted, headers, metadata);
+        let call = Call {
+            route: self.route,
+            caller: name,
+            labels: &labels,
+            format: self.operation.format()?,
+            prompt_tokens: self.body.prompt_tokens,
+            output_limit: self.body.output_limit,
+            tier_ceiling: None,
+            stored_input: self.body.stored_input,
+        };
+        self.gateway.decide(self.in_force, |world, learned, now| Attempts::new(world, learned, &call, self.body.stream, now))
+    }
+
+    /// Attempt after attempt, until one is good or none is left.
+    async fn attempt(&self, mut attempts: Attempts, mut settlement: Settlement) -> Result<Response<AnswerBody>, Refused> {
+        let mut last: Option<Box<Bad>> = None;
+        loop {
+            let chance = fastrand::f64();
+            let step = self.gateway.decide(self.in_force, |world, learned, now| attempts.next(world, learned, now, chance));
+            let attempt = match step {
+                Step::Attempt(attempt) => attempt,
+                Step::Wait(wait) => {
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                Step::GiveUp(give_up) => return self.give_up(give_up, last, settlement),
+            };
+            settlement.line.reason = Some(reason(attempt.why, &attempts, last.as_deref()));
+            match self.make(attempt, &mut settlement).await {
+                Ok(good) => return Ok(self.good(good, settlement)),
+                Err(bad) => {
+                    settlement.failed(&bad.failure, bad.metered, bad.error.clone());
+                    self.gateway.learn(|_, now| attempts.failed(&bad.failure, now));
+                    last = Some(bad);
+                }
+            }
+        }
+    }
+
+    async fn make(&self, attempt: attempts::Attempt, settlement: &mut Settlement) -> Result<Good, Box<Bad>> {
+        let (deadline, pod) = (self.gateway.instant(attempt.deadline), attempt.running.pod());
+        let found = self.in_force.target(attempt.running.backend());
+        let key = attempt.running.key().map(ToOwned::to_owned);
+        let most = found.map(|(_, backend)| upper_bound::of(self.body, backend)).unwrap_or_default();
+        settlement.attempt(attempt.running, most, found.and_then(|(_, backend)| backend.price));
+        let Some((target, backend)) = found else {
+            return Err(Bad::of(FailureKind::Unavailable, "the plan has no such backend", NOTHING));
+        };
+        let sending = Sending {
+            namespace: &self.in_force.plan.namespace,
+            backend,
+            target,
+            pod,
+            key: key.as_deref().and_then(|key| target.key(key)),
+            operation: self.operation,
+            headers: self.headers,
+            body: Pieces::new(self.bytes, body::rewrite(self.body, backend, None)),
+        };
+        let asked = Asked {
+            server: backend.server,
+            operation: self.operation,
+            client_wants_usage: self.body.usage_requested,
+            client_wants_running_usage: self.body.running_usage_requested,
+            // Completions take several prompts in one call.
+            single_choice: self.body.choices == 1 && self.operation != Operation::Completions,
+            most_output: most.output,
+        };
+        let heard = |status: StatusCode, limited| settlement.answered(status.as_u16(), limited);
+        attempt::make(&self.gateway.connector, sending, asked, &self.gateway.room, deadline, heard).await
+    }
+
+    /// The answer of an attempt that is good.
+    fn good(&self, good: Good, mut settlement: Settlement) -> Response<AnswerBody> {
+        settlement.content();
+        match good {
+            Good::Plain { status, headers, body, part, metered } => {
+                settlement.status(status.as_u16());
+                settlement.succeeded(metered);
+                settlement.ends("answered");
+                let mut response = reply::pass(status, &headers, reply::whole(Bytes::new()));
+                self.finish_head(&mut response, &settlement);
+                response.map(|_| Holding::new(reply::whole(body), (part, settlement)).boxed_unsync())
+            }
+            Good::Stream { mut upstream, meter, ready } => {
+                let (status, headers) = (upstream.status(), std::mem::take(upstream.headers_mut()));
+                settlement.status(status.as_u16());
+                let mut response = reply::pass(status, &headers, reply::whole(Bytes::new()));
+                self.finish_head(&mut response, &settlement);
+                let idle = self.in_force.plan.routes.get(self.route).map(|route| route.timeouts.stream_idle).unwrap_or_default();
+                let told = Instant::now();
+                let relay = Relay { upstream: Some(upstream), meter: *meter, ready, idle, settlement, told, waiting: None };
+                response.map(|_| relay.into_body())
+            }
+        }
+    }
+
+    fn finish_head(&self, response: &mut Response<AnswerBody>, settlement: &Settlement) {
+        reply::explain(response, &settlement.line);
+        let name = match self.operation.api() {
+            Api::OpenAI => "x-request-id",
+            Api::Anthropic => "request-id",
+        };
+        if let Ok(id) = HeaderValue::from_str(&settlement.line.id) {
+            response.headers_mut().entry(HeaderName::from_static(name)).or_insert(id);
+        }
+    }
+
+    /// No further attempt is made.
+    fn give_up(
+        &self,
+        give_up: GiveUp,
+        last: Option<Box<Bad>>,
+        mut settlement: Settlement,
+    ) -> Result<Response<AnswerBody>, Refused> {
+        let GiveUp { reason, wait, starting } = give_up;
+        for backend in &starting {
+            self.gateway.wanted(backend);
+        }
+        let refusal = match reason {
+            GiveUpReason::Failed(kind) => {
+                if let Some((status, headers, body)) = last.and_then(|bad| bad.answer) {
+                    settlement.status(status.as_u16());
+                    settlement.ends(outcome_of(kind));
+                    let mut response = reply::pass(status, &headers, reply::whole(body));
+                    self.finish_head(&mut response, &settlement);
+                    return Ok(response);
+                }
+                Refusal::AttemptsFailed(Failure { kind, retry_after: wait })
+            }
+            GiveUpReason::NothingToAsk(exclusion) => nothing_to_ask(&exclusion, wait),
+            GiveUpReason::NoCandidates => Refusal::NoRuleMatches,
+            // Nothing is decided about a call that has its content.
+            GiveUpReason::Begun => Refusal::Internal,
+        };
+        Err(Box::new((refusal, settlement)))
+    }
+}
+
+fn nothing_to_ask(exclusion: &Exclusion, wait: Option<std::time::Duration>) -> Refusal {
+    let failed = |kind| Refusal::AttemptsFailed(Failure { kind, retry_after: wait });
+    match exclusion {
+        Exclusion::Starting { .. } => Refusal::BackendStarting { expected_in: wait },
+        Exclusion::CircuitOpen { .. } | Exclusion::NotInPlan => failed(FailureKind::Unavailable),
+        Exclusion::RateLimited { .. } => failed(FailureKind::RateLimited),
+        Exclusion::QuotaExhausted { .. } => failed(FailureKind::QuotaExhausted),
+        Exclusion::KeysRejected | Exclusion::NoKeyValue => failed(FailureKind::KeyRejected),
+        Exclusion::Tier { .. } | Exclusion::DataPolicy => Refusal::NoBackendInTier,
+        Exclusion::Format(_) => Refusal::FormatNotSupported,
+    }
+}
+
+/// Why an attempt goes where it goes, in words for the reply and the routing log.
+fn reason(why: Why, attempts: &Attempts, last: Option<&Bad>) -> String {
+    let after = last.map_or("", |bad| outcome_of(bad.failure.kind));
+    match why {
+        Why::Chosen => format!("{:?}", attempts.choice().strategy),
+        Why::NextKey => format!("next key after {after}"),
+        Why::Retry(_) => format!("retry after {after}"),
+        // Candidates that could not be asked have failed without an attempt.
+        Why::Fallback if after.is_empty() => "fallback".to_owned(),
+        Why::Fallback => format!("fallback after {after}"),
+    }
+}

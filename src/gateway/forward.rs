@@ -1,0 +1,147 @@
+//! Sending a call to a backend: the client's bytes with the changed ones between them, the headers that pass, and the key of the
+//! backend.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::{HeaderMap, header};
+use quartermaster_core::decide::gateway::plan::Backend;
+use quartermaster_core::decide::request::body::Piece;
+use quartermaster_core::decide::request::headers::passes_to_backend;
+use quartermaster_core::decide::request::operation::Operation;
+use quartermaster_core::decide::request::upstream;
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Method, Response};
+use secrecy::ExposeSecret as _;
+use url::Url;
+
+use super::in_force::{Key, Target, sensitive};
+use crate::sources::connect::{CallError, Connector, Opening};
+
+/// One attempt.
+pub struct Sending<'call> {
+    /// The namespace, for names of Services.
+    pub namespace: &'call str,
+    /// The backend.
+    pub backend: &'call Backend,
+    /// The same with its secrets.
+    pub target: &'call Target,
+    /// The pod that is to answer; none for a backend that is called at its address.
+    pub pod: Option<SocketAddr>,
+    /// The key; none for a backend that takes none.
+    pub key: Option<&'call Key>,
+    /// What is asked for.
+    pub operation: Operation,
+    /// The client's headers.
+    pub headers: &'call HeaderMap,
+    /// The body.
+    pub body: Pieces,
+}
+
+/// Why nothing was sent, or no answer came. No message holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// A secret that the backend needs is missing, or cannot be sent.
+    #[error("a key or a header of the backend has no value that can be sent")]
+    NoSecret,
+    /// The address of the call is no URL.
+    #[error("the backend has no address for this call")]
+    NoAddress,
+    /// No answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Sends a call, and returns when the head of the answer is there. Dropping the answer, or this future, cancels it at the backend.
+pub async fn send(connector: &Connector, sending: Sending<'_>) -> Result<Response, SendError> {
+    let base = sending.pod.map(|pod| format!("http://{pod}"));
+    let base = base.as_deref().unwrap_or(&sending.backend.base_url);
+    let url = upstream::url(sending.backend.server, base, sending.operation).ok_or(SendError::NoAddress)?;
+    let url: Url = url.parse().map_err(|_| SendError::NoAddress)?;
+    let headers = headers(&sending)?;
+    let opening = Opening {
+        method: Method::POST,
+        url,
+        namespace: sending.namespace.to_owned(),
+        headers,
+        body: reqwest::Body::wrap(sending.body),
+        authority: sending.target.authority.clone(),
+        idle: sending.target.idle,
+    };
+    let answer = if sending.pod.is_some() { connector.open_pod(opening).await } else { connector.open(opening).await };
+    Ok(answer?)
+}
+
+fn headers(sending: &Sending<'_>) -> Result<HeaderMap, SendError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in sending.headers {
+        if passes_to_backend(name.as_str()) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    // The answer is read on its way.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    for (name, value) in upstream::default_headers(sending.operation) {
+        headers.entry(*name).or_insert(HeaderValue::from_static(value));
+    }
+    for (name, value) in sending.target.headers.as_ref().ok_or(SendError::NoSecret)? {
+        headers.insert(name, value.clone());
+    }
+    let authentication = upstream::authentication(sending.backend.server);
+    if let Some((key, authentication)) = sending.key.zip(authentication) {
+        let value = sensitive(&format!("{}{}", authentication.prefix, key.value.expose_secret().trim()));
+        headers.insert(HeaderName::from_static(authentication.header), value.ok_or(SendError::NoSecret)?);
+    }
+    Ok(headers)
+}
+
+/// A body in pieces, of which none was copied from the client's bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces {
+    pieces: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    /// The pieces of a client's body.
+    pub fn new(client: &Bytes, pieces: Vec<Piece>) -> Self {
+        let pieces: VecDeque<Bytes> = pieces
+            .into_iter()
+            .map(|piece| match piece {
+                Piece::Kept(range) => client.slice(range),
+                Piece::Inserted(text) => text.into(),
+            })
+            .filter(|piece| !piece.is_empty())
+            .collect();
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces, left }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let piece = this.pieces.pop_front();
+        if let Some(piece) = &piece {
+            this.left = this.left.saturating_sub(piece.len() as u64);
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Servers that cannot read chunked bodies are told the length.
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,139 @@
+//! `Programmed` is what the replicas really run, not what was meant for them.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use quartermaster_core::decide::gateway::plan::Plan;
+use serde_json::Value;
+
+use super::gateway::{Replica, answered};
+use super::harness::{answered_by, calls, says, server, to};
+use crate::harness::{DEADLINE, Team, condition};
+
+/// A replica whose process is stopped: it answers nobody, and counts as ready until its probes have failed. It goes on at the latest
+/// when this is dropped.
+struct Stopped(Vec<u32>);
+
+impl Stopped {
+    /// Stops the process of a replica on this machine, which is found by what the pod's environment says.
+    fn stop(replica: &Replica) -> Self {
+        let name = format!("POD_NAME={}", replica.pod);
+        let is_it = |process: &u32| {
+            let file = |name: &str| std::fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
+            let has = |bytes: &[u8], wanted: &[u8]| bytes.split(|byte| *byte == 0).any(|part| part == wanted);
+            has(&file("environ"), name.as_bytes()) && has(&file("cmdline"), b"gateway")
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let stopped = Self(processes.filter(is_it).collect());
+        assert!(!stopped.0.is_empty(), "{replica:?} has no process");
+        stopped.signal("STOP");
+        stopped
+    }
+
+    fn signal(&self, name: &str) {
+        for process in &self.0 {
+            let _ = Command::new("kill").args([format!("-{name}"), process.to_string()]).status();
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal("CONT");
+    }
+}
+
+/// The hash of the plan of a namespace as a gateway reckons it.
+async fn hash(team: &Team) -> String {
+    serde_json::from_value::<Plan>(team.plan().await).unwrap().hash().unwrap()
+}
+
+async fn until_goes_by(replica: &Replica, plan: &str) {
+    let started = Instant::now();
+    while replica.plan().await.as_deref() != Some(plan) {
+        assert!(started.elapsed() < DEADLINE, "{replica:?} never goes by the plan");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_programmed_when_the_last_replica_goes_by_it_and_not_before() {
+    let (team, server) = (Team::new("programmed").await, server().await);
+    team.run_gateways(2);
+    let _operator = team.operator_of_routes().await;
+    for name in ["one", "two"] {
+        team.apply(name, answered_by(&server, &[])).await;
+    }
+    team.apply_pool("people", calls(&["router"])).await;
+    team.apply_route("router", to(&["one"])).await;
+    team.until_programmed("router").await;
+    let (replicas, key) = (team.until_gateways(2).await, team.key_of("people").await);
+    team.until_known(&key, true).await;
+
+    // As soon as it is said, it is so, everywhere.
+    for backend in ["two", "one", "two", "one", "two"] {
+        team.apply_route("router", to(&[backend])).await;
+        team.until_programmed("router").await;
+        let meant = hash(&team).await;
+        for replica in &replicas {
+            assert_eq!(replica.plan().await.as_deref(), Some(meant.as_str()), "{replica:?}");
+            assert_eq!(answered(replica, &key, "router").await, backend);
+        }
+    }
+
+    // A replica that takes nothing over, and one that does.
+    let stopped = Stopped::stop(&replicas[0]);
+    team.apply_route("router", to(&["one"])).await;
+    team.until_plan("has the edit", |plan| plan["routes"]["router"]["backends"][0]["backend"] == "one").await;
+    until_goes_by(&replicas[1], &hash(&team).await).await;
+    assert_eq!(answered(&replicas[1], &key, "router").await, "one");
+    let behind = team.until_route_says("router", "Programmed", "False", "Progressing").await;
+    assert_eq!(condition(&behind, "Ready").unwrap()["status"], "False", "who waits for it waits: {behind:#}");
+    drop(stopped);
+    // One that is not ready, as its probes may have found meanwhile, is not waited for.
+    until_goes_by(&replicas[0], &hash(&team).await).await;
+    team.until_programmed("router").await;
+    assert_eq!(answered(&replicas[0], &key, "router").await, "one");
+    let generation = team.routes().get("router").await.unwrap().metadata.generation;
+    let versions = team.route_versions_of("router");
+    let early: Vec<&Value> = versions
+        .iter()
+        .filter(|version| version["metadata"]["generation"].as_i64() == generation)
+        .take_while(|version| !says(version, "Programmed", "False", "Progressing"))
+        .filter(|version| says(version, "Programmed", "True", "Programmed"))
+        .collect();
+    assert!(early.is_empty(), "it was said to be live before it was: {early:#?}");
+}
+
+/// A gateway goes on without an operator, and a replica that starts then goes by what is mounted.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_operator_replicas_go_on_and_new_ones_start_by_the_mounted_plan() {
+    let (team, server) = (Team::new("no-operator").await, server().await);
+    team.run_gateways(1);
+    let mut operator = team.operator_of_routes().await;
+    team.apply("one", answered_by(&server, &[])).await;
+    team.apply_pool("people", calls(&["router"])).await;
+    team.apply_route("router", to(&["one"])).await;
+    team.until_programmed("router").await;
+    let (key, before) = (team.key_of("people").await, team.until_gateways(1).await.remove(0));
+    team.until_known(&key, true).await;
+    operator.kill();
+    assert_eq!(answered(&before, &key, "router").await, "one");
+    team.kubectl(&["delete", "pod", &before.pod, "--wait=false"]);
+    let started = Instant::now();
+    let after = loop {
+        let replicas = team.replicas().await;
+        if let Some(after) = replicas.into_iter().find(|replica| replica.pod != before.pod) {
+            break after;
+        }
+        assert!(started.elapsed() < DEADLINE, "no new replica starts");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(answered(&after, &key, "router").await, "one");
+    assert_eq!(after.plan().await, Some(hash(&team).await));
+    // The next operator finds it as it is.
+    let _operator = team.operator_of_routes().await;
+    team.until_programmed("router").await;
+    assert_eq!(team.until_gateways(1).await, [after]);
+}
