@@ -135,8 +135,8 @@ impl World {
 
     /// Makes one of many calls, of a kind that its number decides: plain or a stream, in both APIs, most of them whole.
     async fn one_of_many(&self, replica: &Replica, number: u64) {
-        let (tokens, stream) = (number % 23 + 1, number % 2 == 0);
-        let path = if number % 3 == 0 { "/v1/messages" } else { "/v1/chat/completions" };
+        let (tokens, stream) = (number % 23 + 1, number.is_multiple_of(2));
+        let path = if number.is_multiple_of(3) { "/v1/messages" } else { "/v1/chat/completions" };
         let model = match number % 10 {
             8 => CUT,
             9 => LEFT,
