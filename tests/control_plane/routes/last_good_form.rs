@@ -71,6 +71,9 @@ async fn a_deleted_route_is_out_of_the_plan_although_only_a_refused_one_is_left(
     team.until_plan("has the good route", |plan| plan["routes"]["good"].is_object()).await;
     team.apply_route("bad", to(&["nothing"])).await;
     team.until_route_says("bad", "Accepted", "False", "BackendNotFound").await;
+    // What the other route does not own yet would go with this one, gateway and all.
+    let has_both = |gateway: &Value| gateway["metadata"]["ownerReferences"].as_array().is_some_and(|owners| owners.len() == 2);
+    team.until_in(&team.deployments(), "quartermaster-gateway", "belongs to both routes", has_both).await;
     team.routes().delete("good", &Default::default()).await.unwrap();
     let empty = |plan: &Value| plan["routes"] == json!({}) && plan["backends"] == json!({});
     team.until_plan("has no route", empty).await;
