@@ -85,8 +85,10 @@ fn the_configuration_is_passed_on_as_a_file_that_the_operator_accepts() {
         .unwrap();
     assert!(size.status.success(), "{}", String::from_utf8_lossy(&size.stderr));
 
-    // Two releases of one namespace have two leases, unless somebody wants it otherwise.
-    assert_eq!(parsed(&file(&render("blue", &json!({})))), json!({"leaderElection": {"leaseName": "blue-quartermaster"}}));
+    // Two releases of one namespace have two leases, and gateways run the operator's own image, unless somebody wants it otherwise.
+    let image = format!("quartermaster:{}", env!("CARGO_PKG_VERSION"));
+    let expected = json!({"gateway": {"image": image}, "leaderElection": {"leaseName": "blue-quartermaster"}});
+    assert_eq!(parsed(&file(&render("blue", &json!({})))), expected);
     example["leaderElection"]["leaseName"] = json!("mine");
     assert_eq!(parsed(&file(&render("blue", &example))), example);
 }
