@@ -17,7 +17,7 @@ use crate::binaries::Binaries;
 use crate::configuration;
 use crate::error::{Error, Result};
 use crate::processes::{self, Process};
-use crate::slot::Slot;
+use crate::slot::{Slot, Turn};
 
 /// The processes of a control plane, by the name of their pid and log files.
 const COMPONENTS: [&str; 5] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller"];
@@ -31,7 +31,8 @@ const LOG_LINES: usize = 20;
 /// How to start a control plane.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// How long it may take until it answers. It takes about 4 s on 2 idle cores.
+    /// How long it may take until it answers, from its turn on: those of one machine start one after another. It takes about
+    /// 4 s on 2 idle cores.
     pub ready_within: Duration,
     /// How often it is started, where a component ends on its way: some give up when a loaded machine keeps them waiting for
     /// another. At least 1.
@@ -190,6 +191,7 @@ impl ControlPlane {
 
     async fn start_once(options: Options) -> Result<Self> {
         let binaries = Binaries::locate()?;
+        let _turn = turn(options.report).await?;
         let began = Instant::now();
         let slot = Slot::claim(options.report)?;
         let cluster = cluster_of(slot.number());
@@ -347,6 +349,21 @@ impl Drop for ControlPlane {
             // Nobody is left to tell; what survives is cleaned by the next start.
             let _ = slot.clean();
         }
+    }
+}
+
+/// Waits until nobody else starts a control plane on this machine.
+async fn turn(report: fn(&str)) -> Result<Turn> {
+    let mut told = false;
+    loop {
+        if let Some(turn) = Turn::try_take()? {
+            return Ok(turn);
+        }
+        if !told {
+            report("waiting until another control plane has started");
+            told = true;
+        }
+        sleep(LOOK_AGAIN_AFTER).await;
     }
 }
 

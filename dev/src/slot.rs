@@ -67,6 +67,27 @@ pub enum State {
     Leftover,
 }
 
+/// The turn to start a control plane on this machine, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    /// Holds the lock, as a slot's.
+    _lock: File,
+}
+
+impl Turn {
+    /// Takes the turn, or yields none while somebody else starts a control plane. One start uses several cores, and a
+    /// component of a start that another one slows down gives up: the controller manager, when the API server is not
+    /// healthy 10 s after its first answer.
+    ///
+    /// # Errors
+    ///
+    /// When the cache cannot be used.
+    pub fn try_take() -> Result<Option<Self>> {
+        let path = slots_directory()?.join("start.lock");
+        Ok(try_lock(&path)?.map(|lock| Self { _lock: lock }))
+    }
+}
+
 impl Slot {
     /// Cleans what killed runs have left, then claims the first free slot whose ports are free.
     ///
@@ -145,19 +166,8 @@ impl Slot {
     }
 
     fn try_lock(root: &Path, number: u8) -> Result<Option<Self>> {
-        let path = lock_path(root, number);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(Error::file("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { number, directory: root.join(number.to_string()), _lock: lock })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
-        }
+        let lock = try_lock(&lock_path(root, number))?;
+        Ok(lock.map(|lock| Self { number, directory: root.join(number.to_string()), _lock: lock }))
     }
 
     /// Notes in the lock file who holds it, for people only: the lock itself is what counts.
@@ -269,6 +279,17 @@ fn look(root: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::file("open", &path))?;
     file.lock().map_err(Error::file("lock", &path))?;
     Ok(file)
+}
+
+/// The locked file, or none while somebody else has it locked.
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
+    let file = open.map_err(Error::file("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(Error::file("lock", path)(error)),
+    }
 }
 
 fn lock_path(root: &Path, number: u8) -> PathBuf {
