@@ -19,6 +19,7 @@ pub mod refused;
 pub mod request;
 pub mod route;
 pub mod served_schema;
+pub mod service;
 pub mod short_hash;
 pub mod stalled;
 pub mod structural_schema;
