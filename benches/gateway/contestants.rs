@@ -266,7 +266,7 @@ fn route(name: &str, backend: &str) -> Value {
             rule("coding", json!({ "taskTypes": ["coding"], "agentPools": ["caller-0"] })),
         ],
         "trustedLabels": ["taskType", "priority", "userTier"],
-        "fallback": [{ "backend": SPARE, "tier": "Standard", "on": ["Unavailable", "Timeout", "RateLimited"] }],
+        "fallback": [{ "backend": SPARE, "tier": "Standard", "causes": ["Unavailable", "Timeout", "RateLimited"] }],
         "timeouts": { "request": 600_000, "backendRequest": 120_000, "streamIdle": 60_000 },
         "retries": { "maxRetries": 2, "initial": 100, "max": 1000, "budgetPercent": 20 },
         "circuitBreaker": { "failures": 5, "window": 30_000, "cooldown": 30_000 },

@@ -51,7 +51,7 @@ impl Figures {
         println!(
             "\n| load | | calls a second | p50 | p99 | first byte p50 | CPU a call | failed |\n|---|---|--:|--:|--:|--:|--:|--:|"
         );
-        for load in LOADS {
+        for load in LOADS.iter().filter(|load| self.is_measured(load)) {
             for &name in &self.names {
                 let figure = |number: Option<f64>, unit: &str| number.map_or(String::new(), |number| format!("{number:.2} {unit}"));
                 println!(
@@ -82,7 +82,7 @@ impl Figures {
             println!("| {} | {measured} | {} | {holds} |", claim.what, claim.wanted());
         }
         println!();
-        for load in LOADS {
+        for load in LOADS.iter().filter(|load| self.is_measured(load)) {
             println!("{}", self.json(load));
         }
         let of = |name: &'static str| {
@@ -123,6 +123,10 @@ impl Figures {
         }
         claim("memory while called, MiB".to_owned(), self.memory(GATEWAY, |memory| memory.resident), Wanted::AtMost(MEMORY));
         claims
+    }
+
+    fn is_measured(&self, load: &Load) -> bool {
+        self.names.iter().any(|name| !self.of(load, name).is_empty())
     }
 
     fn of(&self, load: &Load, name: &'static str) -> &[Sample] {

@@ -5,6 +5,7 @@
 //!
 //! * `quick`: one short round, to see that it works;
 //! * `apart`: the gateways have a processor of their own, instead of sharing all of them with callers and backend;
+//! * `load TEXT`: only loads whose name has this text in it, without LiteLLM;
 //! * `soak MINUTES`: no table; a mix of all loads for so long, and whether memory stays flat.
 //!
 //! The variable `QUARTERMASTER` names the binary to measure instead of the one that was built beside this. Prints tables in
@@ -50,13 +51,14 @@ fn main() -> ExitCode {
         [.., "soak", minutes] => return runtime.block_on(soak::run(minutes.parse().expect("minutes"), processors)),
         _ => {
             let (rounds, time) = if has("quick") { (1, QUICK) } else { (ROUNDS, TIME) };
-            runtime.block_on(measure(rounds, time, processors));
+            let only = arguments.iter().position(|argument| *argument == "load").and_then(|at| arguments.get(at + 1).copied());
+            runtime.block_on(measure(rounds, time, processors, only));
         }
     }
     ExitCode::SUCCESS
 }
 
-async fn measure(rounds: usize, time: Duration, processors: Processors) {
+async fn measure(rounds: usize, time: Duration, processors: Processors, only: Option<&str>) {
     let started = Instant::now();
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", started.elapsed().as_secs_f64());
     let directory = Directory::new();
@@ -66,9 +68,12 @@ async fn measure(rounds: usize, time: Duration, processors: Processors) {
     contestants.push(Contestant::gateway(&directory, backend.address, processors).await);
     say("starting Envoy");
     let envoy = Contestant::envoy(&directory, backend.address, processors).await;
-    say("starting LiteLLM");
-    let litellm = Contestant::litellm(&directory, backend.address, processors).await;
-    for other in [envoy, litellm] {
+    let mut others = vec![envoy];
+    if only.is_none() {
+        say("starting LiteLLM");
+        others.push(Contestant::litellm(&directory, backend.address, processors).await);
+    }
+    for other in others {
         match other {
             Ok(other) => contestants.push(other),
             Err(problem) => say(&format!("NOT MEASURED: {problem}")),
@@ -76,7 +81,7 @@ async fn measure(rounds: usize, time: Duration, processors: Processors) {
     }
     let mut figures = Figures::new(&contestants);
     for round in 0..rounds {
-        for load in LOADS {
+        for load in LOADS.iter().filter(|load| only.is_none_or(|only| load.name().contains(only))) {
             say(&format!("round {} of {rounds}: {}", round + 1, load.name()));
             // In another order each time: what comes first or last in a round may meet another machine.
             for place in 0..contestants.len() {
