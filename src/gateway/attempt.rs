@@ -13,12 +13,12 @@ use quartermaster_core::decide::request::meter::{Asked, Close, Meter};
 use quartermaster_core::decide::request::plain_answer::{self, PlainAnswer};
 use quartermaster_core::decide::request::remaining_limits;
 use quartermaster_core::decide::request::usage::{Metered, Usage};
-use reqwest::Response;
 use tokio::time::{Instant, timeout_at};
 
 use super::forward::{self, SendError, Sending};
 use super::request_body::{Part, Room};
 use crate::sources::connect::{CallError, Connector};
+use crate::sources::direct::{Upstream, chunk};
 
 /// Bytes of the body of an error that are read, to class it and to pass it on.
 const LARGEST_ERROR: usize = 64 << 10;
@@ -37,7 +37,7 @@ pub enum Good {
     /// A stream whose first content has come.
     Stream {
         /// The backend's answer, of which the rest is still to be read.
-        upstream: Response,
+        upstream: Upstream,
         /// What looks on.
         meter: Box<Meter>,
         /// What goes on to the client first.
@@ -143,15 +143,15 @@ fn is_plain_text(headers: &HeaderMap) -> bool {
 }
 
 /// An answer with an error's status. Of a body that cannot be read nobody knows that it is the caller's fault.
-async fn refused(mut response: Response, server: Server, deadline: Instant) -> Box<Bad> {
+async fn refused(mut response: Upstream, server: Server, deadline: Instant) -> Box<Bad> {
     let mut body = Vec::new();
     let until = deadline.min(Instant::now() + ERROR_BODY);
     let readable = is_plain_text(response.headers());
     while readable
         && body.len() < LARGEST_ERROR
-        && let Ok(Ok(Some(chunk))) = timeout_at(until, response.chunk()).await
+        && let Ok(Ok(Some(data))) = timeout_at(until, chunk(&mut response)).await
     {
-        body.extend_from_slice(chunk.get(..LARGEST_ERROR.saturating_sub(body.len())).unwrap_or(&chunk));
+        body.extend_from_slice(data.get(..LARGEST_ERROR.saturating_sub(body.len())).unwrap_or(&data));
     }
     let failure = classify(server, response.status().as_u16(), response.headers(), &body, jiff::Timestamp::now());
     if failure.kind == FailureKind::CallerFault && !readable {
@@ -163,13 +163,13 @@ async fn refused(mut response: Response, server: Server, deadline: Instant) -> B
 }
 
 /// Waits for the first content of a stream.
-async fn stream(mut upstream: Response, asked: Asked, deadline: Instant) -> Attempted {
+async fn stream(mut upstream: Upstream, asked: Asked, deadline: Instant) -> Attempted {
     let mut meter = Box::new(Meter::new(asked));
     let mut ready = VecDeque::new();
     loop {
-        let bad = match timeout_at(deadline, upstream.chunk()).await {
-            Ok(Ok(Some(chunk))) => {
-                ready.extend(meter.push(&chunk));
+        let bad = match timeout_at(deadline, chunk(&mut upstream)).await {
+            Ok(Ok(Some(data))) => {
+                ready.extend(meter.push(&data));
                 None
             }
             Ok(Ok(None)) => {
@@ -200,30 +200,30 @@ async fn stream(mut upstream: Response, asked: Asked, deadline: Instant) -> Atte
 }
 
 /// Reads a plain answer to its end: it is good or bad as a whole.
-async fn plain(mut response: Response, asked: Asked, room: &Room, deadline: Instant) -> Attempted {
+async fn plain(mut response: Upstream, asked: Asked, room: &Room, deadline: Instant) -> Attempted {
     let mut part = room.part();
     let mut first = Bytes::new();
     let mut whole: Vec<u8> = Vec::new();
     let mut length = 0;
     loop {
-        let chunk = match timeout_at(deadline, response.chunk()).await {
-            Ok(Ok(Some(chunk))) => chunk,
+        let data = match timeout_at(deadline, chunk(&mut response)).await {
+            Ok(Ok(Some(data))) => data,
             Ok(Ok(None)) => break,
             Ok(Err(_)) => return Err(Bad::of(FailureKind::Unavailable, "the answer broke off", Metered::Unknown)),
             Err(_) => return Err(Bad::of(FailureKind::Timeout, "no whole answer in time", Metered::Unknown)),
         };
-        length += chunk.len();
+        length += data.len();
         if length > LARGEST_ANSWER || !part.grow_to(length) {
             return Err(Bad::of(FailureKind::Unavailable, "the answer is larger than what can be held", Metered::Unknown));
         }
-        if length == chunk.len() {
-            first = chunk;
+        if length == data.len() {
+            first = data;
             continue;
         }
         if whole.is_empty() {
             whole.extend_from_slice(&std::mem::take(&mut first));
         }
-        whole.extend_from_slice(&chunk);
+        whole.extend_from_slice(&data);
     }
     let body = if whole.is_empty() { first } else { Bytes::from(whole) };
     match plain_answer::read(asked.operation, &body) {

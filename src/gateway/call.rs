@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::attempt::{self, Bad, Good, NOTHING};
-use super::forward::{Pieces, Sending};
+use super::forward::{self, Sending};
 use super::in_force::InForce;
 use super::listener::Answer;
 use super::relay::Relay;
@@ -243,7 +243,7 @@ impl Admitted<'_> {
             key: key.as_deref().and_then(|key| target.key(key)),
             operation: self.operation,
             headers: self.headers,
-            body: Pieces::new(self.bytes, body::rewrite(self.body, backend, None)),
+            body: forward::pieces(self.bytes, body::rewrite(self.body, backend, None)),
         };
         let asked = Asked {
             server: backend.server,
@@ -277,7 +277,8 @@ impl Admitted<'_> {
                 self.finish_head(&mut response, &settlement);
                 let idle = self.in_force.plan.routes.get(self.route).map(|route| route.timeouts.stream_idle).unwrap_or_default();
                 let told = Instant::now();
-                let relay = Relay { upstream: Some(upstream), meter: *meter, ready, idle, settlement, told, waiting: None };
+                let relay =
+                    Relay { upstream: Some(upstream), meter: *meter, ready, idle, settlement, told, waiting: None, alarm: None };
                 response.map(|_| relay.into_body())
             }
         }

@@ -1,26 +1,23 @@
 //! Sending a call to a backend: the client's bytes with the changed ones between them, the headers that pass, and the key of the
 //! backend.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::body::Bytes;
 use hyper::{HeaderMap, header};
 use quartermaster_core::decide::gateway::plan::Backend;
 use quartermaster_core::decide::request::body::Piece;
 use quartermaster_core::decide::request::headers::passes_to_backend;
 use quartermaster_core::decide::request::operation::Operation;
 use quartermaster_core::decide::request::upstream;
+use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Method, Response};
 use secrecy::ExposeSecret as _;
-use url::Url;
 
 use super::in_force::{Key, Target, sensitive};
 use crate::sources::connect::{CallError, Connector, Opening};
+use crate::sources::direct::Upstream;
+use crate::sources::pieces::Pieces;
 
 /// One attempt.
 pub struct Sending<'call> {
@@ -57,18 +54,15 @@ pub enum SendError {
 }
 
 /// Sends a call, and returns when the head of the answer is there. Dropping the answer, or this future, cancels it at the backend.
-pub async fn send(connector: &Connector, sending: Sending<'_>) -> Result<Response, SendError> {
-    let base = sending.pod.map(|pod| format!("http://{pod}"));
-    let base = base.as_deref().unwrap_or(&sending.backend.base_url);
-    let url = upstream::url(sending.backend.server, base, sending.operation).ok_or(SendError::NoAddress)?;
-    let url: Url = url.parse().map_err(|_| SendError::NoAddress)?;
+pub async fn send(connector: &Connector, sending: Sending<'_>) -> Result<Upstream, SendError> {
+    let url = sending.target.url(sending.pod, sending.operation).ok_or(SendError::NoAddress)?;
     let headers = headers(&sending)?;
     let opening = Opening {
         method: Method::POST,
         url,
         namespace: sending.namespace.to_owned(),
         headers,
-        body: reqwest::Body::wrap(sending.body),
+        body: sending.body,
         authority: sending.target.authority.clone(),
         idle: sending.target.idle,
     };
@@ -100,48 +94,11 @@ fn headers(sending: &Sending<'_>) -> Result<HeaderMap, SendError> {
     Ok(headers)
 }
 
-/// A body in pieces, of which none was copied from the client's bytes.
-#[derive(Clone, Debug, Default)]
-pub struct Pieces {
-    pieces: VecDeque<Bytes>,
-    left: u64,
-}
-
-impl Pieces {
-    /// The pieces of a client's body.
-    pub fn new(client: &Bytes, pieces: Vec<Piece>) -> Self {
-        let pieces: VecDeque<Bytes> = pieces
-            .into_iter()
-            .map(|piece| match piece {
-                Piece::Kept(range) => client.slice(range),
-                Piece::Inserted(text) => text.into(),
-            })
-            .filter(|piece| !piece.is_empty())
-            .collect();
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces, left }
-    }
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = self.get_mut();
-        let piece = this.pieces.pop_front();
-        if let Some(piece) = &piece {
-            this.left = this.left.saturating_sub(piece.len() as u64);
-        }
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // Servers that cannot read chunked bodies are told the length.
-        SizeHint::with_exact(self.left)
-    }
+/// The pieces of a body: ranges of the client's bytes, and what is inserted between them.
+pub fn pieces(client: &Bytes, pieces: Vec<Piece>) -> Pieces {
+    let bytes = |piece| match piece {
+        Piece::Kept(range) => client.slice(range),
+        Piece::Inserted(text) => text.into(),
+    };
+    pieces.into_iter().map(bytes).collect()
 }

@@ -1,11 +1,14 @@
 //! The plan in force with its secrets and endpoints: made as a whole, or refused with a reason.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quartermaster_core::decide::gateway::plan::{Backend, Endpoints, HeaderValue, Plan, SCHEMA};
 use quartermaster_core::decide::request::key_state::Fingerprint;
+use quartermaster_core::decide::request::operation::Operation;
+use quartermaster_core::decide::request::upstream;
 use reqwest::header::{HeaderName, HeaderValue as Value};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -92,6 +95,10 @@ pub struct Target {
     pub keys: Vec<Key>,
     /// The headers that every call carries; none where the Secret lacks one of them.
     pub headers: Option<Vec<(HeaderName, Value)>>,
+    /// Where calls go that are for no pod, by what they ask for.
+    urls: HashMap<Operation, Url>,
+    /// The same at a pod, whose address is to be filled in.
+    pod_urls: HashMap<Operation, Url>,
     /// The certificates of its private authority.
     pub authority: Option<Arc<[u8]>>,
     /// How long connections to it are kept without a call.
@@ -161,13 +168,28 @@ impl Target {
                 headers
             });
         }
+        let urls = |base: &str| {
+            let url = |operation: Operation| upstream::url(backend.server, base, operation)?.parse().ok();
+            Operation::ALL.iter().filter_map(|&operation| Some((operation, url(operation)?))).collect()
+        };
         Ok(Self {
             name: name.into(),
             keys: keys.collect(),
             headers,
+            urls: urls(&backend.base_url),
+            pod_urls: urls("http://127.0.0.1"),
             authority: backend.certificate_authority.as_ref().map(|pem| pem.as_bytes().into()),
             idle: if backend.self_hosted { IDLE_SELF_HOSTED } else { IDLE_HOSTED },
         })
+    }
+
+    /// The address of a call; none for what the server does not have.
+    pub fn url(&self, pod: Option<SocketAddr>, operation: Operation) -> Option<Url> {
+        let Some(pod) = pod else { return self.urls.get(&operation).cloned() };
+        let mut url = self.pod_urls.get(&operation)?.clone();
+        url.set_ip_host(pod.ip()).ok()?;
+        url.set_port(Some(pod.port())).ok()?;
+        Some(url)
     }
 
     /// The value of a key, by its name.

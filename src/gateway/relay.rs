@@ -1,8 +1,12 @@
 //! The body of a streamed answer, from its first content on. It reads from the backend when the client has read: nothing is
-//! buffered beyond the events before the first content and the one that is not yet complete.
+//! buffered beyond the events before the first content, a few KiB that came in one burst, and the event that is not yet complete.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -11,11 +15,11 @@ use hyper::body::{Bytes, Frame};
 use quartermaster_core::decide::request::error_event::KEEP_ALIVE;
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::meter::{Close, Ending, Meter};
-use reqwest::Response;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::reply::{AnswerBody, Cut};
 use super::settle::Settlement;
+use crate::sources::direct::{Upstream, chunk};
 
 /// Silence after which a comment tells clients and proxies that the stream lives.
 const COMMENT_AFTER: Duration = Duration::from_secs(15);
@@ -23,11 +27,13 @@ const COMMENT_AFTER: Duration = Duration::from_secs(15);
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// How long the rest of an answer is read after its last event, so that its connection can be used again.
 const REST: Duration = Duration::from_secs(1);
+/// Bytes of a burst after which no more of it is looked for.
+const BURST: usize = 16 << 10;
 
 /// A stream whose first content has come.
 pub struct Relay {
     /// The backend's answer; none once it has ended.
-    pub upstream: Option<Response>,
+    pub upstream: Option<Upstream>,
     /// What looks on.
     pub meter: Meter,
     /// What goes on to the client next.
@@ -40,6 +46,8 @@ pub struct Relay {
     pub told: Instant,
     /// Since when the backend is waited for. It is not while the client has yet to read.
     pub waiting: Option<Instant>,
+    /// Goes off when something is due, or earlier: it is not set anew for each event.
+    pub alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Relay {
@@ -68,7 +76,7 @@ impl Relay {
                 return Some(bytes);
             }
             let ending = self.meter.ending();
-            let upstream = self.upstream.as_mut()?;
+            self.upstream.as_ref()?;
             if self.meter.is_terminated() {
                 self.finish();
                 return None;
@@ -77,19 +85,17 @@ impl Relay {
             let since = *self.waiting.get_or_insert_with(Instant::now);
             let silent_until = since + if failed { AFTER_ERROR.min(self.idle) } else { self.idle };
             let comment_at = self.told + COMMENT_AFTER;
-            match timeout_at(silent_until.min(comment_at), upstream.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    self.waiting = None;
-                    self.ready.extend(self.meter.push(&chunk));
+            match self.read_until(silent_until.min(comment_at)).await {
+                Some(read) => {
+                    self.hear(read);
+                    self.gather();
                 }
-                Ok(Ok(None)) => self.close(Close::Clean, FailureKind::Unavailable, "the backend ended its answer early"),
-                Ok(Err(_)) => self.close(Close::Broken, FailureKind::Unavailable, "the connection to the backend broke"),
-                Err(_) if silent_until <= comment_at => {
+                None if silent_until <= comment_at => {
                     self.close(Close::Broken, FailureKind::Timeout, "the backend has said nothing for too long");
                 }
                 // The rest of a line without end is going by.
-                Err(_) if !self.meter.is_between_events() => self.told = Instant::now(),
-                Err(_) => {
+                None if !self.meter.is_between_events() => self.told = Instant::now(),
+                None => {
                     self.told = Instant::now();
                     return Some(Bytes::from_static(KEEP_ALIVE));
                 }
@@ -97,12 +103,65 @@ impl Relay {
         }
     }
 
+    /// What the backend says next; none if it says nothing until `due`.
+    async fn read_until(&mut self, due: Instant) -> Option<io::Result<Option<Bytes>>> {
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if due < alarm.deadline() {
+            alarm.as_mut().reset(due);
+        }
+        let mut reading = std::pin::pin!(chunk(self.upstream.as_mut()?));
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(read) = reading.as_mut().poll(context) {
+                    return Poll::Ready(Some(read));
+                }
+                ready!(alarm.as_mut().poll(context));
+                if Instant::now() >= due {
+                    return Poll::Ready(None);
+                }
+                alarm.as_mut().reset(due);
+            }
+        })
+        .await
+    }
+
+    /// What the backend said, or how it ended.
+    fn hear(&mut self, read: io::Result<Option<Bytes>>) {
+        match read {
+            Ok(Some(data)) => {
+                self.waiting = None;
+                self.ready.extend(self.meter.push(&data));
+            }
+            Ok(None) => self.close(Close::Clean, FailureKind::Unavailable, "the backend ended its answer early"),
+            Err(_) => self.close(Close::Broken, FailureKind::Unavailable, "the connection to the backend broke"),
+        }
+    }
+
+    /// Hears what the backend has said already, and puts it together: events that came together would go on one by one, each with
+    /// a system call here and a wake of the client.
+    fn gather(&mut self) {
+        let mut bytes: usize = self.ready.iter().map(Bytes::len).sum();
+        while bytes < BURST && !self.meter.is_terminated() {
+            let Some(read) = self.upstream.as_mut().and_then(|upstream| chunk(upstream).now_or_never()) else { break };
+            bytes += read.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+            self.hear(read);
+        }
+        if self.ready.len() > 1 {
+            let mut together = Vec::with_capacity(self.ready.iter().map(Bytes::len).sum());
+            self.ready.drain(..).for_each(|piece| together.extend_from_slice(&piece));
+            self.ready.push_back(together.into());
+        }
+    }
+
     /// The last event has come. What the connection does then is nobody's matter any more but of the next call, which can use it
     /// if it ends soon.
     fn finish(&mut self) {
         self.settle();
-        if let Some(mut upstream) = self.upstream.take() {
-            tokio::spawn(timeout(REST, async move { while let Ok(Some(_)) = upstream.chunk().await {} }));
+        let Some(mut upstream) = self.upstream.take() else { return };
+        let mut rest = Box::pin(async move { while let Ok(Some(_)) = chunk(&mut upstream).await {} });
+        // Mostly it has come already.
+        if rest.as_mut().now_or_never().is_none() {
+            tokio::spawn(timeout(REST, rest));
         }
     }
 

@@ -22,7 +22,6 @@ fn stream(idle: Duration) -> (AnswerBody, Upstream, Arc<Gateway>) {
     let gateway = testing::gateway();
     let settlement = Settlement::new(gateway.clone(), "1".to_owned(), "chat_completions");
     let (upstream, frames) = unbounded();
-    let body = reqwest::Body::wrap(StreamBody::new(frames));
     let meter = Meter::new(Asked {
         server: Server::Vllm,
         operation: Operation::ChatCompletions,
@@ -31,7 +30,7 @@ fn stream(idle: Duration) -> (AnswerBody, Upstream, Arc<Gateway>) {
         single_choice: true,
         most_output: 400,
     });
-    let upstream_answer = Response::from(hyper::Response::new(body));
+    let upstream_answer = hyper::Response::new(StreamBody::new(frames).boxed_unsync());
     let relay = Relay {
         upstream: Some(upstream_answer),
         meter,
@@ -40,6 +39,7 @@ fn stream(idle: Duration) -> (AnswerBody, Upstream, Arc<Gateway>) {
         settlement,
         told: Instant::now(),
         waiting: None,
+        alarm: None,
     };
     (relay.into_body(), upstream, gateway)
 }

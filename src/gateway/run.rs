@@ -121,8 +121,8 @@ pub async fn run(
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = ?listener.local_addr().ok(),
-        admin = ?admin::bound(&admin_listener),
+        listen = listener.local_addr().ok().map(tracing::field::display),
+        admin = admin::bound(&admin_listener).map(tracing::field::display),
         "starting"
     );
     let (health, readiness) = (Health::default(), Readiness::default());

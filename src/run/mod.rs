@@ -99,7 +99,7 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         metrics: metrics.clone(),
         observations: of_backends.iter().chain(&of_pools).chain(&of_routes).cloned().collect(),
     };
-    info!(version = env!("CARGO_PKG_VERSION"), identity, admin = ?admin::bound(&listener), "starting");
+    info!(version = env!("CARGO_PKG_VERSION"), identity, admin = admin::bound(&listener).map(tracing::field::display), "starting");
     if configuration.destinations.allow_loopback {
         warn!("DEVELOPMENT ONLY: destinations.allowLoopback lets backends and pools reach this machine's own addresses");
     }

@@ -3,20 +3,29 @@
 //! is called by [`Connector::open`], and what is not HTTP is connected to by [`Connector::dial`], under the same rules.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
+use hyper::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, Response, Uri};
 use quartermaster_core::api::configuration::EgressProxy;
 use quartermaster_core::decide::backend::destination::{ApiServer, DestinationError, Rules, bypasses_proxy};
 use reqwest::header::HeaderMap;
-use reqwest::{Body, Certificate, Client, ClientBuilder, Method, Proxy, Response, StatusCode, redirect};
+use reqwest::{Body, Certificate, Client, ClientBuilder, Method, Proxy, StatusCode, redirect};
 use sha2::{Digest, Sha256};
-use url::Url;
+use url::{Position, Url};
 
 pub use super::connect_error::CallError;
+use super::dial::Dial;
+use super::direct::{Connections, Peer, Upstream, decoded};
+use super::pieces::Pieces;
 use super::resolve::{CheckedResolver, Destination, ProxyResolver, SharedRules, check_host, complete, current};
 pub use super::resolve::{ConfiguredLookup, Lookup, SystemLookup};
 
+/// What calls say that they come from, unless a client has said it.
+const AGENT: &str = concat!("quartermaster/", env!("CARGO_PKG_VERSION"));
 /// Time to look up a name, to connect and to agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time to look up a name that a proxy will look up again. Behind a proxy, names of the outside often have no answer.
@@ -63,7 +72,7 @@ pub struct Opening {
     /// Headers to send.
     pub headers: HeaderMap,
     /// The body to send.
-    pub body: Body,
+    pub body: Pieces,
     /// Certificates (PEM) of a private authority, which is then the only one that is trusted.
     pub authority: Option<Arc<[u8]>>,
     /// How long a connection is kept for the next call: shorter than the server keeps it, or calls meet closed ones.
@@ -89,6 +98,8 @@ pub struct Connector {
     pub(super) lookup: Arc<dyn Lookup>,
     proxy: Option<EgressProxy>,
     clients: Mutex<Clients>,
+    /// Of calls whose answers are read while they come.
+    connections: Arc<Connections>,
 }
 
 #[derive(Default)]
@@ -122,7 +133,13 @@ impl Connector {
     /// The same with another way to look names up.
     pub fn with_lookup(rules: Rules, proxy: Option<EgressProxy>, lookup: Arc<dyn Lookup>) -> Self {
         install_cryptography();
-        Self { rules: Arc::new(RwLock::new(Arc::new(rules))), lookup, proxy, clients: Mutex::default() }
+        Self {
+            rules: Arc::new(RwLock::new(Arc::new(rules))),
+            lookup,
+            proxy,
+            clients: Mutex::default(),
+            connections: Arc::default(),
+        }
     }
 
     /// Puts other rules in force, when the API server's addresses change.
@@ -214,21 +231,46 @@ impl Connector {
 
     /// Makes one call and returns when the head of its answer is there. Neither its time nor its bytes are bounded but for
     /// connecting: whoever reads the answer bounds them. Dropping the answer, or this future, ends the call.
-    pub async fn open(&self, opening: Opening) -> Result<Response, CallError> {
+    pub async fn open(&self, opening: Opening) -> Result<Upstream, CallError> {
         let (url, proxied) = self.place(&opening.url, &opening.namespace)?;
         if proxied {
             self.check_before_proxy(&url).await?;
         }
-        self.begin(opening, url, proxied).await
+        if proxied || url.scheme() != "http" {
+            return self.begin(opening, url, proxied).await;
+        }
+        self.begin_directly(opening, &url).await
     }
 
     /// The same for the address of a pod, which no proxy for the outside of the cluster reaches.
-    pub async fn open_pod(&self, opening: Opening) -> Result<Response, CallError> {
+    pub async fn open_pod(&self, opening: Opening) -> Result<Upstream, CallError> {
         let (url, _) = self.place(&opening.url, &opening.namespace)?;
-        self.begin(opening, url, false).await
+        self.begin_directly(opening, &url).await
     }
 
-    async fn begin(&self, opening: Opening, url: Url, proxied: bool) -> Result<Response, CallError> {
+    /// Begins a call over a connection to the server itself, without TLS.
+    async fn begin_directly(&self, opening: Opening, url: &Url) -> Result<Upstream, CallError> {
+        let no_url = || CallError::SetUp("the address of the call is no URL".to_owned());
+        let authority = &url[Position::BeforeHost..Position::AfterPort];
+        let path: Uri = url[Position::BeforePath..Position::AfterQuery].parse().map_err(|_| no_url())?;
+        let host = HeaderValue::from_str(authority).map_err(|_| no_url())?;
+        let mut request = Request::new(opening.body);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (opening.method, path, opening.headers);
+        let headers = request.headers_mut();
+        headers.insert(HOST, host);
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+        let peer = Peer { authority: authority.into(), idle: opening.idle };
+        let connect = || async {
+            let host = url.host().ok_or_else(no_url)?.to_owned();
+            let port = url.port_or_known_default().ok_or_else(no_url)?;
+            let dial = Dial { host: &host, port, namespace: &opening.namespace, tls: None, timeout: CONNECT_TIMEOUT };
+            self.dial(&dial).await
+        };
+        Ok(decoded(self.connections.call(peer, request, connect).await?))
+    }
+
+    async fn begin(&self, opening: Opening, url: Url, proxied: bool) -> Result<Upstream, CallError> {
         let authority = opening.authority.as_deref();
         let key = ClientKey {
             authority: digest(authority),
@@ -238,8 +280,9 @@ impl Connector {
             idle_connections: usize::MAX,
             decodes: true,
         };
-        let request = self.client(key, authority)?.request(opening.method, url).headers(opening.headers).body(opening.body);
-        request.send().await.map_err(|error| {
+        let request =
+            self.client(key, authority)?.request(opening.method, url).headers(opening.headers).body(Body::wrap(opening.body));
+        let response = request.send().await.map_err(|error| {
             let connecting = error.is_connect();
             match CallError::of(error, CONNECT_TIMEOUT) {
                 // Nothing else has a time here, but for what the system itself gives up.
@@ -249,7 +292,9 @@ impl Connector {
                 CallError::AgreeOnTls(words) if !connecting => CallError::Reach(words),
                 error => error,
             }
-        })
+        })?;
+        let response: Response<Body> = response.into();
+        Ok(response.map(|body| body.map_err(io::Error::other).boxed_unsync()))
     }
 
     /// Looks up what the proxy will connect to, as far as this process can know, and refuses what the rules forbid. The proxy may
@@ -298,7 +343,7 @@ impl Connector {
 
     fn builder(&self, key: &ClientKey) -> Result<ClientBuilder, CallError> {
         let builder = Client::builder()
-            .user_agent(concat!("quartermaster/", env!("CARGO_PKG_VERSION")))
+            .user_agent(AGENT)
             .redirect(redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::HeaderMap as AxumHeaders;
 use axum::response::Redirect;
 use axum::routing::get;
@@ -36,7 +37,7 @@ fn opening(url: &str) -> Opening {
         url: url.parse().unwrap(),
         namespace: "team".into(),
         headers: HeaderMap::new(),
-        body: Body::from("{}"),
+        body: [Bytes::from_static(b"{}")].into_iter().collect(),
         authority: None,
         idle: IDLE_CONNECTION,
     }

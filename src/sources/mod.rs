@@ -3,10 +3,12 @@
 pub mod connect;
 mod connect_error;
 pub mod dial;
+pub mod direct;
 pub mod engine_health;
 pub mod hub;
 mod hub_fetch;
 pub mod limits;
+pub mod pieces;
 pub mod prometheus;
 pub mod provider_health;
 pub mod queue;

@@ -31,6 +31,17 @@ pub enum Api {
 }
 
 impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Responses,
+        Self::Messages,
+        Self::CountTokens,
+        Self::Models,
+    ];
+
     /// What a path asks for; `None` for a path that the gateway does not have. The path is without query, and as it came: a
     /// trailing slash is another path.
     pub fn of_path(path: &str) -> Option<Self> {

@@ -8,6 +8,9 @@
 //! Not here: vLLM's `cache_salt` and DeepSeek's `user_id`, by which a caller parts its prefix cache from those of others. They only ever
 //! protect who sends them.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 /// The reasons, and the fields that are removed for each. A name that ends in `*` stands for all that begin so.
 #[rustfmt::skip]
 const TABLE: &[(&str, &[&str])] = &[
@@ -74,11 +77,13 @@ const TABLE: &[(&str, &[&str])] = &[
 
 /// Whether no backend gets a field.
 pub(super) fn is_removed(field: &str) -> bool {
-    let mut names = TABLE.iter().flat_map(|(_, names)| *names);
-    names.any(|name| match name.strip_suffix('*') {
-        Some(prefix) => field.starts_with(prefix),
-        None => field == *name,
-    })
+    static WHOLE: LazyLock<HashSet<&str>> = LazyLock::new(|| names().filter(|name| !name.ends_with('*')).collect());
+    static BEGINNINGS: LazyLock<Vec<&str>> = LazyLock::new(|| names().filter_map(|name| name.strip_suffix('*')).collect());
+    WHOLE.contains(field) || BEGINNINGS.iter().any(|beginning| field.starts_with(beginning))
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().flat_map(|(_, names)| *names).copied()
 }
 
 #[cfg(test)]

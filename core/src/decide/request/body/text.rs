@@ -5,7 +5,7 @@
 //! stand. Images, sound, files and documents, signatures, encrypted content and settings are none. A token of a prompt that is given
 //! as tokens counts as one. Strings count in UTF-8, however they are escaped.
 
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memmem};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -77,6 +77,13 @@ pub(super) fn prompts(json: &str) -> u32 {
 /// The bytes in UTF-8 of what a JSON string stands for.
 fn string_length(json: &str) -> u64 {
     let bytes = json.as_bytes();
+    // The quotes.
+    let characters = length(json).saturating_sub(2);
+    let backslashes = memchr_iter(b'\\', bytes).count() as u64;
+    // Nearly all texts have only escapes of two bytes for one, such as of line ends: they are counted at once.
+    if backslashes == 0 || memmem::find(bytes, b"\\\\").is_none() && memmem::find(bytes, b"\\u").is_none() {
+        return characters.saturating_sub(backslashes);
+    }
     let mut shorter = 0_u64;
     let mut next = 0;
     for at in memchr_iter(b'\\', bytes) {
@@ -87,8 +94,7 @@ fn string_length(json: &str) -> u64 {
         next = at.saturating_add(2);
         shorter = shorter.saturating_add(if code == Some(&b'u') { unicode_saving(json, at) } else { 1 });
     }
-    // The quotes.
-    length(json).saturating_sub(2).saturating_sub(shorter)
+    characters.saturating_sub(shorter)
 }
 
 /// How many bytes shorter a character is than its escape `\uXXXX`. Half a pair of surrogates is half of a character of four bytes.

@@ -1,6 +1,7 @@
 //! Chunks of chat completions and of completions, as OpenAI and everybody who speaks like it send them.
 
 use memchr::memmem;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Asked, Seen, is_done, named_error};
@@ -45,12 +46,39 @@ impl Chunks {
         if has_content && !is_interesting(data) {
             return Seen::default();
         }
+        if has_content
+            && !self.finished
+            && !says_more_than_usage(data)
+            && let Some(seen) = self.running_usage(data)
+        {
+            return seen;
+        }
         // What cannot be read is none of our business.
         let Ok(chunk) = serde_json::from_slice::<Value>(data) else { return Seen::default() };
         if let Some(error) = answer_error::find(&chunk) {
             return Seen { error: Some(error), ..Seen::default() };
         }
         self.chunk(&chunk)
+    }
+
+    /// The running count that vLLM sends with each chunk, read without the content beside it; none where the chunk is another one.
+    /// It does what [`Self::chunk`] would, before the finish.
+    fn running_usage(&mut self, data: &[u8]) -> Option<Seen> {
+        #[derive(Deserialize)]
+        struct Running {
+            choices: Vec<Choice>,
+            usage: Map<String, Value>,
+        }
+        #[derive(Deserialize)]
+        struct Choice {
+            #[serde(default)]
+            index: Option<u64>,
+        }
+        let Running { choices, usage } = serde_json::from_slice(data).ok()?;
+        self.several_choices |= choices.iter().any(|choice| choice.index > Some(0));
+        let whole = choices.is_empty();
+        self.stated = usage::openai(&Value::Object(usage)).map(|usage| Stated { usage, finished: false, whole });
+        Some(Seen { only_usage: whole, usage_beside: !whole, ..Seen::default() })
     }
 
     fn chunk(&mut self, chunk: &Value) -> Seen {
@@ -131,9 +159,17 @@ fn delta(choice: &Value) -> Option<&Map<String, Value>> {
 /// Whether a chunk may say more than content, which most do not. Within a text these words would stand between escaped quotation
 /// marks, and are not found.
 fn is_interesting(data: &[u8]) -> bool {
-    [b"\"usage\"".as_slice(), b"\"error\"", b"\"finish_reason\""]
-        .iter()
-        .any(|name| memmem::find_iter(data, name).any(|at| !data.get(at + name.len()..).is_some_and(is_null)))
+    has_value(data, b"\"usage\"") || says_more_than_usage(data)
+}
+
+/// Whether it may say that its choice finished, or an error.
+fn says_more_than_usage(data: &[u8]) -> bool {
+    has_value(data, b"\"error\"") || has_value(data, b"\"finish_reason\"")
+}
+
+/// Whether a name stands somewhere with another value than null.
+fn has_value(data: &[u8], name: &[u8]) -> bool {
+    memmem::find_iter(data, name).any(|at| !data.get(at + name.len()..).is_some_and(is_null))
 }
 
 /// Whether a member with the value null goes on here, after its name.
