@@ -43,15 +43,15 @@ impl Chunks {
         if name == Some(b"error".as_slice()) {
             return Seen { error: Some(named_error(data)), ..Seen::default() };
         }
-        if has_content && !is_interesting(data) {
-            return Seen::default();
-        }
-        if has_content
-            && !self.finished
-            && !says_more_than_usage(data)
-            && let Some(seen) = self.running_usage(data)
-        {
-            return seen;
+        if has_content && !says_more_than_usage(data) {
+            if !has_value(data, b"\"usage\"") {
+                return Seen::default();
+            }
+            if !self.finished
+                && let Some(seen) = self.running_usage(data)
+            {
+                return seen;
+            }
         }
         // What cannot be read is none of our business.
         let Ok(chunk) = serde_json::from_slice::<Value>(data) else { return Seen::default() };
@@ -156,13 +156,8 @@ fn delta(choice: &Value) -> Option<&Map<String, Value>> {
     choice.get("delta").and_then(Value::as_object)
 }
 
-/// Whether a chunk may say more than content, which most do not. Within a text these words would stand between escaped quotation
-/// marks, and are not found.
-fn is_interesting(data: &[u8]) -> bool {
-    has_value(data, b"\"usage\"") || says_more_than_usage(data)
-}
-
-/// Whether it may say that its choice finished, or an error.
+/// Whether a chunk may say that its choice finished, or an error, which most do not. Within a text these words would stand between
+/// escaped quotation marks, and are not found.
 fn says_more_than_usage(data: &[u8]) -> bool {
     has_value(data, b"\"error\"") || has_value(data, b"\"finish_reason\"")
 }
