@@ -51,7 +51,7 @@ impl Figures {
         println!(
             "\n| load | | calls a second | p50 | p99 | first byte p50 | CPU a call | failed |\n|---|---|--:|--:|--:|--:|--:|--:|"
         );
-        for load in LOADS.iter().filter(|load| self.is_measured(load)) {
+        for load in self.loads() {
             for &name in &self.names {
                 let figure = |number: Option<f64>, unit: &str| number.map_or(String::new(), |number| format!("{number:.2} {unit}"));
                 println!(
@@ -82,7 +82,7 @@ impl Figures {
             println!("| {} | {measured} | {} | {holds} |", claim.what, claim.wanted());
         }
         println!();
-        for load in LOADS.iter().filter(|load| self.is_measured(load)) {
+        for load in self.loads() {
             println!("{}", self.json(load));
         }
         let of = |name: &'static str| {
@@ -125,8 +125,9 @@ impl Figures {
         claims
     }
 
-    fn is_measured(&self, load: &Load) -> bool {
-        self.names.iter().any(|name| !self.of(load, name).is_empty())
+    /// Those that were measured.
+    fn loads(&self) -> impl Iterator<Item = &'static Load> {
+        LOADS.iter().filter(|load| self.names.iter().any(|name| !self.of(load, name).is_empty()))
     }
 
     fn of(&self, load: &Load, name: &'static str) -> &[Sample] {
