@@ -116,8 +116,6 @@ struct ClientKey {
     proxied: bool,
     idle: Duration,
     idle_connections: usize,
-    /// Answers in gzip are decoded, though none is asked for.
-    decodes: bool,
 }
 
 fn digest(authority: Option<&[u8]>) -> Option<[u8; 32]> {
@@ -210,7 +208,6 @@ impl Connector {
             proxied,
             idle: IDLE_CONNECTION,
             idle_connections: IDLE_CONNECTIONS,
-            decodes: false,
         };
         let client = self.client(key, authority)?;
         let mut request = client.request(call.method, url).headers(call.headers).timeout(call.timeout);
@@ -236,16 +233,22 @@ impl Connector {
         if proxied {
             self.check_before_proxy(&url).await?;
         }
-        if proxied || url.scheme() != "http" {
-            return self.begin(opening, url, proxied).await;
-        }
-        self.begin_directly(opening, &url).await
+        self.begin(opening, url, proxied).await
     }
 
     /// The same for the address of a pod, which no proxy for the outside of the cluster reaches.
     pub async fn open_pod(&self, opening: Opening) -> Result<Upstream, CallError> {
         let (url, _) = self.place(&opening.url, &opening.namespace)?;
-        self.begin_directly(opening, &url).await
+        self.begin(opening, url, false).await
+    }
+
+    async fn begin(&self, opening: Opening, url: Url, proxied: bool) -> Result<Upstream, CallError> {
+        let begun = if proxied || url.scheme() != "http" {
+            self.begin_by_client(opening, url, proxied).await
+        } else {
+            self.begin_directly(opening, &url).await
+        };
+        begun.map(decoded)
     }
 
     /// Begins a call over a connection to the server itself, without TLS.
@@ -267,10 +270,11 @@ impl Connector {
             let dial = Dial { host: &host, port, namespace: &opening.namespace, tls: None, timeout: CONNECT_TIMEOUT };
             self.dial(&dial).await
         };
-        Ok(decoded(self.connections.call(peer, request, connect).await?))
+        self.connections.call(peer, request, connect).await
     }
 
-    async fn begin(&self, opening: Opening, url: Url, proxied: bool) -> Result<Upstream, CallError> {
+    /// Begins a call by the client that agrees on TLS and asks proxies.
+    async fn begin_by_client(&self, opening: Opening, url: Url, proxied: bool) -> Result<Upstream, CallError> {
         let authority = opening.authority.as_deref();
         let key = ClientKey {
             authority: digest(authority),
@@ -278,7 +282,6 @@ impl Connector {
             proxied,
             idle: opening.idle,
             idle_connections: usize::MAX,
-            decodes: true,
         };
         let request =
             self.client(key, authority)?.request(opening.method, url).headers(opening.headers).body(Body::wrap(opening.body));
@@ -349,7 +352,6 @@ impl Connector {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(key.idle)
             .pool_max_idle_per_host(key.idle_connections)
-            .gzip(key.decodes)
             .no_brotli()
             .no_zstd()
             .no_deflate()

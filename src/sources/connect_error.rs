@@ -49,9 +49,12 @@ impl CallError {
         if error.is_timeout() {
             return Self::WaitForAnswer(timeout);
         }
-        // The innermost cause says what happened; those around it say only where.
-        let innermost = causes(&error).last().map_or_else(|| error.to_string(), ToString::to_string);
-        Self::Reach(innermost)
+        Self::reach(&error)
+    }
+
+    /// The connection broke off. The innermost cause says what happened; those around it say only where.
+    pub(super) fn reach(error: &(dyn Error + 'static)) -> Self {
+        Self::Reach(causes(error).last().unwrap_or(error).to_string())
     }
 }
 

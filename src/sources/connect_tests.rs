@@ -348,7 +348,6 @@ async fn clients_are_kept_up_to_a_bound() {
             proxied: false,
             idle: IDLE_CONNECTION,
             idle_connections: IDLE_CONNECTIONS,
-            decodes: false,
         };
         connector.client(key, Some(&authority)).unwrap();
     }

@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::connect::CallError;
-use super::connect_error::causes;
 use super::dial::Connection;
 use super::pieces::Pieces;
 
@@ -103,7 +102,7 @@ impl Connections {
                 Err(mut error) => match error.take_message() {
                     // The server closed it in this moment: nothing was sent.
                     Some(unsent) => request = unsent,
-                    None => return Err(reach(&error.into_error())),
+                    None => return Err(CallError::reach(&error.into_error())),
                 },
             }
         }
@@ -111,9 +110,9 @@ impl Connections {
             CallError::Reach(words) => CallError::NotConnected(words),
             error => error,
         })?;
-        let (sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(|error| reach(&error))?;
+        let (sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(|error| CallError::reach(&error))?;
         let mut wire = Wire { sender, driver: Some(Box::pin(driver)) };
-        let response = wire.send(request).await.map_err(|error| reach(&error.into_error()))?;
+        let response = wire.send(request).await.map_err(|error| CallError::reach(&error.into_error()))?;
         Ok(self.answer(response, wire, peer))
     }
 
@@ -175,7 +174,7 @@ impl Wire {
     /// Whether the other end has closed it while nobody used it.
     async fn has_ended(&mut self) -> bool {
         poll_fn(|context| {
-            self.drive(context);
+            drive(&mut self.driver, context);
             Poll::Ready(self.driver.is_none() || !self.sender.is_ready())
         })
         .await
@@ -189,10 +188,6 @@ impl Wire {
             answer.as_mut().poll(context)
         })
         .await
-    }
-
-    fn drive(&mut self, context: &mut Context<'_>) {
-        drive(&mut self.driver, context);
     }
 }
 
@@ -216,7 +211,7 @@ impl DrivenBody {
     /// The body has ended: the next call may use the connection, if the server keeps it.
     fn ended(&mut self, context: &mut Context<'_>) {
         let Some(mut wire) = self.wire.take() else { return };
-        wire.drive(context);
+        drive(&mut wire.driver, context);
         if wire.driver.is_some() && wire.sender.is_ready() {
             self.home.keep(&self.peer, wire);
         }
@@ -233,7 +228,7 @@ impl Body for DrivenBody {
         if frame.is_pending()
             && let Some(wire) = &mut this.wire
         {
-            wire.drive(context);
+            drive(&mut wire.driver, context);
             frame = Pin::new(&mut this.incoming).poll_frame(context);
         }
         let frame = ready!(frame);
@@ -265,11 +260,6 @@ pub(super) fn decoded(response: Upstream) -> Upstream {
     let decoder = async_compression::tokio::bufread::GzipDecoder::new(reader);
     let frames = futures::TryStreamExt::map_ok(ReaderStream::new(decoder), Frame::data);
     Response::from_parts(head, StreamBody::new(frames).boxed_unsync())
-}
-
-/// A connection broke off. The innermost cause says what happened; those around it say only where.
-fn reach(error: &hyper::Error) -> CallError {
-    CallError::Reach(causes(error).last().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 #[cfg(test)]
