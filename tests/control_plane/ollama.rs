@@ -83,7 +83,8 @@ async fn the_server_of_a_pod_says_how_it_is_and_a_model_that_is_gone_from_it_sho
     let healthy = team.until("qwen", "its server is asked and well", well).await;
     assert_eq!(healthy.pointer("/status/observedKVCacheTokens"), None, "Ollama does not say how large its cache is");
     let before = team.versions_of("qwen");
-    let pulling: Vec<&Value> = before.iter().filter(|version| !is(version, "ModelLoaded", "True")).collect();
+    let reason = |version: &Value| condition(version, "Ready").map(|condition| condition["reason"].clone());
+    let pulling: Vec<&Value> = before.iter().filter(|version| reason(version) == Some(json!("ModelLoading"))).collect();
     assert!(!pulling.is_empty() && pulling.iter().all(|version| !health_is(version, "Healthy")), "{pulling:#?}");
     let policy = team.kubectl(&["get", "networkpolicy", "qwen-backend", "-o", "jsonpath={.spec.ingress[*].from[*]}"]);
     assert!(policy.contains("quartermaster-gateway") && policy.contains("kubernetes.io/metadata.name"), "{policy}");

@@ -172,3 +172,38 @@ fn is_null(after_name: &[u8]) -> bool {
     let value = after_name.trim_ascii_start().strip_prefix(b":").unwrap_or_default();
     value.trim_ascii_start().starts_with(b"null")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::goldens;
+    use super::*;
+
+    /// What a chunk says, but not whether it has content, which nobody asks of a chunk after the first that has.
+    fn said(seen: &Seen) -> (bool, bool, bool, Option<&bytes::Bytes>) {
+        (seen.terminal, seen.only_usage, seen.usage_beside, seen.error.as_ref())
+    }
+
+    #[test]
+    fn a_running_count_that_is_read_without_the_content_beside_it_is_what_the_whole_chunk_says() {
+        let of_streams = goldens().into_iter().flat_map(|golden| golden.stream.lines().filter_map(|line| line.strip_prefix("data: ")));
+        let others = [
+            r#"{"choices":[{"index":1,"delta":{"content":"x"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
+            r#"{"choices":[{"delta":{"content":"x"}}],"usage":{}}"#,
+            r#"{"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":-9,"completion_tokens":1}}"#,
+            r#"{"choices":[{"index":null,"delta":{"content":"\"usage\":1"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
+            r#"{"choices":[{"index":"1","delta":{"content":"x"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
+            r#"{"choices":null,"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
+            r#"{"choices":[{"delta":{"content":"x"}}],"usage":null,"x_groq":{"usage":{"prompt_tokens":9,"completion_tokens":1}}}"#,
+        ];
+        let mut quickly_read = 0;
+        for data in of_streams.chain(others) {
+            let (mut quick, mut whole) = (Chunks::default(), Chunks::default());
+            let seen = quick.event(None, data.as_bytes(), true);
+            quickly_read += usize::from(!seen.content && quick.stated.is_some());
+            assert_eq!(said(&seen), said(&whole.event(None, data.as_bytes(), false)), "{data}");
+            assert_eq!(format!("{quick:?}"), format!("{whole:?}"), "{data}");
+        }
+        assert!(quickly_read > 5, "{quickly_read}");
+    }
+}
