@@ -1,4 +1,4 @@
-//! The package `quartermaster`: one binary, in the role of the operator or of the gateway.
+//! The package `quartermaster`: one program, in the role of the operator or of the gateway, and a binary of the gateway alone.
 //!
 //! * [`cli`]: the command line.
 //! * [`configuration`]: the configuration file, read once at start.

@@ -8,8 +8,9 @@
 //! * `load TEXT`: only loads whose name has this text in it, without LiteLLM;
 //! * `soak MINUTES`: no table; a mix of all loads for so long, and whether memory stays flat.
 //!
-//! The variable `QUARTERMASTER` names the binary to measure instead of the one that was built beside this. Prints tables in
-//! Markdown and the same as JSON; progress goes to standard error. docs/figures.md says what is measured and how.
+//! The variable `QUARTERMASTER` names the binary to measure instead of the one that was built beside this; the gateway's own has to
+//! stand beside that, as in an image. Prints tables in Markdown and the same as JSON; progress goes to standard error.
+//! docs/figures.md says what is measured and how.
 
 // A bench says what is wrong by panicking, what it does on standard error, and divides counts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::cast_precision_loss)]

@@ -74,6 +74,20 @@ enum Command {
     },
 }
 
+/// The command line of the gateway's own binary: what `quartermaster gateway` was called with, as it was.
+#[derive(Debug, Parser)]
+#[command(name = "quartermaster", version, propagate_version = true, max_term_width = 100)]
+pub struct GatewayAlone {
+    #[command(subcommand)]
+    command: GatewayCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GatewayCommand {
+    /// Run the gateway of a namespace: it answers model calls by a plan.
+    Gateway(gateway::GatewayArguments),
+}
+
 #[derive(Debug, clap::Args)]
 struct RunArguments {
     /// The configuration file. Without one, every setting has its default.
@@ -144,7 +158,18 @@ impl CommandError {
 
 /// Runs a command line. Answers go to standard output, everything else to standard error.
 pub fn main(arguments: Arguments) -> ExitCode {
-    match dispatch(arguments.command) {
+    exit_code(dispatch(arguments.command))
+}
+
+/// Runs a gateway. Nothing of the operator may be reached from here: all of it would be linked.
+pub fn gateway_alone(arguments: GatewayAlone) -> ExitCode {
+    let GatewayCommand::Gateway(arguments) = arguments.command;
+    exit_code(gateway::serve(arguments))
+}
+
+/// The exit code of a command that has ended. What went wrong is told on standard error.
+fn exit_code(ended: Result<(), CommandError>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = error.to_string();

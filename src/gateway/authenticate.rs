@@ -40,11 +40,9 @@ impl Callers {
     /// Who calls. A request may carry two keys, as Anthropic's SDK sends a token beside a key where both are set: one that is
     /// known suffices.
     pub fn caller(&self, headers: &HeaderMap) -> Option<&Arc<str>> {
-        let keys = [
-            headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes())),
-            headers.get(API_KEY).map(|value| value.as_bytes()),
-        ];
-        keys.into_iter().flatten().find_map(|key| self.0.get::<[u8; 32]>(&Sha256::digest(key.trim_ascii()).into()))
+        let known = |key: &[u8]| self.0.get::<[u8; 32]>(&Sha256::digest(key.trim_ascii()).into());
+        let token = headers.get(header::AUTHORIZATION).and_then(|value| known(bearer(value.as_bytes())?));
+        token.or_else(|| known(headers.get(API_KEY)?.as_bytes()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One call, step by step.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use quartermaster_core::decide::gateway::plan::Caller;
+use quartermaster_core::api::model_route::Strategy;
+use quartermaster_core::decide::gateway::plan::{Caller, Route};
 use quartermaster_core::decide::request::attempts::{self, Attempts, GiveUp, GiveUpReason, Step, Why};
 use quartermaster_core::decide::request::body::{self, Body};
 use quartermaster_core::decide::request::candidates::{Call, Exclusion};
@@ -21,6 +23,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::attempt::{self, Bad, Good, NOTHING};
+use super::call_id::CallId;
 use super::forward::{self, Sending};
 use super::in_force::InForce;
 use super::listener::Answer;
@@ -32,25 +35,26 @@ use super::state::Gateway;
 use super::timed_stream::InCall;
 
 impl Answer for Gateway {
-    type Body = Holding<InCall>;
+    type Body = Holding<AnswerBody, InCall>;
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, call: InCall) -> Response<Self::Body> {
-        let (operation, id) = (Operation::of_path(request.uri().path()), format!("{:032x}", fastrand::u128(..)));
+        let (operation, id) = (Operation::of_path(request.uri().path()), CallId::by_chance());
         let api = operation.map_or_else(|| api_of(request.uri().path()), Operation::api);
-        let settlement = Settlement::new(Arc::clone(&self), id.clone(), operation.map_or("unknown", Operation::name));
+        // Boxed, for it is handed from step to step.
+        let settlement = Box::new(Settlement::new(Arc::clone(&self), id, operation.map_or("unknown", Operation::name)));
         // A panic in one call is told to its client, settled in drop, and touches no other call.
         let answering = AssertUnwindSafe(answer(&self, operation, request, settlement)).catch_unwind();
         let mut response = match answering.await {
             Ok(Ok(response)) => response,
             Ok(Err(refused)) => {
                 let (refusal, mut settlement) = *refused;
-                settlement.status(refusal.status().as_u16());
+                settlement.status(refusal.status());
                 settlement.ends(refusal.code());
-                let mut response = reply::refuse(&refusal, api, &id);
+                let mut response = reply::refuse(&refusal, api, id.as_str());
                 reply::explain(&mut response, &settlement.line);
                 response
             }
-            Err(_) => reply::refuse(&Refusal::Internal, api, &id),
+            Err(_) => reply::refuse(&Refusal::Internal, api, id.as_str()),
         };
         if self.is_draining() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -65,13 +69,13 @@ fn api_of(path: &str) -> Api {
 }
 
 /// Boxed: most calls are not refused.
-type Refused = Box<(Refusal, Settlement)>;
+type Refused = Box<(Refusal, Box<Settlement>)>;
 
 async fn answer(
     gateway: &Arc<Gateway>,
     operation: Option<Operation>,
     request: Request<Incoming>,
-    mut settlement: Settlement,
+    mut settlement: Box<Settlement>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let (head, incoming) = request.into_parts();
     let in_force = gateway.in_force();
@@ -102,24 +106,25 @@ async fn answer(
         }
     };
     settlement.line.stream = body.stream;
-    let Ok((route, _)) = model_name::route_of(&in_force.plan, caller_of_plan, &body.model) else {
+    let found = in_force.model_names.route_of(&in_force.plan, caller_of_plan, &body.model);
+    let Ok((route, settings)) = found else { return Err(Box::new((Refusal::ModelNotFound, settlement))) };
+    settlement.line.route = Some(Arc::clone(&route));
+    let (headers, bytes) = (&head.headers, &held.bytes);
+    let admitted = Admitted { gateway, in_force, operation, headers, bytes, body: &body, route: &route, settings };
+    let Some((attempts, first)) = admitted.choose(caller, caller_of_plan) else {
         return Err(Box::new((Refusal::ModelNotFound, settlement)));
     };
-    settlement.line.route = Some(route.into());
-    let admitted = Admitted { gateway, in_force, operation, headers: &head.headers, bytes: &held.bytes, body: &body, route };
-    let attempts = admitted.choose(caller, caller_of_plan);
-    let Some(attempts) = attempts else { return Err(Box::new((Refusal::ModelNotFound, settlement))) };
-    settlement.line.rule = attempts.choice().rule.as_deref().map(Into::into);
+    settlement.line.rule = attempts.choice().rule.map(Into::into);
     for backend in wanted(&attempts) {
         gateway.wanted(backend);
     }
-    admitted.attempt(attempts, settlement).await
+    admitted.attempt(attempts, first, settlement).await
 }
 
 /// The backends that a call is a demand for, whatever becomes of it.
-fn wanted(attempts: &Attempts) -> impl Iterator<Item = &str> {
+fn wanted<'p>(attempts: &Attempts<'p>) -> impl Iterator<Item = &'p str> {
     let choice = attempts.choice();
-    choice.wanted.iter().filter_map(|index| choice.candidates.get(*index)).map(|judged| judged.backend.as_str())
+    choice.wanted.iter().filter_map(|index| choice.candidates.get(*index)).map(|judged| judged.backend)
 }
 
 /// Path, method and key: what is known before the body is read.
@@ -149,7 +154,7 @@ fn refusal_of_body(error: BodyError) -> Refusal {
 }
 
 /// The names that a caller may ask for: each with the members that OpenAI's and Anthropic's clients read.
-fn models(in_force: &InForce, caller: &Caller, mut settlement: Settlement) -> Response<AnswerBody> {
+fn models(in_force: &InForce, caller: &Caller, mut settlement: Box<Settlement>) -> Response<AnswerBody> {
     let names = model_name::models(&in_force.plan, caller);
     let (first, last) = (names.first(), names.last());
     let data: Vec<_> = names
@@ -162,7 +167,7 @@ fn models(in_force: &InForce, caller: &Caller, mut settlement: Settlement) -> Re
         })
         .collect();
     let list = json!({ "object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last });
-    settlement.status(StatusCode::OK.as_u16());
+    settlement.status(StatusCode::OK);
     settlement.ends("answered");
     let mut response = Response::new(reply::whole(list.to_string()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -178,15 +183,16 @@ struct Admitted<'call> {
     bytes: &'call Bytes,
     body: &'call Body,
     route: &'call str,
+    settings: &'call Route,
 }
 
-impl Admitted<'_> {
-    /// Labels and chooses.
-    fn choose(&self, name: &str, caller: &Caller) -> Option<Attempts> {
-        let trusted = &self.in_force.plan.routes.get(self.route)?.trusted_labels;
-        let headers = self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+impl<'call> Admitted<'call> {
+    /// Labels and chooses, and tells what is to be done first: all in one piece, since calls wait for one another here.
+    fn choose(&self, name: &str, caller: &Caller) -> Option<(Attempts<'call>, Step)> {
+        let headers = self.headers.iter().filter(|(name, _)| name.as_str().starts_with(labels::HEADERS));
+        let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let metadata = self.body.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let labels = labels::of_call(caller, trusted, headers, metadata);
+        let labels = labels::of_call(caller, &self.settings.trusted_labels, headers, metadata);
         let call = Call {
             route: self.route,
             caller: name,
@@ -197,19 +203,34 @@ impl Admitted<'_> {
             tier_ceiling: None,
             stored_input: self.body.stored_input,
         };
-        self.gateway.decide(self.in_force, |world, learned, now| Attempts::new(world, learned, &call, self.body.stream, now))
+        let chance = fastrand::f64();
+        self.gateway.decide(self.in_force, |world, learned, now| {
+            let mut attempts = Attempts::new(world, learned, &call, self.body.stream, now)?;
+            let first = attempts.next(world, learned, now, chance);
+            Some((attempts, first))
+        })
+    }
+
+    fn next(&self, attempts: &mut Attempts<'call>) -> Step {
+        let chance = fastrand::f64();
+        self.gateway.decide(self.in_force, |world, learned, now| attempts.next(world, learned, now, chance))
     }
 
     /// Attempt after attempt, until one is good or none is left.
-    async fn attempt(&self, mut attempts: Attempts, mut settlement: Settlement) -> Result<Response<AnswerBody>, Refused> {
+    async fn attempt(
+        &self,
+        mut attempts: Attempts<'call>,
+        first: Step,
+        mut settlement: Box<Settlement>,
+    ) -> Result<Response<AnswerBody>, Refused> {
         let mut last: Option<Box<Bad>> = None;
+        let mut step = first;
         loop {
-            let chance = fastrand::f64();
-            let step = self.gateway.decide(self.in_force, |world, learned, now| attempts.next(world, learned, now, chance));
             let attempt = match step {
                 Step::Attempt(attempt) => attempt,
                 Step::Wait(wait) => {
                     tokio::time::sleep(wait).await;
+                    step = self.next(&mut attempts);
                     continue;
                 }
                 Step::GiveUp(give_up) => return self.give_up(give_up, last, settlement),
@@ -221,6 +242,7 @@ impl Admitted<'_> {
                     settlement.failed(&bad.failure, bad.metered, bad.error.clone());
                     self.gateway.learn(|_, now| attempts.failed(&bad.failure, now));
                     last = Some(bad);
+                    step = self.next(&mut attempts);
                 }
             }
         }
@@ -229,15 +251,14 @@ impl Admitted<'_> {
     async fn make(&self, attempt: attempts::Attempt, settlement: &mut Settlement) -> Result<Good, Box<Bad>> {
         let (deadline, pod) = (self.gateway.instant(attempt.deadline), attempt.running.pod());
         let found = self.in_force.target(attempt.running.backend());
-        let key = attempt.running.key().map(ToOwned::to_owned);
+        let key = attempt.running.shared_key().cloned();
         let most = found.map(|(_, backend)| upper_bound::of(self.body, backend)).unwrap_or_default();
         settlement.attempt(attempt.running, most, found.and_then(|(_, backend)| backend.price));
         let Some((target, backend)) = found else {
             return Err(Bad::of(FailureKind::Unavailable, "the plan has no such backend", NOTHING));
         };
         let sending = Sending {
-            namespace: &self.in_force.plan.namespace,
-            backend,
+            namespace: &self.in_force.namespace,
             target,
             pod,
             key: key.as_deref().and_then(|key| target.key(key)),
@@ -259,38 +280,38 @@ impl Admitted<'_> {
     }
 
     /// The answer of an attempt that is good.
-    fn good(&self, good: Good, mut settlement: Settlement) -> Response<AnswerBody> {
-        settlement.content();
+    fn good(&self, good: Good, mut settlement: Box<Settlement>) -> Response<AnswerBody> {
         match good {
             Good::Plain { status, headers, body, part, metered } => {
-                settlement.status(status.as_u16());
-                settlement.succeeded(metered);
+                settlement.status(status);
+                settlement.answered_at_once(metered);
                 settlement.ends("answered");
-                let mut response = reply::pass(status, &headers, reply::whole(Bytes::new()));
+                let mut response = reply::pass(status, &headers, reply::unboxed(body));
                 self.finish_head(&mut response, &settlement);
-                response.map(|_| Holding::new(reply::whole(body), (part, settlement)).boxed_unsync())
+                response.map(|body| Holding::new(body, (part, settlement)).boxed_unsync())
             }
             Good::Stream { mut upstream, meter, ready } => {
                 let (status, headers) = (upstream.status(), std::mem::take(upstream.headers_mut()));
-                settlement.status(status.as_u16());
-                let mut response = reply::pass(status, &headers, reply::whole(Bytes::new()));
+                settlement.content();
+                settlement.status(status);
+                let mut response = reply::pass(status, &headers, ());
                 self.finish_head(&mut response, &settlement);
-                let idle = self.in_force.plan.routes.get(self.route).map(|route| route.timeouts.stream_idle).unwrap_or_default();
+                let idle = self.settings.timeouts.stream_idle;
                 let told = Instant::now();
-                let relay =
-                    Relay { upstream: Some(upstream), meter: *meter, ready, idle, settlement, told, waiting: None, alarm: None };
-                response.map(|_| relay.into_body())
+                let (upstream, settlement) = (Some(upstream), *settlement);
+                let relay = Relay { upstream, meter: *meter, ready, idle, settlement, told, waiting: None, alarm: None };
+                response.map(|()| relay.into_body())
             }
         }
     }
 
-    fn finish_head(&self, response: &mut Response<AnswerBody>, settlement: &Settlement) {
+    fn finish_head<B>(&self, response: &mut Response<B>, settlement: &Settlement) {
         reply::explain(response, &settlement.line);
         let name = match self.operation.api() {
             Api::OpenAI => "x-request-id",
             Api::Anthropic => "request-id",
         };
-        if let Ok(id) = HeaderValue::from_str(&settlement.line.id) {
+        if let Ok(id) = HeaderValue::from_str(settlement.line.id.as_str()) {
             response.headers_mut().entry(HeaderName::from_static(name)).or_insert(id);
         }
     }
@@ -300,7 +321,7 @@ impl Admitted<'_> {
         &self,
         give_up: GiveUp,
         last: Option<Box<Bad>>,
-        mut settlement: Settlement,
+        mut settlement: Box<Settlement>,
     ) -> Result<Response<AnswerBody>, Refused> {
         let GiveUp { reason, wait, starting } = give_up;
         for backend in &starting {
@@ -309,7 +330,7 @@ impl Admitted<'_> {
         let refusal = match reason {
             GiveUpReason::Failed(kind) => {
                 if let Some((status, headers, body)) = last.and_then(|bad| bad.answer) {
-                    settlement.status(status.as_u16());
+                    settlement.status(status);
                     settlement.ends(outcome_of(kind));
                     let mut response = reply::pass(status, &headers, reply::whole(body));
                     self.finish_head(&mut response, &settlement);
@@ -340,14 +361,24 @@ fn nothing_to_ask(exclusion: &Exclusion, wait: Option<std::time::Duration>) -> R
 }
 
 /// Why an attempt goes where it goes, in words for the reply and the routing log.
-fn reason(why: Why, attempts: &Attempts, last: Option<&Bad>) -> String {
+fn reason(why: Why, attempts: &Attempts<'_>, last: Option<&Bad>) -> Cow<'static, str> {
     let after = last.map_or("", |bad| outcome_of(bad.failure.kind));
     match why {
-        Why::Chosen => format!("{:?}", attempts.choice().strategy),
-        Why::NextKey => format!("next key after {after}"),
-        Why::Retry(_) => format!("retry after {after}"),
+        Why::Chosen => by(attempts.choice().strategy).into(),
+        Why::NextKey => format!("next key after {after}").into(),
+        Why::Retry(_) => format!("retry after {after}").into(),
         // Candidates that could not be asked have failed without an attempt.
-        Why::Fallback if after.is_empty() => "fallback".to_owned(),
-        Why::Fallback => format!("fallback after {after}"),
+        Why::Fallback if after.is_empty() => "fallback".into(),
+        Why::Fallback => format!("fallback after {after}").into(),
+    }
+}
+
+/// A strategy as routes spell it.
+fn by(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::RoundRobin => "RoundRobin",
+        Strategy::Weighted => "Weighted",
+        Strategy::LowestCost => "LowestCost",
+        Strategy::Priority => "Priority",
     }
 }

@@ -21,7 +21,10 @@ impl Demand {
             self.0.push_back((second, BTreeMap::new()));
         }
         if let Some((_, calls)) = self.0.back_mut() {
-            *calls.entry(backend.to_owned()).or_default() += 1;
+            match calls.get_mut(backend) {
+                Some(count) => *count += 1,
+                None => drop(calls.insert(backend.to_owned(), 1)),
+            }
         }
     }
 

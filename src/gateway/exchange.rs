@@ -105,7 +105,7 @@ impl server::Gateway for Told {
 }
 
 /// How the keys of all backends fare; a backend without keys has one named "". Of a key without a value nothing is known.
-fn health(world: &World<'_>, learned: &Learned, now: Duration) -> Health {
+fn health(world: &World<'_, '_>, learned: &Learned, now: Duration) -> Health {
     let of_key = |backend: &str, key: &str| {
         let value = if key.is_empty() { Some([0; 32]) } else { (world.key_value)(backend, key) };
         let (state, last_error) = match learned.check_key(backend, key, value.as_ref(), now) {

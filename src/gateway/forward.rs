@@ -2,19 +2,18 @@
 //! backend.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hyper::body::Bytes;
 use hyper::{HeaderMap, header};
-use quartermaster_core::decide::gateway::plan::Backend;
 use quartermaster_core::decide::request::body::Piece;
 use quartermaster_core::decide::request::headers::passes_to_backend;
 use quartermaster_core::decide::request::operation::Operation;
 use quartermaster_core::decide::request::upstream;
 use reqwest::Method;
-use reqwest::header::{HeaderName, HeaderValue};
-use secrecy::ExposeSecret as _;
+use reqwest::header::HeaderValue;
 
-use super::in_force::{Key, Target, sensitive};
+use super::in_force::{Key, Target};
 use crate::sources::connect::{CallError, Connector, Opening};
 use crate::sources::direct::Upstream;
 use crate::sources::pieces::Pieces;
@@ -22,10 +21,8 @@ use crate::sources::pieces::Pieces;
 /// One attempt.
 pub struct Sending<'call> {
     /// The namespace, for names of Services.
-    pub namespace: &'call str,
-    /// The backend.
-    pub backend: &'call Backend,
-    /// The same with its secrets.
+    pub namespace: &'call Arc<str>,
+    /// The backend with its secrets.
     pub target: &'call Target,
     /// The pod that is to answer; none for a backend that is called at its address.
     pub pod: Option<SocketAddr>,
@@ -55,12 +52,12 @@ pub enum SendError {
 
 /// Sends a call, and returns when the head of the answer is there. Dropping the answer, or this future, cancels it at the backend.
 pub async fn send(connector: &Connector, sending: Sending<'_>) -> Result<Upstream, SendError> {
-    let url = sending.target.url(sending.pod, sending.operation).ok_or(SendError::NoAddress)?;
+    let to = sending.target.address(sending.pod, sending.operation).ok_or(SendError::NoAddress)?;
     let headers = headers(&sending)?;
     let opening = Opening {
         method: Method::POST,
-        url,
-        namespace: sending.namespace.to_owned(),
+        to: Arc::clone(to),
+        namespace: Arc::clone(sending.namespace),
         headers,
         body: sending.body,
         authority: sending.target.authority.clone(),
@@ -86,10 +83,8 @@ fn headers(sending: &Sending<'_>) -> Result<HeaderMap, SendError> {
     for (name, value) in sending.target.headers.as_ref().ok_or(SendError::NoSecret)? {
         headers.insert(name, value.clone());
     }
-    let authentication = upstream::authentication(sending.backend.server);
-    if let Some((key, authentication)) = sending.key.zip(authentication) {
-        let value = sensitive(&format!("{}{}", authentication.prefix, key.value.expose_secret().trim()));
-        headers.insert(HeaderName::from_static(authentication.header), value.ok_or(SendError::NoSecret)?);
+    if let Some((key, name)) = sending.key.zip(sending.target.key_header.as_ref()) {
+        headers.insert(name, key.header.clone().ok_or(SendError::NoSecret)?);
     }
     Ok(headers)
 }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quartermaster_core::decide::gateway::plan::{Backend, Endpoints, HeaderValue, Plan, SCHEMA};
+use quartermaster_core::decide::gateway::plan::{Backend, BackendEndpoints, Endpoints, HeaderValue, Plan, SCHEMA};
 use quartermaster_core::decide::request::key_state::Fingerprint;
+use quartermaster_core::decide::request::model_name::ModelNames;
 use quartermaster_core::decide::request::operation::Operation;
 use quartermaster_core::decide::request::upstream;
 use reqwest::header::{HeaderName, HeaderValue as Value};
@@ -15,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::authenticate::Callers;
+use crate::sources::address::Address;
 
 /// The entries of the gateway's Secret: `<backend>.<key name>`, and what headers refer to.
 pub type Secrets = BTreeMap<String, SecretString>;
@@ -79,10 +81,14 @@ pub struct InForce {
     pub plan: Plan,
     /// Its hash.
     pub hash: String,
+    /// Its namespace.
+    pub namespace: Arc<str>,
     /// Where the pods of backends are.
     pub endpoints: Endpoints,
     /// Who may call.
     pub callers: Callers,
+    /// What its model names mean.
+    pub model_names: ModelNames,
     targets: HashMap<String, Target>,
 }
 
@@ -95,23 +101,28 @@ pub struct Target {
     pub keys: Vec<Key>,
     /// The headers that every call carries; none where the Secret lacks one of them.
     pub headers: Option<Vec<(HeaderName, Value)>>,
-    /// Where calls go that are for no pod, by what they ask for.
-    urls: HashMap<Operation, Url>,
-    /// The same at a pod, whose address is to be filled in.
-    pod_urls: HashMap<Operation, Url>,
+    /// The header that its keys are sent in; none where it takes none.
+    pub key_header: Option<HeaderName>,
+    /// Where calls go that are for no pod.
+    addresses: Addresses,
+    /// The same at its ready pods.
+    pods: HashMap<SocketAddr, Addresses>,
     /// The certificates of its private authority.
     pub authority: Option<Arc<[u8]>>,
     /// How long connections to it are kept without a call.
     pub idle: Duration,
 }
 
+/// Where calls go, by what they ask for: what the server does not have is missing.
+type Addresses = Vec<(Operation, Arc<Address>)>;
+
 /// A key of a backend.
 #[derive(Debug)]
 pub struct Key {
     /// Its name.
     pub name: Arc<str>,
-    /// Its value.
-    pub value: SecretString,
+    /// Its value as it is sent; none where the backend takes none, or where it cannot be sent.
+    pub header: Option<Value>,
     /// What tells it from another value.
     pub fingerprint: Fingerprint,
 }
@@ -132,10 +143,16 @@ impl InForce {
         let targets = plan
             .backends
             .iter()
-            .map(|(name, backend)| Ok((name.clone(), Target::new(name, backend, secrets)?)))
+            .map(|(name, backend)| Ok((name.clone(), Target::new(name, backend, secrets, endpoints.get(name))?)))
             .collect::<Result<_, PlanError>>()?;
-        let hash = plan.hash()?;
-        Ok(Self { plan, hash, endpoints, callers, targets })
+        let (hash, namespace) = (plan.hash()?, plan.namespace.as_str().into());
+        let model_names = ModelNames::of(&plan);
+        Ok(Self { plan, hash, namespace, endpoints, callers, model_names, targets })
+    }
+
+    /// What tells the value of a backend's key from another one; none where there is no value.
+    pub fn key_value(&self, backend: &str, key: &str) -> Option<Fingerprint> {
+        self.targets.get(backend)?.key(key).map(|key| key.fingerprint)
     }
 
     /// A backend with its secrets.
@@ -145,15 +162,16 @@ impl InForce {
 }
 
 impl Target {
-    fn new(name: &str, backend: &Backend, secrets: &Secrets) -> Result<Self, PlanError> {
+    fn new(name: &str, backend: &Backend, secrets: &Secrets, endpoints: Option<&BackendEndpoints>) -> Result<Self, PlanError> {
         let base: Result<Url, _> = backend.base_url.parse();
         if !base.is_ok_and(|base| base.has_host()) {
             return Err(PlanError::BaseUrl { backend: name.to_owned() });
         }
+        let authentication = upstream::authentication(backend.server);
         let keys = backend.keys.iter().filter_map(|key| {
-            let value = secrets.get(&format!("{name}.{key}"))?.clone();
-            let fingerprint = Sha256::digest(value.expose_secret().trim()).into();
-            Some(Key { name: key.as_str().into(), value, fingerprint })
+            let value = secrets.get(&format!("{name}.{key}"))?.expose_secret().trim();
+            let header = authentication.and_then(|authentication| sensitive(&format!("{}{value}", authentication.prefix)));
+            Some(Key { name: key.as_str().into(), header, fingerprint: Sha256::digest(value).into() })
         });
         let mut headers = Some(Vec::new());
         for header in &backend.headers {
@@ -168,28 +186,31 @@ impl Target {
                 headers
             });
         }
-        let urls = |base: &str| {
+        let addresses = |base: &str| -> Addresses {
             let url = |operation: Operation| upstream::url(backend.server, base, operation)?.parse().ok();
-            Operation::ALL.iter().filter_map(|&operation| Some((operation, url(operation)?))).collect()
+            let address = |operation: Operation| Some((operation, Arc::new(Address::new(url(operation)?))));
+            Operation::ALL.iter().filter_map(|&operation| address(operation)).collect()
         };
+        let pods = endpoints.into_iter().flat_map(|endpoints| &endpoints.ready);
         Ok(Self {
             name: name.into(),
             keys: keys.collect(),
             headers,
-            urls: urls(&backend.base_url),
-            pod_urls: urls("http://127.0.0.1"),
+            key_header: authentication.map(|authentication| HeaderName::from_static(authentication.header)),
+            addresses: addresses(&backend.base_url),
+            pods: pods.map(|pod| (*pod, addresses(&format!("http://{pod}")))).collect(),
             authority: backend.certificate_authority.as_ref().map(|pem| pem.as_bytes().into()),
             idle: if backend.self_hosted { IDLE_SELF_HOSTED } else { IDLE_HOSTED },
         })
     }
 
-    /// The address of a call; none for what the server does not have.
-    pub fn url(&self, pod: Option<SocketAddr>, operation: Operation) -> Option<Url> {
-        let Some(pod) = pod else { return self.urls.get(&operation).cloned() };
-        let mut url = self.pod_urls.get(&operation)?.clone();
-        url.set_ip_host(pod.ip()).ok()?;
-        url.set_port(Some(pod.port())).ok()?;
-        Some(url)
+    /// The address of a call; none for what the server does not have, and at a pod that is not ready.
+    pub fn address(&self, pod: Option<SocketAddr>, operation: Operation) -> Option<&Arc<Address>> {
+        let addresses = match pod {
+            Some(pod) => self.pods.get(&pod)?,
+            None => &self.addresses,
+        };
+        addresses.iter().find(|(of, _)| *of == operation).map(|(_, address)| address)
     }
 
     /// The value of a key, by its name.

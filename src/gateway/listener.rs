@@ -18,6 +18,10 @@ use tokio_util::task::TaskTracker;
 
 use super::timed_stream::{Calling, InCall, Patience, TimedStream};
 
+/// Bytes that are read at once of a long body: two of the largest segments that come. A connection keeps room for them once it has
+/// carried one, as those of agents do.
+const READ: usize = 128 << 10;
+
 /// What one process bears.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -111,6 +115,7 @@ async fn converse<A: Answer>(stream: TcpStream, peer: SocketAddr, answer: Arc<A>
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.idle)
             .max_header_size(bounds.head)
+            .max_buf_size(READ.max(bounds.head))
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {

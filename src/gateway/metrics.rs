@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hyper::StatusCode;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::request_body::Room;
@@ -90,9 +91,9 @@ impl Metrics {
     }
 
     /// A call ended. `code` is none where the client had left.
-    pub fn ended(&self, operation: &str, route: &str, code: Option<u16>, took: Duration) {
-        let code = code.map_or_else(|| "left".to_owned(), |code| code.to_string());
-        self.requests.with_label_values(&[operation, route, &code]).inc();
+    pub fn ended(&self, operation: &str, route: &str, code: Option<StatusCode>, took: Duration) {
+        let code = code.as_ref().map_or("left", StatusCode::as_str);
+        self.requests.with_label_values(&[operation, route, code]).inc();
         self.duration.with_label_values(&[operation]).observe(took.as_secs_f64());
     }
 

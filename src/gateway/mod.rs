@@ -4,7 +4,7 @@
 //! A call goes through these, in this order:
 //!
 //! * [`listener`] accepts its connection, and [`timed_stream`] bounds what a peer may take of it;
-//! * [`call`] takes it through its steps: path, method, [`authenticate`], [`request_body`], labels, choice;
+//! * [`call`] takes it, under a [`call_id`], through its steps: path, method, [`authenticate`], [`request_body`], labels, choice;
 //! * [`attempt`] makes one attempt after another, each [`forward`]ed to a backend;
 //! * [`reply`] makes the head of the answer, and [`relay`] the body of a streamed one;
 //! * [`settle`] says what it came to, once, into [`metrics`] and the [`routing_log`].
@@ -16,6 +16,7 @@
 mod attempt;
 pub mod authenticate;
 mod call;
+pub mod call_id;
 pub mod certificate;
 pub mod demand;
 pub mod exchange;

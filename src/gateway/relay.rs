@@ -53,7 +53,8 @@ pub struct Relay {
 impl Relay {
     /// The body of the answer. It ends with the backend's last event, or with an event that says how it broke.
     pub fn into_body(self) -> AnswerBody {
-        let frames = futures::stream::unfold(Some(self), |relay| async move {
+        // Boxed, for it is handed on with each piece.
+        let frames = futures::stream::unfold(Some(Box::new(self)), |relay| async move {
             let mut relay = relay?;
             // A panic must not take the connection with it unseen: the client is told that the answer is cut.
             match AssertUnwindSafe(relay.next()).catch_unwind().await {

@@ -10,6 +10,7 @@ use quartermaster_core::decide::request::meter::Asked;
 use quartermaster_core::decide::request::operation::Operation;
 
 use super::*;
+use crate::gateway::call_id::CallId;
 use crate::gateway::state::Gateway;
 use crate::gateway::testing;
 
@@ -20,7 +21,7 @@ const CONTENT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\
 /// A body, and the backend that feeds it.
 fn stream(idle: Duration) -> (AnswerBody, Upstream, Arc<Gateway>) {
     let gateway = testing::gateway();
-    let settlement = Settlement::new(gateway.clone(), "1".to_owned(), "chat_completions");
+    let settlement = Settlement::new(gateway.clone(), CallId::by_chance(), "chat_completions");
     let (upstream, frames) = unbounded();
     let meter = Meter::new(Asked {
         server: Server::Vllm,

@@ -22,9 +22,21 @@ pub struct Cut;
 /// The body of an answer.
 pub type AnswerBody = UnsyncBoxBody<Bytes, Cut>;
 
+/// The headers that say which backend answered, by which rule, and why.
+static EXPLAINED: [HeaderName; 3] = [
+    HeaderName::from_static("x-quartermaster-backend"),
+    HeaderName::from_static("x-quartermaster-rule"),
+    HeaderName::from_static("x-quartermaster-reason"),
+];
+
 /// A body that is there as a whole.
 pub fn whole(bytes: impl Into<Bytes>) -> AnswerBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    unboxed(bytes.into()).boxed_unsync()
+}
+
+/// The same for what puts it into a body of its own.
+pub fn unboxed(bytes: Bytes) -> impl Body<Data = Bytes, Error = Cut> + Send + Unpin + 'static {
+    Full::new(bytes).map_err(|never| match never {})
 }
 
 /// What the gateway answers itself.
@@ -33,7 +45,7 @@ pub fn refuse(refusal: &Refusal, api: Api, id: &str) -> Response<AnswerBody> {
 }
 
 /// The head of a backend's answer, as the client gets it.
-pub fn pass(status: StatusCode, headers: &HeaderMap, body: AnswerBody) -> Response<AnswerBody> {
+pub fn pass<B>(status: StatusCode, headers: &HeaderMap, body: B) -> Response<B> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     for (name, value) in headers {
@@ -45,33 +57,29 @@ pub fn pass(status: StatusCode, headers: &HeaderMap, body: AnswerBody) -> Respon
 }
 
 /// Says which backend answered, by which rule, and why.
-pub fn explain(response: &mut Response<AnswerBody>, line: &Line) {
-    let explained = [
-        ("x-quartermaster-backend", line.backend.as_deref()),
-        ("x-quartermaster-rule", line.rule.as_deref()),
-        ("x-quartermaster-reason", line.reason.as_deref()),
-    ];
-    for (name, text) in explained {
+pub fn explain<B>(response: &mut Response<B>, line: &Line) {
+    let texts = [line.backend.as_deref(), line.rule.as_deref(), line.reason.as_deref()];
+    for (name, text) in EXPLAINED.iter().zip(texts) {
         if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
+            response.headers_mut().insert(name, value);
         }
     }
 }
 
 /// A body that holds something until it has gone out, or is given up.
-pub struct Holding<T> {
-    body: AnswerBody,
+pub struct Holding<B, T> {
+    body: B,
     _held: T,
 }
 
-impl<T> Holding<T> {
+impl<B, T> Holding<B, T> {
     /// `held` is dropped with the body.
-    pub fn new(body: AnswerBody, held: T) -> Self {
+    pub fn new(body: B, held: T) -> Self {
         Self { body, _held: held }
     }
 }
 
-impl<T: Unpin> Body for Holding<T> {
+impl<B: Body<Data = Bytes, Error = Cut> + Unpin, T: Unpin> Body for Holding<B, T> {
     type Data = Bytes;
     type Error = Cut;
 

@@ -1,13 +1,13 @@
 //! Reading the body of a request, within bounds on its bytes, its time, and the bytes that all calls hold together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::{HeaderMap, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes of one body: what OpenAI and Anthropic take (Anthropic's own bound is 32 MB).
 pub const LARGEST: usize = 32 << 20;
@@ -46,33 +46,32 @@ pub enum BodyError {
 /// Room for the bytes of all calls together. A clone is the same room.
 #[derive(Clone, Debug)]
 pub struct Room {
-    free: Arc<Semaphore>,
+    /// Units that are taken. Nobody waits for them: what does not fit is refused.
+    taken: Arc<AtomicUsize>,
     units: usize,
 }
 
 impl Room {
     /// Room for so many bytes.
     pub fn new(bytes: usize) -> Self {
-        let units = bytes.div_ceil(UNIT);
-        Self { free: Arc::new(Semaphore::new(units)), units }
+        Self { taken: Arc::default(), units: bytes.div_ceil(UNIT) }
     }
 
     /// Bytes that are held now.
     pub fn held(&self) -> usize {
-        self.units.saturating_sub(self.free.available_permits()).saturating_mul(UNIT)
+        self.taken.load(Ordering::Relaxed).saturating_mul(UNIT)
     }
 
     /// A part of it, empty at first.
     pub fn part(&self) -> Part {
-        Part { free: Arc::clone(&self.free), taken: None, units: 0 }
+        Part { room: self.clone(), units: 0 }
     }
 }
 
 /// A part of the room, given back when dropped.
 #[derive(Debug)]
 pub struct Part {
-    free: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
+    room: Room,
     units: usize,
 }
 
@@ -84,14 +83,19 @@ impl Part {
         if more == 0 {
             return true;
         }
-        let permit = u32::try_from(more).ok().and_then(|more| Arc::clone(&self.free).try_acquire_many_owned(more).ok());
-        let Some(permit) = permit else { return false };
-        match &mut self.taken {
-            Some(taken) => taken.merge(permit),
-            None => self.taken = Some(permit),
+        let room = self.room.units;
+        let grown = |taken: usize| taken.checked_add(more).filter(|taken| *taken <= room);
+        if self.room.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_err() {
+            return false;
         }
         self.units = units;
         true
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.room.taken.fetch_sub(self.units, Ordering::Relaxed);
     }
 }
 
@@ -111,10 +115,9 @@ pub struct Held {
 /// When it is too large, too slow, broken, or too much. What is left of it was then thrown away, so that the client gets to read
 /// an answer.
 pub async fn read(mut body: Incoming, headers: &HeaderMap, room: &Room) -> Result<Held, BodyError> {
-    let error = match timeout(WHOLE, read_in_time(&mut body, room)).await {
-        Ok(Ok(held)) => return Ok(held),
-        Ok(Err(error)) => error,
-        Err(_) => BodyError::TooSlow,
+    let error = match read_in_time(&mut body, room).await {
+        Ok(held) => return Ok(held),
+        Err(error) => error,
     };
     if matches!(error, BodyError::TooLarge | BodyError::NoRoom) {
         discard(body, headers).await;
@@ -131,7 +134,12 @@ async fn read_in_time(body: &mut Incoming, room: &Room) -> Result<Held, BodyErro
     let mut first = Bytes::new();
     let mut whole: Vec<u8> = Vec::new();
     let mut length = 0;
-    while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| BodyError::TooSlow)? {
+    let begun = Instant::now();
+    loop {
+        // One alarm for both times.
+        let until = (begun + WHOLE).min(Instant::now() + SILENCE);
+        let frame = timeout_at(until, body.frame()).await.map_err(|_| BodyError::TooSlow)?;
+        let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
         length += data.len();
         if length > LARGEST {

@@ -3,6 +3,7 @@
 //! Lines are written by a thread of their own: who reads standard output slowly must not hold up calls. Lines that it cannot
 //! keep up with are lost, and counted.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,11 +12,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::call_id::CallId;
+
 /// Lines that wait to be written, at most.
 const WAITING: usize = 8192;
 /// How long lines are collected after some were written. Calls that end meanwhile need not wake the thread that writes, and share a
 /// system call. Within this time a gateway ends a few hundred calls at most.
 const COLLECTING: Duration = Duration::from_millis(10);
+/// Bytes of a line of a call that met no failure.
+const USUAL_LINE: usize = 512;
 /// Bytes of lines that one system call writes: what a pipe holds.
 const WRITTEN_AT_ONCE: usize = 64 << 10;
 
@@ -26,7 +31,7 @@ pub struct Line {
     /// When it ended.
     pub time: jiff::Timestamp,
     /// The id that errors of the gateway carry as well.
-    pub id: String,
+    pub id: CallId,
     /// The AgentPool that called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<Arc<str>>,
@@ -43,7 +48,7 @@ pub struct Line {
     pub backend: Option<Arc<str>>,
     /// Why this one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Cow<'static, str>>,
     /// What was tried, in order.
     pub attempts: Vec<AttemptLine>,
     /// The status that the client got; none for one that had left.
@@ -134,7 +139,10 @@ impl RoutingLog {
 
     /// Writes a line; `false` where it is lost.
     pub fn write(&self, line: &Line) -> bool {
-        let Ok(mut text) = serde_json::to_vec(line) else { return false };
+        let mut text = Vec::with_capacity(USUAL_LINE);
+        if serde_json::to_writer(&mut text, line).is_err() {
+            return false;
+        }
         text.push(b'\n');
         self.0.try_send(text).is_ok()
     }

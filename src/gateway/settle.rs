@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use quartermaster_core::decide::gateway::exchange::usage::{Counts, Hour, Series};
 use quartermaster_core::decide::gateway::plan::Price;
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
@@ -11,6 +12,7 @@ use quartermaster_core::decide::request::learned::{Outcome, Running};
 use quartermaster_core::decide::request::usage::{Metered, Usage};
 use tokio::time::Instant;
 
+use super::call_id::CallId;
 use super::routing_log::{AttemptLine, Line, Tokens};
 use super::state::Gateway;
 
@@ -29,7 +31,7 @@ pub struct Settlement {
     pub line: Line,
     attempt: Option<Attempt>,
     /// The status that the client gets, once the answer's head is known.
-    status: Option<u16>,
+    status: Option<StatusCode>,
     ended: bool,
 }
 
@@ -46,7 +48,7 @@ struct Attempt {
 
 impl Settlement {
     /// A call has come.
-    pub fn new(gateway: Arc<Gateway>, id: String, operation: &'static str) -> Self {
+    pub fn new(gateway: Arc<Gateway>, id: CallId, operation: &'static str) -> Self {
         gateway.metrics.in_flight.inc();
         let time = jiff::Timestamp::now();
         let line = Line {
@@ -73,7 +75,7 @@ impl Settlement {
     /// An attempt begins that can use this much at most.
     pub fn attempt(&mut self, running: Running, most: Usage, price: Option<Price>) {
         self.abandon();
-        let backend: Arc<str> = running.backend().into();
+        let backend = Arc::clone(running.shared_backend());
         self.line.backend = Some(Arc::clone(&backend));
         self.attempt = Some(Attempt { running, begun: Instant::now(), most, price, status: None, backend });
     }
@@ -87,10 +89,16 @@ impl Settlement {
         }
     }
 
-    /// The first content came, or a plain answer: no other attempt follows.
+    /// The first content of a stream came: no other attempt follows.
     pub fn content(&mut self) {
+        if let Some(attempt) = &self.attempt {
+            self.gateway.learn(|learned, _| learned.content(&attempt.running));
+        }
+        self.first_content();
+    }
+
+    fn first_content(&mut self) {
         let Some(attempt) = &self.attempt else { return };
-        self.gateway.learn(|learned, _| learned.content(&attempt.running));
         self.gateway.metrics.first_content(&attempt.backend, attempt.begun.elapsed());
         self.line.first_content_milliseconds = Some(milliseconds(self.begun.elapsed()));
     }
@@ -98,6 +106,12 @@ impl Settlement {
     /// The attempt failed. `error` says how, where no status does; it holds no secret.
     pub fn failed(&mut self, failure: &Failure, metered: Metered, error: Option<String>) {
         self.end_attempt(Outcome::Failed(failure), outcome_of(failure.kind), metered, error);
+    }
+
+    /// The attempt was answered by a plain answer: its first content is its end.
+    pub fn answered_at_once(&mut self, metered: Metered) {
+        self.first_content();
+        self.succeeded(metered);
     }
 
     /// The attempt was answered to the end.
@@ -111,7 +125,7 @@ impl Settlement {
     }
 
     /// The status that the client gets.
-    pub fn status(&mut self, status: u16) {
+    pub fn status(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
@@ -134,12 +148,12 @@ impl Settlement {
     fn end_attempt(&mut self, outcome: Outcome<'_>, name: &'static str, metered: Metered, error: Option<String>) {
         let Some(Attempt { running, begun, most, price, status, backend }) = self.attempt.take() else { return };
         let (usage, exact) = metered.or_at_most(most);
-        let key = running.key().map(Arc::from);
+        let key = running.shared_key().cloned();
         let failed = matches!(outcome, Outcome::Failed(_));
         self.gateway.learn(|learned, now| learned.ended(running, outcome, now));
         self.gateway.metrics.attempted(&backend, name);
         if let Some((caller, route)) = self.line.caller.as_ref().zip(self.line.route.as_ref()) {
-            let series = Series { caller: caller.to_string(), route: route.to_string(), backend: backend.to_string() };
+            let series = Series { caller: (**caller).to_owned(), route: (**route).to_owned(), backend: (*backend).to_owned() };
             self.gateway.used(series, self.admitted, &counts(&usage, exact, failed));
         }
         // A call used what all its attempts did. What cost nothing needs no price.
@@ -170,7 +184,7 @@ impl Drop for Settlement {
         let took = self.begun.elapsed();
         self.line.time = jiff::Timestamp::now();
         self.line.milliseconds = milliseconds(took);
-        self.line.status = self.status;
+        self.line.status = self.status.map(|status| status.as_u16());
         let metrics = &self.gateway.metrics;
         metrics.ended(self.line.operation, self.line.route.as_deref().unwrap_or_default(), self.status, took);
         metrics.in_flight.dec();

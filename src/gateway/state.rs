@@ -87,8 +87,8 @@ impl Gateway {
     }
 
     /// Lets something be decided, by what a call began with and what is learnt by now; others decide before or after it.
-    pub fn decide<T>(&self, in_force: &InForce, decide: impl FnOnce(&World<'_>, &mut Learned, Duration) -> T) -> T {
-        let key_value = |backend: &str, key: &str| in_force.target(backend)?.0.key(key).map(|key| key.fingerprint);
+    pub fn decide<'p, T>(&self, in_force: &'p InForce, decide: impl FnOnce(&World<'p, '_>, &mut Learned, Duration) -> T) -> T {
+        let key_value = |backend: &str, key: &str| in_force.key_value(backend, key);
         let world = World { plan: &in_force.plan, endpoints: &in_force.endpoints, key_value: &key_value };
         let mut learned = self.learned();
         decide(&world, &mut learned, self.origin.elapsed())

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// How long the other end has.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,9 @@ pub struct TimedStream<S> {
     calling: Calling,
     patience: Patience,
     /// When the time of a head ends whose first byte came in this turn.
-    head: Option<Pin<Box<Sleep>>>,
+    head: Option<Instant>,
+    /// Goes off then. It is there while the rest of a head is waited for: most heads come in one piece.
+    alarm: Option<Pin<Box<Sleep>>>,
     turn: u64,
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -66,7 +68,7 @@ pub struct TimedStream<S> {
 impl<S> TimedStream<S> {
     /// Times a connection. Whoever answers its calls says by `calling` when there is one.
     pub fn new(stream: S, calling: Calling, patience: Patience) -> Self {
-        Self { stream, calling, patience, head: None, turn: 0, stall: None }
+        Self { stream, calling, patience, head: None, alarm: None, turn: 0, stall: None }
     }
 
     /// The result of a write, or an error where none was possible for too long.
@@ -88,24 +90,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         let result = Pin::new(&mut this.stream).poll_read(context, buffer);
         let turn = this.calling.turns();
         if std::mem::replace(&mut this.turn, turn) != turn {
-            this.head = None;
+            (this.head, this.alarm) = (None, None);
         }
         if turn % 2 == 1 {
             return result;
         }
         if result.is_ready() {
             if buffer.filled().len() > before && this.head.is_none() {
-                this.head = Some(Box::pin(sleep(this.patience.head)));
+                this.head = Some(Instant::now() + this.patience.head);
             }
             return result;
         }
-        match &mut this.head {
-            Some(head) => {
-                ready!(head.as_mut().poll(context));
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request did not come in time")))
-            }
-            None => Poll::Pending,
-        }
+        let Some(head) = this.head else { return Poll::Pending };
+        ready!(this.alarm.get_or_insert_with(|| Box::pin(sleep_until(head))).as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request did not come in time")))
     }
 }
 

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response};
 use quartermaster_core::api::configuration::EgressProxy;
 use quartermaster_core::decide::backend::destination::{ApiServer, DestinationError, Rules, bypasses_proxy};
 use reqwest::header::HeaderMap;
 use reqwest::{Body, Certificate, Client, ClientBuilder, Method, Proxy, StatusCode, redirect};
 use sha2::{Digest, Sha256};
-use url::{Position, Url};
+use url::Url;
 
+use super::address::Address;
 pub use super::connect_error::CallError;
 use super::dial::Dial;
 use super::direct::{Connections, Peer, Upstream, decoded};
@@ -66,9 +67,9 @@ pub struct Opening {
     /// The method.
     pub method: Method,
     /// The URL as the user gave it.
-    pub url: Url,
+    pub to: Arc<Address>,
     /// The namespace of the object that the URL is from.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Headers to send.
     pub headers: HeaderMap,
     /// The body to send.
@@ -161,7 +162,15 @@ impl Connector {
         Ok(self.place(url, namespace)?.0)
     }
 
+    /// The same, and whether the proxy is asked.
     fn place(&self, url: &Url, namespace: &str) -> Result<(Url, bool), DestinationError> {
+        let (named, proxied) = self.check(url, namespace)?;
+        Ok((named.unwrap_or_else(|| url.clone()), proxied))
+    }
+
+    /// Checks a URL by its host alone. The URL as it is called, where that is another one, and whether the proxy is asked: most
+    /// URLs are called as they are, and need not be copied.
+    fn check(&self, url: &Url, namespace: &str) -> Result<(Option<Url>, bool), DestinationError> {
         let refuse = |reason| DestinationError::RefuseUrl { reason };
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refuse("it is neither http nor https"));
@@ -169,20 +178,20 @@ impl Connector {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refuse("it carries credentials: put them into a Secret"));
         }
-        let mut url = url.clone();
         let host = url.host().ok_or_else(|| refuse("it has no host"))?;
-        let direct = match check_host(&current(&self.rules), &host, namespace)? {
-            Destination::Address(_) => false,
+        let (named, direct) = match check_host(&current(&self.rules), &host, namespace)? {
+            Destination::Address(_) => (None, false),
+            Destination::Name { name, within } if url.host_str() == Some(name.as_str()) => (None, within),
             Destination::Name { name, within } => {
+                let mut url = url.clone();
                 url.set_host(Some(&name)).map_err(|_| refuse("its host is no host's name"))?;
-                within
+                (Some(url), within)
             }
         };
-        let proxied = self
-            .proxy
-            .as_ref()
-            .is_some_and(|proxy| !direct && url.host_str().is_some_and(|host| !bypasses_proxy(&proxy.no_proxy, host)));
-        Ok((url, proxied))
+        let host = named.as_ref().unwrap_or(url).host_str();
+        let proxied =
+            self.proxy.as_ref().is_some_and(|proxy| !direct && host.is_some_and(|host| !bypasses_proxy(&proxy.no_proxy, host)));
+        Ok((named, proxied))
     }
 
     /// Makes one call. An answer with an error's status is an answer.
@@ -229,52 +238,61 @@ impl Connector {
     /// Makes one call and returns when the head of its answer is there. Neither its time nor its bytes are bounded but for
     /// connecting: whoever reads the answer bounds them. Dropping the answer, or this future, ends the call.
     pub async fn open(&self, opening: Opening) -> Result<Upstream, CallError> {
-        let (url, proxied) = self.place(&opening.url, &opening.namespace)?;
+        let (opening, proxied) = self.located(opening)?;
         if proxied {
-            self.check_before_proxy(&url).await?;
+            self.check_before_proxy(&opening.to.url).await?;
         }
-        self.begin(opening, url, proxied).await
+        self.begin(opening, proxied).await
     }
 
     /// The same for the address of a pod, which no proxy for the outside of the cluster reaches.
     pub async fn open_pod(&self, opening: Opening) -> Result<Upstream, CallError> {
-        let (url, _) = self.place(&opening.url, &opening.namespace)?;
-        self.begin(opening, url, false).await
+        let (opening, _) = self.located(opening)?;
+        self.begin(opening, false).await
     }
 
-    async fn begin(&self, opening: Opening, url: Url, proxied: bool) -> Result<Upstream, CallError> {
-        let begun = if proxied || url.scheme() != "http" {
-            self.begin_by_client(opening, url, proxied).await
+    /// The same call to the URL as it is called, and whether the proxy is asked.
+    fn located(&self, mut opening: Opening) -> Result<(Opening, bool), DestinationError> {
+        let (named, proxied) = self.check(&opening.to.url, &opening.namespace)?;
+        if let Some(url) = named {
+            opening.to = Arc::new(Address::new(url));
+        }
+        Ok((opening, proxied))
+    }
+
+    async fn begin(&self, opening: Opening, proxied: bool) -> Result<Upstream, CallError> {
+        let begun = if proxied || opening.to.url.scheme() != "http" {
+            // Boxed, for calls of the other kind would be moved together with the room that this takes.
+            Box::pin(self.begin_by_client(opening, proxied)).await
         } else {
-            self.begin_directly(opening, &url).await
+            self.begin_directly(opening).await
         };
         begun.map(decoded)
     }
 
     /// Begins a call over a connection to the server itself, without TLS.
-    async fn begin_directly(&self, opening: Opening, url: &Url) -> Result<Upstream, CallError> {
+    async fn begin_directly(&self, opening: Opening) -> Result<Upstream, CallError> {
         let no_url = || CallError::SetUp("the address of the call is no URL".to_owned());
-        let authority = &url[Position::BeforeHost..Position::AfterPort];
-        let path: Uri = url[Position::BeforePath..Position::AfterQuery].parse().map_err(|_| no_url())?;
-        let host = HeaderValue::from_str(authority).map_err(|_| no_url())?;
-        let mut request = Request::new(opening.body);
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (opening.method, path, opening.headers);
+        let Opening { method, to, namespace, headers, body, idle, .. } = opening;
+        let (url, sent) = (&to.url, to.sent.as_ref().ok_or_else(no_url)?);
+        let mut request = Request::new(body);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, sent.path.clone(), headers);
         let headers = request.headers_mut();
-        headers.insert(HOST, host);
+        headers.insert(HOST, sent.host.clone());
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
-        let peer = Peer { authority: authority.into(), idle: opening.idle };
+        let peer = Peer { authority: Arc::clone(&sent.authority), idle };
         let connect = || async {
             let host = url.host().ok_or_else(no_url)?.to_owned();
             let port = url.port_or_known_default().ok_or_else(no_url)?;
-            let dial = Dial { host: &host, port, namespace: &opening.namespace, tls: None, timeout: CONNECT_TIMEOUT };
+            let dial = Dial { host: &host, port, namespace: &namespace, tls: None, timeout: CONNECT_TIMEOUT };
             self.dial(&dial).await
         };
         self.connections.call(peer, request, connect).await
     }
 
     /// Begins a call by the client that agrees on TLS and asks proxies.
-    async fn begin_by_client(&self, opening: Opening, url: Url, proxied: bool) -> Result<Upstream, CallError> {
+    async fn begin_by_client(&self, opening: Opening, proxied: bool) -> Result<Upstream, CallError> {
         let authority = opening.authority.as_deref();
         let key = ClientKey {
             authority: digest(authority),
@@ -283,8 +301,8 @@ impl Connector {
             idle: opening.idle,
             idle_connections: usize::MAX,
         };
-        let request =
-            self.client(key, authority)?.request(opening.method, url).headers(opening.headers).body(Body::wrap(opening.body));
+        let request = self.client(key, authority)?.request(opening.method, opening.to.url.clone());
+        let request = request.headers(opening.headers).body(Body::wrap(opening.body));
         let response = request.send().await.map_err(|error| {
             let connecting = error.is_connect();
             match CallError::of(error, CONNECT_TIMEOUT) {

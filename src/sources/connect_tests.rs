@@ -34,7 +34,7 @@ fn at(address: SocketAddr) -> Call {
 fn opening(url: &str) -> Opening {
     Opening {
         method: Method::POST,
-        url: url.parse().unwrap(),
+        to: Arc::new(Address::new(url.parse().unwrap())),
         namespace: "team".into(),
         headers: HeaderMap::new(),
         body: [Bytes::from_static(b"{}")].into_iter().collect(),

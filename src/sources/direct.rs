@@ -106,7 +106,8 @@ impl Connections {
                 },
             }
         }
-        let connection = connect().await.map_err(|error| match error {
+        // Boxed, for calls that need no new connection would be moved together with the room that this takes.
+        let connection = Box::pin(connect()).await.map_err(|error| match error {
             CallError::Reach(words) => CallError::NotConnected(words),
             error => error,
         })?;

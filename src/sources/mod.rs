@@ -1,5 +1,6 @@
 //! The systems that we ask. Each answers with a value; a failed read is never a value.
 
+pub mod address;
 pub mod connect;
 mod connect_error;
 pub mod dial;

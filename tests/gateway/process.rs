@@ -28,6 +28,10 @@ pub struct Process {
 
 impl Process {
     pub fn start(name: &str, plan: &Value, secrets: &[(&str, &str)]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_quartermaster")), name, plan, secrets)
+    }
+
+    fn start_program(program: &Path, name: &str, plan: &Value, secrets: &[(&str, &str)]) -> Self {
         let directory = std::env::temp_dir().join(format!("quartermaster-gateway-{name}-{}", std::process::id()));
         std::fs::create_dir_all(directory.join("secrets")).unwrap();
         for (entry, value) in secrets {
@@ -37,7 +41,7 @@ impl Process {
         std::fs::write(directory.join("configuration.yaml"), configuration).unwrap();
         write(&directory.join("plan.json"), &plan.to_string());
         let (address, admin) = (free(), free());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_quartermaster"))
+        let mut child = Command::new(program)
             .arg("gateway")
             .arg("--plan")
             .arg(directory.join("plan.json"))
@@ -92,6 +96,11 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         kibibytes.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// The binary that it is.
+    fn binary(&self) -> PathBuf {
+        std::fs::read_link(format!("/proc/{}/exe", self.child.id())).unwrap()
     }
 
     fn terminate(&self) {
@@ -234,4 +243,24 @@ async fn a_process_that_sees_ever_new_prompts_and_keys_does_not_grow() {
     // What they brought is 9 MB.
     let grown = process.resident().saturating_sub(before);
     assert!(grown <= 4 << 20, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_the_gateways_own_binary_where_that_stands_beside_the_one_that_was_called() {
+    let plan = plan(&[("llama", backend(Face::Vllm, ([127, 0, 0, 1], 1).into()))]);
+    let process = Process::start("own-binary", &plan, &[]);
+    process.until_admin("/readyz", |status, _| status == 200).await;
+    assert_eq!(process.binary(), Path::new(env!("CARGO_BIN_EXE_quartermaster-gateway")).canonicalize().unwrap());
+    drop(process);
+
+    // As in an image that has the one binary only.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("one-binary-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let program = directory.join("quartermaster");
+    std::fs::hard_link(env!("CARGO_BIN_EXE_quartermaster"), &program).unwrap();
+    let process = Process::start_program(&program, "one-binary", &plan, &[]);
+    process.until_admin("/readyz", |status, _| status == 200).await;
+    assert_eq!(process.binary(), program.canonicalize().unwrap());
+    drop(process);
+    std::fs::remove_dir_all(directory).unwrap();
 }

@@ -1,5 +1,6 @@
 //! Where a call goes, candidate by candidate.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quartermaster_core::api::model_route::{FallbackCause, Strategy, Tier};
@@ -8,7 +9,7 @@ use quartermaster_core::decide::gateway::plan::{Caller, Candidate as Named, Endp
 use quartermaster_core::decide::request::attempts::{Attempts, Step};
 use quartermaster_core::decide::request::body::Body;
 use quartermaster_core::decide::request::candidates::{self, Call, Choice, Exclusion, Judged, World};
-use quartermaster_core::decide::request::labels::{self, Labels};
+use quartermaster_core::decide::request::labels;
 use quartermaster_core::decide::request::learned::Learned;
 use quartermaster_core::decide::request::rules::{self, Asked};
 use serde::Serialize;
@@ -22,7 +23,7 @@ pub struct Explanation {
     caller: String,
     /// Tokens of the prompt, estimated.
     prompt_tokens: u64,
-    labels: Labels,
+    labels: BTreeMap<String, String>,
     ignored_labels: Vec<IgnoredLabel>,
     /// The rules up to the one that decides, in their order.
     rules: Vec<RuleVerdict>,
@@ -130,13 +131,13 @@ impl Explanation {
             prompt_tokens: body.prompt_tokens,
             ignored_labels: ignored(caller, route, &headers, &metadata),
             rules: rule_verdicts(route, &asked),
-            rule: choice.rule.clone(),
+            rule: choice.rule.map(ToOwned::to_owned),
             strategy: choice.strategy,
             candidates: listed(plan, route, choice, &call),
             fallback: route.fallback.iter().zip(&choice.fallback).map(Fallback::of).collect(),
             goes_to,
             notes: notes.map(ToString::to_string).collect(),
-            labels,
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         })
     }
 
@@ -185,9 +186,9 @@ impl Candidate {
 }
 
 impl Fallback {
-    fn of((named, judged): (&FallbackCandidate, &Judged)) -> Self {
+    fn of((named, judged): (&FallbackCandidate, &Judged<'_>)) -> Self {
         let causes = named.causes.iter().copied().collect();
-        Self { backend: judged.backend.clone(), tier: judged.tier, causes, out: judged.out.as_ref().map(Exclusion::to_string) }
+        Self { backend: judged.backend.to_owned(), tier: judged.tier, causes, out: judged.out.as_ref().map(Exclusion::to_string) }
     }
 
     fn text(&self) -> String {
@@ -222,13 +223,13 @@ fn rule_verdicts(route: &Route, asked: &Asked<'_>) -> Vec<RuleVerdict> {
 }
 
 /// The candidates in the order in which they are asked, then those that are not, in that of the list.
-fn listed(plan: &Plan, route: &Route, choice: &Choice, call: &Call<'_>) -> Vec<Candidate> {
-    let rule = route.rules.iter().find(|rule| Some(&rule.name) == choice.rule.as_ref());
+fn listed(plan: &Plan, route: &Route, choice: &Choice<'_>, call: &Call<'_>) -> Vec<Candidate> {
+    let rule = route.rules.iter().find(|rule| Some(rule.name.as_str()) == choice.rule);
     let named: &[Named] = rule.map_or(route.backends.as_slice(), |rule| rule.backends.as_slice());
-    let candidate = |(index, (judged, named)): (usize, (&Judged, &Named))| {
-        let backend = plan.backends.get(&judged.backend);
+    let candidate = |(index, (judged, named)): (usize, (&Judged<'_>, &Named))| {
+        let backend = plan.backends.get(judged.backend);
         Candidate {
-            backend: judged.backend.clone(),
+            backend: judged.backend.to_owned(),
             tier: judged.tier,
             weight: named.weight,
             cost: backend.and_then(|backend| candidates::cost(backend, call)).map(decimal),

@@ -11,7 +11,7 @@ use quartermaster_core::decide::gateway::assemble::{self, Assembled, Resources};
 use quartermaster_core::decide::gateway::backend::BackendFacts;
 use quartermaster_core::decide::gateway::plan::Caller;
 use quartermaster_core::decide::request::body::{self, Body};
-use quartermaster_core::decide::request::model_name::{self, NoRoute};
+use quartermaster_core::decide::request::model_name::{self, ModelNames, NoRoute};
 use quartermaster_core::decide::request::operation::Operation;
 
 use super::CommandError;
@@ -52,11 +52,11 @@ pub fn print(arguments: RouteArguments) -> Result<(), CommandError> {
     let (assembled, callers) = assembled(&documents)?;
     let (name, caller) = caller(arguments.caller.as_deref(), callers, &assembled)?;
     let body = request(&arguments.request, operation)?;
-    let (route, _) = match model_name::route_of(&assembled.plan, &caller, &body.model) {
+    let (route, _) = match ModelNames::of(&assembled.plan).route_of(&assembled.plan, &caller, &body.model) {
         Ok(found) => found,
         Err(none) => return Err(CommandError::Refused(refusal(&none, &body.model, &name, &caller, &assembled))),
     };
-    let explanation = Explanation::of(&assembled, route, (name.as_str(), &caller), &body, &arguments.headers);
+    let explanation = Explanation::of(&assembled, &route, (name.as_str(), &caller), &body, &arguments.headers);
     let Some(explanation) = explanation else {
         return Err(CommandError::Failed(format!("the plan lost the route {route}")));
     };

@@ -12,26 +12,26 @@
 //! So there are at most 1 + maxRetries + fallbacks attempts, and one for each further key.
 
 use std::collections::BTreeSet;
+use std::iter::Chain;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::candidates::{self, Call, Choice, Exclusion, Judged, World};
 use super::failure::{Failure, FailureKind};
 use super::learned::{Learned, Running};
 use crate::api::model_route::FallbackCause;
-use crate::decide::gateway::plan::{Retries, Timeouts};
+use crate::decide::gateway::plan::Route;
 
-/// The attempts of one call. Times are counted from one origin of the process, on a clock that never goes back.
+/// The attempts of one call, by the plan that it began with. Times are counted from one origin of the process, on a clock that never
+/// goes back.
 #[derive(Debug)]
-pub struct Attempts {
-    route: String,
-    choice: Choice,
-    /// For which causes each of `choice.fallback` answers.
-    fallback_causes: Vec<BTreeSet<FallbackCause>>,
+pub struct Attempts<'p> {
+    name: &'p str,
+    route: &'p Route,
+    choice: Choice<'p>,
     /// What this call has met at each of `choice.candidates`.
     met: Vec<Met>,
-    timeouts: Timeouts,
-    retries: Retries,
     streams: bool,
     stored_input: bool,
     came: Duration,
@@ -42,18 +42,19 @@ pub struct Attempts {
     retry_at: Option<Duration>,
     /// The first of `choice.fallback` that has not been looked at. `None`: the candidates are being asked.
     fallback_from: Option<usize>,
-    last: Option<Last>,
+    last: Option<Last<'p>>,
     causes: BTreeSet<FallbackCause>,
-    keys: BTreeSet<(String, String)>,
-    pods: BTreeSet<SocketAddr>,
-    asked: BTreeSet<String>,
+    /// The keys that were used, each with its backend.
+    keys: Vec<(&'p str, &'p str)>,
+    pods: Vec<SocketAddr>,
+    asked: Vec<&'p str>,
     begun: bool,
 }
 
 /// When is decided, and on what.
 #[derive(Clone, Copy)]
-struct At<'a> {
-    world: &'a World<'a>,
+struct At<'p, 'a> {
+    world: &'a World<'p, 'a>,
     now: Duration,
     chance: f64,
 }
@@ -69,12 +70,12 @@ struct Met {
 }
 
 /// The last attempt.
-#[derive(Clone, Debug)]
-struct Last {
+#[derive(Clone, Copy, Debug)]
+struct Last<'p> {
     /// Its place in `choice.order`; `None` for a fallback.
     place: Option<usize>,
-    backend: String,
-    key: Option<String>,
+    backend: &'p str,
+    key: Option<&'p str>,
     failure: Option<FailureKind>,
 }
 
@@ -139,20 +140,18 @@ pub enum GiveUpReason {
     Begun,
 }
 
-impl Attempts {
+impl<'p> Attempts<'p> {
     /// Chooses for a call that has just come, and counts it for the route's retry budget. `streams`: the client asked for a stream.
     /// `None`: the plan has no such route.
-    pub fn new(world: &World<'_>, learned: &mut Learned, call: &Call<'_>, streams: bool, now: Duration) -> Option<Self> {
-        let choice = candidates::choose(world, learned, call, now)?;
-        let route = world.plan.routes.get(call.route)?;
-        learned.retries(call.route).call(now);
+    pub fn new(world: &World<'p, '_>, learned: &mut Learned, call: &Call<'_>, streams: bool, now: Duration) -> Option<Self> {
+        let (name, route) = world.plan.routes.get_key_value(call.route)?;
+        let choice = candidates::choose_of(route, world, learned, call, now)?;
+        learned.retries(name)?.call(now);
         Some(Self {
-            route: call.route.to_owned(),
+            name,
+            route,
             met: vec![Met::default(); choice.candidates.len()],
             choice,
-            fallback_causes: route.fallback.iter().map(|fallback| fallback.causes.clone()).collect(),
-            timeouts: route.timeouts,
-            retries: route.retries,
             streams,
             stored_input: call.stored_input,
             came: now,
@@ -163,15 +162,15 @@ impl Attempts {
             fallback_from: None,
             last: None,
             causes: BTreeSet::new(),
-            keys: BTreeSet::new(),
-            pods: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            keys: Vec::new(),
+            pods: Vec::new(),
+            asked: Vec::new(),
             begun: false,
         })
     }
 
     /// Who answers, as it was when the call came.
-    pub fn choice(&self) -> &Choice {
+    pub fn choice(&self) -> &Choice<'p> {
         &self.choice
     }
 
@@ -181,7 +180,7 @@ impl Attempts {
     }
 
     /// What to do next: at the beginning, after a wait, and after [`failed`](Self::failed). `chance` is from 0 to 1.
-    pub fn next(&mut self, world: &World<'_>, learned: &mut Learned, now: Duration, chance: f64) -> Step {
+    pub fn next(&mut self, world: &World<'p, '_>, learned: &mut Learned, now: Duration, chance: f64) -> Step {
         let failure = self.last.as_ref().and_then(|last| last.failure);
         if self.begun {
             return Step::GiveUp(GiveUp { reason: GiveUpReason::Begun, wait: None, starting: Vec::new() });
@@ -220,20 +219,20 @@ impl Attempts {
     }
 
     /// After a failure of a key, another key of the same backend.
-    fn next_key(&mut self, at: &At<'_>, learned: &mut Learned) -> Option<Step> {
+    fn next_key(&mut self, at: &At<'p, '_>, learned: &mut Learned) -> Option<Step> {
         let last = self.last.as_ref()?;
         let of_key = [FailureKind::QuotaExhausted, FailureKind::RateLimited, FailureKind::KeyRejected];
         if self.retry_at.is_some() || !last.failure.is_some_and(|kind| of_key.contains(&kind)) {
             return None;
         }
-        let (backend, place) = (last.backend.clone(), last.place);
-        learned.check(at.world, &self.route, &backend, at.now).ok()?;
-        let tried = |key: &str| self.keys.contains(&(backend.clone(), key.to_owned()));
-        let key = learned.best_key(at.world, &backend, &tried, at.now)??;
-        self.attempt(at, learned, &backend, Some(key), place, Why::NextKey)
+        let (backend, place) = (last.backend, last.place);
+        learned.check(at.world, self.name, backend, at.now).ok()?;
+        let tried = |key: &str| self.keys.iter().any(|(of, tried)| *of == backend && *tried == key);
+        let key = learned.best_key(at.world, backend, &tried, at.now)??;
+        self.attempt(at, learned, backend, Some(key), place, Why::NextKey)
     }
 
-    fn next_candidate(&mut self, at: &At<'_>, learned: &mut Learned) -> Option<Step> {
+    fn next_candidate(&mut self, at: &At<'p, '_>, learned: &mut Learned) -> Option<Step> {
         if self.fallback_from.is_some() {
             return None;
         }
@@ -248,16 +247,16 @@ impl Attempts {
             }
             None => {}
         }
-        let soonest = self.in_turn().into_iter().filter_map(|place| self.wait_of(at, learned, place)).min()?;
+        let soonest = self.in_turn().filter_map(|place| self.wait_of(at, learned, place)).min()?;
         // Others are not kept waiting for one who asked to be left alone, and neither is the client for long.
-        if soonest > self.retries.max || (!soonest.is_zero() && self.fallback(at, learned).is_some()) {
+        if soonest > self.route.retries.max || (!soonest.is_zero() && self.fallback(at, learned).is_some()) {
             return None;
         }
         let wait = soonest.max(self.back_off(at.chance));
-        if self.retries_made >= self.retries.max_retries || at.now.saturating_add(wait) >= self.deadline {
+        if self.retries_made >= self.route.retries.max_retries || at.now.saturating_add(wait) >= self.deadline {
             return None;
         }
-        if !learned.retries(&self.route).take(self.retries.budget_percent, at.now) {
+        if !learned.retries(self.name)?.take(self.route.retries.budget_percent, at.now) {
             return None;
         }
         self.retries_made = self.retries_made.saturating_add(1);
@@ -269,74 +268,75 @@ impl Attempts {
     }
 
     /// Waits, before the first attempt, for a limit that is new soon, where nobody else can answer: no longer than for a retry.
-    fn wait_for_a_limit(&self, at: &At<'_>, learned: &Learned) -> Option<Step> {
+    fn wait_for_a_limit(&self, at: &At<'p, '_>, learned: &Learned) -> Option<Step> {
         let candidates = self.choice.order.iter().filter_map(|candidate| self.choice.candidates.get(*candidate));
-        let limits = candidates.filter_map(|judged| match learned.check(at.world, &self.route, &judged.backend, at.now) {
+        let limits = candidates.filter_map(|judged| match learned.check(at.world, self.name, judged.backend, at.now) {
             Err(Exclusion::RateLimited { wait }) => Some(wait),
             _ => None,
         });
         let wait = limits.min()?;
         let until = at.now.saturating_add(wait);
-        let in_time = until <= self.came.saturating_add(self.retries.max) && until < self.deadline;
+        let in_time = until <= self.came.saturating_add(self.route.retries.max) && until < self.deadline;
         (in_time && self.fallback(at, learned).is_none()).then_some(Step::Wait(wait))
     }
 
     /// A random time up to the longest before this retry, which doubles with each ("full jitter").
     fn back_off(&self, chance: f64) -> Duration {
-        let longest = self.retries.initial.saturating_mul(2_u32.saturating_pow(self.retries_made)).min(self.retries.max);
+        let retries = &self.route.retries;
+        let longest = retries.initial.saturating_mul(2_u32.saturating_pow(self.retries_made)).min(retries.max);
         longest.mul_f64(chance.clamp(0.0, 1.0))
     }
 
     /// Asks the next candidate that can answer now: one that was not asked before, else the next in turn.
-    fn ask(&mut self, at: &At<'_>, learned: &mut Learned, why: Why) -> Option<Step> {
-        let in_turn = self.in_turn().into_iter();
-        let free: Vec<usize> = in_turn.filter(|place| self.wait_of(at, learned, *place) == Some(Duration::ZERO)).collect();
-        let fresh = free.iter().find(|place| self.candidate(**place).is_some_and(|(_, met)| !met.asked));
-        let place = *fresh.or(free.first())?;
-        let backend = self.candidate(place)?.0.backend.clone();
-        let key = learned.best_key(at.world, &backend, &|_| false, at.now)?;
-        self.attempt(at, learned, &backend, key, Some(place), why)
+    fn ask(&mut self, at: &At<'p, '_>, learned: &mut Learned, why: Why) -> Option<Step> {
+        let is_free = |place: &usize| self.wait_of(at, learned, *place) == Some(Duration::ZERO);
+        let is_fresh = |place: &usize| self.candidate(*place).is_some_and(|(_, met)| !met.asked);
+        let fresh = self.in_turn().filter(is_fresh).find(is_free);
+        let place = fresh.or_else(|| self.in_turn().find(is_free))?;
+        let backend = self.candidate(place)?.0.backend;
+        let key = learned.best_key(at.world, backend, &|_| false, at.now)?;
+        self.attempt(at, learned, backend, key, Some(place), why)
     }
 
     /// The places of those that may be asked next, from the one after the last on.
-    fn in_turn(&self) -> Vec<usize> {
+    fn in_turn(&self) -> Chain<Range<usize>, Range<usize>> {
         let places = self.choice.order.len();
         match self.last.as_ref().and_then(|last| last.place) {
-            Some(last) if self.stored_input => vec![last],
-            Some(last) => (last.saturating_add(1)..places).chain(0..places.min(last.saturating_add(1))).collect(),
-            None => (0..places).collect(),
+            Some(last) if self.stored_input => (last..last.saturating_add(1)).chain(0..0),
+            Some(last) => (last.saturating_add(1)..places).chain(0..places.min(last.saturating_add(1))),
+            None => (0..places).chain(0..0),
         }
     }
 
-    fn candidate(&self, place: usize) -> Option<(&Judged, &Met)> {
+    fn candidate(&self, place: usize) -> Option<(&Judged<'p>, &Met)> {
         let candidate = *self.choice.order.get(place)?;
         Some((self.choice.candidates.get(candidate)?, self.met.get(candidate)?))
     }
 
     /// How long until a candidate can be asked (again); `None`: never, or nobody knows.
-    fn wait_of(&self, at: &At<'_>, learned: &Learned, place: usize) -> Option<Duration> {
+    fn wait_of(&self, at: &At<'p, '_>, learned: &Learned, place: usize) -> Option<Duration> {
         let (judged, met) = self.candidate(place)?;
         if met.spent {
             return None;
         }
         let asked_for = met.not_before.map_or(Duration::ZERO, |until| until.saturating_sub(at.now));
-        match learned.check(at.world, &self.route, &judged.backend, at.now) {
+        match learned.check(at.world, self.name, judged.backend, at.now) {
             Ok(()) => Some(asked_for),
             // One that should be back by now and is not comes back nobody knows when.
             Err(exclusion) => exclusion.wait().filter(|wait| !wait.is_zero()).map(|wait| wait.max(asked_for)),
         }
     }
 
-    fn next_fallback(&mut self, at: &At<'_>, learned: &mut Learned) -> Option<Step> {
+    fn next_fallback(&mut self, at: &At<'p, '_>, learned: &mut Learned) -> Option<Step> {
         let index = self.fallback(at, learned)?;
         self.fallback_from = Some(index.saturating_add(1));
-        let backend = self.choice.fallback.get(index)?.backend.clone();
-        let key = learned.best_key(at.world, &backend, &|_| false, at.now)?;
-        self.attempt(at, learned, &backend, key, None, Why::Fallback)
+        let backend = self.choice.fallback.get(index)?.backend;
+        let key = learned.best_key(at.world, backend, &|_| false, at.now)?;
+        self.attempt(at, learned, backend, key, None, Why::Fallback)
     }
 
     /// The next fallback that can answer now.
-    fn fallback(&self, at: &At<'_>, learned: &Learned) -> Option<usize> {
+    fn fallback(&self, at: &At<'p, '_>, learned: &Learned) -> Option<usize> {
         if self.stored_input && self.last.is_some() {
             return None;
         }
@@ -344,7 +344,7 @@ impl Attempts {
         let can = |index: &usize| {
             let judged = self.choice.fallback.get(*index).filter(|judged| !self.asked.contains(&judged.backend));
             judged.is_some_and(|judged| {
-                self.answers(*index, &causes) && learned.check(at.world, &self.route, &judged.backend, at.now).is_ok()
+                self.answers(*index, &causes) && learned.check(at.world, self.name, judged.backend, at.now).is_ok()
             })
         };
         (self.fallback_from.unwrap_or(0)..self.choice.fallback.len()).find(can)
@@ -354,63 +354,63 @@ impl Attempts {
     fn answers(&self, index: usize, causes: &BTreeSet<FallbackCause>) -> bool {
         let judged = self.choice.fallback.get(index);
         judged.is_some_and(|judged| judged.out.as_ref().is_none_or(Exclusion::passes))
-            && self.fallback_causes.get(index).is_some_and(|on| !on.is_disjoint(causes))
+            && self.route.fallback.get(index).is_some_and(|fallback| !fallback.causes.is_disjoint(causes))
     }
 
     /// The kinds of failure that were met, and why those were not asked that were not.
-    fn causes(&self, at: &At<'_>, learned: &Learned) -> BTreeSet<FallbackCause> {
+    fn causes(&self, at: &At<'p, '_>, learned: &Learned) -> BTreeSet<FallbackCause> {
         let exclusions = self.exclusions(at, learned);
         let nobody = self.choice.candidates.is_empty().then_some(FallbackCause::Unavailable);
         exclusions.iter().map(Exclusion::cause).chain(nobody).chain(self.causes.iter().copied()).collect()
     }
 
     /// Why those candidates cannot be asked now that were not.
-    fn exclusions(&self, at: &At<'_>, learned: &Learned) -> Vec<Exclusion> {
+    fn exclusions(&self, at: &At<'p, '_>, learned: &Learned) -> Vec<Exclusion> {
         let unasked = self.choice.candidates.iter().zip(&self.met).filter(|(_, met)| !met.asked);
-        let exclusion = |judged: &Judged| {
+        let exclusion = |judged: &Judged<'_>| {
             let filtered = judged.out.clone().filter(|exclusion| !exclusion.passes());
-            filtered.or_else(|| learned.check(at.world, &self.route, &judged.backend, at.now).err())
+            filtered.or_else(|| learned.check(at.world, self.name, judged.backend, at.now).err())
         };
         unasked.filter_map(|(judged, _)| exclusion(judged)).collect()
     }
 
     fn attempt(
         &mut self,
-        at: &At<'_>,
+        at: &At<'p, '_>,
         learned: &mut Learned,
-        backend: &str,
-        key: Option<String>,
+        backend: &'p str,
+        key: Option<&'p str>,
         place: Option<usize>,
         why: Why,
     ) -> Option<Step> {
         let endpoints = at.world.endpoints.get(backend);
         let pod = endpoints.and_then(|endpoints| learned.best_pod(backend, endpoints, &self.pods, at.chance));
-        let running = learned.begin(at.world, &self.route, backend, key.clone(), pod, at.now)?;
+        let running = learned.begin(at.world, self.name, backend, key, pod, at.now)?;
         self.made = self.made.saturating_add(1);
         self.pods.extend(pod);
-        self.asked.insert(backend.to_owned());
-        self.keys.extend(key.clone().map(|key| (backend.to_owned(), key)));
+        self.asked.push(backend);
+        self.keys.extend(key.map(|key| (backend, key)));
         let candidate = place.and_then(|place| self.choice.order.get(place));
         if let Some(met) = candidate.and_then(|candidate| self.met.get_mut(*candidate)) {
             met.asked = true;
         }
-        self.last = Some(Last { place, backend: backend.to_owned(), key, failure: None });
+        self.last = Some(Last { place, backend, key, failure: None });
         // A plain answer has the time of the whole call.
-        let own = if self.streams { at.now.saturating_add(self.timeouts.backend_request) } else { self.deadline };
+        let own = if self.streams { at.now.saturating_add(self.route.timeouts.backend_request) } else { self.deadline };
         Some(Step::Attempt(Attempt { running, why, number: self.made, deadline: own.min(self.deadline) }))
     }
 
-    fn give_up(&self, at: &At<'_>, learned: &Learned) -> Step {
+    fn give_up(&self, at: &At<'p, '_>, learned: &Learned) -> Step {
         let causes = self.causes(at, learned);
         let fallback = self.choice.fallback.iter().enumerate().filter(|(index, _)| self.answers(*index, &causes));
-        let out_of_fallback: Vec<(&Judged, Exclusion)> = fallback
-            .filter_map(|(_, judged)| Some((judged, learned.check(at.world, &self.route, &judged.backend, at.now).err()?)))
+        let out_of_fallback: Vec<(&Judged<'_>, Exclusion)> = fallback
+            .filter_map(|(_, judged)| Some((judged, learned.check(at.world, self.name, judged.backend, at.now).err()?)))
             .collect();
         let starting = out_of_fallback.iter().filter(|(_, exclusion)| matches!(exclusion, Exclusion::Starting { .. }));
-        let starting = starting.map(|(judged, _)| judged.backend.clone()).collect();
+        let starting = starting.map(|(judged, _)| judged.backend.to_owned()).collect();
         let fallback = out_of_fallback.into_iter().map(|(_, exclusion)| exclusion);
         let out: Vec<Exclusion> = self.exclusions(at, learned).into_iter().chain(fallback).collect();
-        let candidates = self.in_turn().into_iter().filter_map(|place| self.wait_of(at, learned, place));
+        let candidates = self.in_turn().filter_map(|place| self.wait_of(at, learned, place));
         let waits = candidates.chain(out.iter().filter_map(Exclusion::wait));
         let wait = waits.filter(|wait| !wait.is_zero()).min();
         let reason = match self.last.as_ref().and_then(|last| last.failure) {

@@ -144,7 +144,7 @@ impl Gateway {
     }
 }
 
-fn call(labels: &Labels) -> Call<'_> {
+fn call<'a>(labels: &'a Labels<'a>) -> Call<'a> {
     Call {
         route: "smart",
         caller: "coder",

@@ -13,9 +13,9 @@ use crate::decide::gateway::plan::{Backend, Candidate, Endpoints, Plan, Route, R
 
 /// What a gateway knows while it decides about a call. The plan is the one that the call began with.
 #[derive(Clone, Copy)]
-pub struct World<'a> {
+pub struct World<'p, 'a> {
     /// The plan.
-    pub plan: &'a Plan,
+    pub plan: &'p Plan,
     /// The ready pods of backends.
     pub endpoints: &'a Endpoints,
     /// The fingerprint of the value that a key (of a backend, by its name) has now; `None` where there is no value.
@@ -30,7 +30,7 @@ pub struct Call<'a> {
     /// The AgentPool that calls.
     pub caller: &'a str,
     /// Its labels.
-    pub labels: &'a Labels,
+    pub labels: &'a Labels<'a>,
     /// The format that a backend has to speak.
     pub format: Format,
     /// Length of the prompt, estimated from its bytes.
@@ -134,30 +134,30 @@ impl Exclusion {
 
 /// A backend that the route names for a call, and whether it can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct Judged<'p> {
     /// Name of the InferenceBackend.
-    pub backend: String,
+    pub backend: &'p str,
     /// Its class in the route.
     pub tier: Tier,
     /// Why it cannot answer, as far as that was known when the call came.
     pub out: Option<Exclusion>,
 }
 
-impl Judged {
+impl Judged<'_> {
     fn is_starting(&self) -> bool {
         matches!(self.out, Some(Exclusion::Starting { .. }))
     }
 }
 
-/// Who answers a call, and who does when they fail.
+/// Who answers a call, and who does when they fail. The names are those of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct Choice<'p> {
     /// The rule that the call falls under.
-    pub rule: Option<String>,
+    pub rule: Option<&'p str>,
     /// How was chosen among the candidates.
     pub strategy: Strategy,
     /// The backends of the rule, or the plain ones of the route, in the order of its list.
-    pub candidates: Vec<Judged>,
+    pub candidates: Vec<Judged<'p>>,
     /// Indices into `candidates` in the order in which they are asked: those that can answer, then those whose reason may pass while
     /// the call waits. Those that a filter leaves out are not in it.
     pub order: Vec<usize>,
@@ -165,7 +165,7 @@ pub struct Choice {
     /// that the strategy might have put first, were its pods ready. So one at zero is woken that others stand in for.
     pub wanted: Vec<usize>,
     /// The route's fallback, in its order.
-    pub fallback: Vec<Judged>,
+    pub fallback: Vec<Judged<'p>>,
 }
 
 /// Tokens of output that a call is taken to need, for its price, or less where it asks for less: the mean of coding agents' calls is
@@ -173,33 +173,46 @@ pub struct Choice {
 const USUAL_OUTPUT_TOKENS: u64 = 523;
 
 /// Chooses for a call that has just come, which takes a turn of its strategy. `None`: the plan has no such route.
-pub fn choose(world: &World<'_>, learned: &mut Learned, call: &Call<'_>, now: Duration) -> Option<Choice> {
-    let route = world.plan.routes.get(call.route)?;
+pub fn choose<'p>(world: &World<'p, '_>, learned: &mut Learned, call: &Call<'_>, now: Duration) -> Option<Choice<'p>> {
+    choose_of(world.plan.routes.get(call.route)?, world, learned, call, now)
+}
+
+/// The same for a call whose route is at hand.
+pub(super) fn choose_of<'p>(
+    route: &'p Route,
+    world: &World<'p, '_>,
+    learned: &mut Learned,
+    call: &Call<'_>,
+    now: Duration,
+) -> Option<Choice<'p>> {
     let asked = Asked { labels: call.labels, caller: call.caller, prompt_tokens: call.prompt_tokens };
     let rule = rules::first_match(&route.rules, &asked);
     let (strategy, named) = named(route, rule);
-    let judged = |backend: &str, tier: Tier| {
+    let judged = |backend: &'p str, tier: Tier| {
         let filtered = filter(world.plan, route, call, backend, tier).err();
         let out = filtered.or_else(|| learned.check(world, call.route, backend, now).err());
-        Judged { backend: backend.to_owned(), tier, out }
+        Judged { backend, tier, out }
     };
-    let candidates: Vec<Judged> = named.iter().map(|one| judged(&one.backend, one.tier)).collect();
+    let candidates: Vec<Judged<'p>> = named.iter().map(|one| judged(&one.backend, one.tier)).collect();
     let fallback = route.fallback.iter().map(|one| judged(&one.backend, one.tier)).collect();
     let with_index = || candidates.iter().enumerate().zip(named);
     let (mut indices, mut contenders) = (Vec::new(), Vec::new());
     for ((index, judged), candidate) in with_index().filter(|((_, judged), _)| judged.out.is_none()) {
-        if let Some(backend) = world.plan.backends.get(&judged.backend) {
+        if let Some(backend) = world.plan.backends.get(judged.backend) {
             indices.push(index);
             contenders.push(contender(route, backend, candidate, call));
         }
     }
-    let turns = learned.turns(call.route, rule.map(|rule| rule.name.as_str()));
-    let chosen = strategy::order(strategy, turns, &contenders);
-    let chosen = chosen.into_iter().filter_map(|place| indices.get(place).copied());
+    let rule = rule.map(|rule| rule.name.as_str());
+    let turns = learned.turns(call.route, rule)?;
+    let mut order = strategy::order(strategy, turns, &contenders);
+    for place in &mut order {
+        *place = indices.get(*place).copied()?;
+    }
     let passing = with_index().filter(|((_, judged), _)| judged.out.as_ref().is_some_and(Exclusion::passes));
-    let order: Vec<usize> = chosen.chain(passing.map(|((index, _), _)| index)).collect();
+    order.extend(passing.map(|((index, _), _)| index));
     let wanted = wanted(world.plan, route, call, strategy, named, &candidates, &order);
-    Some(Choice { rule: rule.map(|rule| rule.name.clone()), strategy, candidates, order, wanted, fallback })
+    Some(Choice { rule, strategy, candidates, order, wanted, fallback })
 }
 
 /// Those that a call is a demand for.
@@ -209,17 +222,21 @@ fn wanted(
     call: &Call<'_>,
     strategy: Strategy,
     named: &[Candidate],
-    candidates: &[Judged],
+    candidates: &[Judged<'_>],
     order: &[usize],
 ) -> Vec<usize> {
+    let first = order.first().copied();
+    // Mostly all have ready pods.
+    if !candidates.iter().any(Judged::is_starting) {
+        return first.into_iter().collect();
+    }
     let with_pods = candidates.iter().zip(named).enumerate();
     let with_pods = with_pods.filter(|(_, (judged, _))| judged.out.is_none() || judged.is_starting());
     let (indices, contenders): (Vec<usize>, Vec<Contender<'_>>) = with_pods
         .filter_map(|(index, (judged, candidate))| {
-            Some((index, contender(route, plan.backends.get(&judged.backend)?, candidate, call)))
+            Some((index, contender(route, plan.backends.get(judged.backend)?, candidate, call)))
         })
         .unzip();
-    let first = order.first().copied();
     let might = strategy::may_be_first(strategy, &contenders).into_iter().filter_map(|place| indices.get(place).copied());
     let starting = might.filter(|index| Some(*index) != first && candidates.get(*index).is_some_and(Judged::is_starting));
     first.into_iter().chain(starting).collect()

@@ -10,7 +10,7 @@ use crate::decide::gateway::plan::{BackendEndpoints, Price};
 
 const VALUE: Fingerprint = [1; 32];
 
-fn call(labels: &Labels) -> Call<'_> {
+fn call<'a>(labels: &'a Labels<'a>) -> Call<'a> {
     Call {
         route: "smart",
         caller: "coder",
@@ -23,19 +23,19 @@ fn call(labels: &Labels) -> Call<'_> {
     }
 }
 
-fn chosen(plan: &Plan, endpoints: &Endpoints, learned: &mut Learned, call: &Call<'_>) -> Choice {
+fn chosen<'p>(plan: &'p Plan, endpoints: &Endpoints, learned: &mut Learned, call: &Call<'_>) -> Choice<'p> {
     let world = World { plan, endpoints, key_value: &|_, _| Some(VALUE) };
     choose(&world, learned, call, seconds(0)).unwrap()
 }
 
 /// Each candidate with the reason why it is out.
-fn told(judged: &[Judged]) -> Vec<String> {
-    let words = |one: &Judged| one.out.as_ref().map_or_else(|| one.backend.clone(), |out| format!("{}: {out}", one.backend));
+fn told(judged: &[Judged<'_>]) -> Vec<String> {
+    let words = |one: &Judged<'_>| one.out.as_ref().map_or_else(|| one.backend.to_owned(), |out| format!("{}: {out}", one.backend));
     judged.iter().map(words).collect()
 }
 
-fn order(choice: &Choice) -> Vec<&str> {
-    choice.order.iter().map(|index| choice.candidates[*index].backend.as_str()).collect()
+fn order<'p>(choice: &Choice<'p>) -> Vec<&'p str> {
+    choice.order.iter().map(|index| choice.candidates[*index].backend).collect()
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn each_candidate_that_is_out_has_its_reason_and_only_those_that_may_come_back_a
     let endpoints = [("starting".to_owned(), starting)].into();
     let world = World { plan: &plan, endpoints: &endpoints, key_value: &|_, _| Some(VALUE) };
     let mut learned = Learned::default();
-    let running = learned.begin(&world, "smart", "failing", Some("k".to_owned()), None, seconds(0)).unwrap();
+    let running = learned.begin(&world, "smart", "failing", Some("k"), None, seconds(0)).unwrap();
     learned.ended(running, Outcome::Failed(&Failure { kind: FailureKind::Unavailable, retry_after: None }), seconds(0));
 
     let labels = Labels::new();
@@ -93,7 +93,7 @@ fn a_call_is_a_demand_for_who_is_asked_first_and_for_who_would_be_were_its_pods_
     let plan = fixtures::plan(route, &["a", "b", "c"].map(|name| (name, backend(&[]))));
     let endpoints = starting.iter().map(|name| ((*name).to_owned(), BackendEndpoints::default())).collect();
     let choice = chosen(&plan, &endpoints, &mut Learned::default(), &call(&Labels::new()));
-    let wanted: Vec<&str> = choice.wanted.iter().map(|index| choice.candidates[*index].backend.as_str()).collect();
+    let wanted: Vec<&str> = choice.wanted.iter().map(|index| choice.candidates[*index].backend).collect();
     assert_eq!(wanted.join(" "), expected);
 }
 
@@ -110,7 +110,7 @@ fn the_rule_that_matches_has_its_own_backends_strategy_and_turns() {
     let (mut learned, labels) = (Learned::default(), Labels::new());
     let orders = |learned: &mut Learned, caller| {
         let choice = chosen(&plan, &Endpoints::new(), learned, &Call { caller, ..call(&labels) });
-        (choice.rule.clone(), order(&choice).join(" "))
+        (choice.rule.map(str::to_owned), order(&choice).join(" "))
     };
     assert_eq!(orders(&mut learned, "coder"), (Some("coders".to_owned()), "c a".to_owned()));
     assert_eq!(orders(&mut learned, "planner"), (None, "a b".to_owned()));
@@ -229,7 +229,7 @@ proptest! {
             shape.1 && (shape.0 || !own_only) && u8::min(ceiling, 2) >= shape.2
         };
         for judged in choice.candidates.iter().chain(&choice.fallback) {
-            prop_assert_eq!(judged.out.is_none(), may(&judged.backend));
+            prop_assert_eq!(judged.out.is_none(), may(judged.backend));
         }
         let mut asked = order(&choice);
         asked.sort_unstable();

@@ -28,7 +28,11 @@ impl<'bytes> Event<'bytes> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut event = Self::default();
         // A line feed after a carriage return makes an empty line here. Empty lines say nothing within an event.
-        for line in bytes.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+            let line = rest.get(..end).unwrap_or_default();
+            rest = rest.get(end + 1..).unwrap_or_default();
             let (name, value) = match memchr::memchr(b':', line) {
                 Some(colon) => (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default()),
                 None => (line, Default::default()),

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::model_route::Priority;
 use crate::decide::gateway::plan::Caller;
 
-/// The labels of a call.
-pub type Labels = BTreeMap<String, String>;
+/// The labels of a call, by name.
+pub type Labels<'a> = BTreeMap<&'a str, &'a str>;
 
 /// The label that `when.taskTypes` of a rule asks about.
 pub const TASK_TYPE: &str = "taskType";
@@ -22,6 +22,8 @@ pub const USER_TIER: &str = "userTier";
 /// The label that `when.complexity` asks about.
 pub const COMPLEXITY: &str = "complexity";
 
+/// What the names of all headers begin with that state a label, in lower case.
+pub const HEADERS: &str = "x-quartermaster-";
 /// A header whose name begins so states the label that follows, whatever the case of its letters.
 pub const HEADER_PREFIX: &str = "x-quartermaster-label-";
 /// Headers that stand for a label of another name.
@@ -55,21 +57,22 @@ pub enum Ignored {
 /// The labels of a call. Headers and metadata come as pairs of name and value; a header counts before metadata, and of several that
 /// state the same label the first.
 pub fn of_call<'a>(
-    caller: &Caller,
+    caller: &'a Caller,
     trusted: &'a BTreeSet<String>,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     metadata: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> Labels {
-    let mut labels = caller.labels.clone();
+) -> Labels<'a> {
+    let mut labels = Labels::new();
+    labels.extend(caller.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if trusted.is_empty() {
         return labels;
     }
-    let mut stated = BTreeSet::new();
+    let mut stated = Vec::new();
     let headers = headers.into_iter().filter_map(|(header, value)| Some((name_in_header(header, trusted)?, value)));
     for (name, value) in headers.chain(metadata) {
-        if !stated.contains(name) && judge(caller, trusted, name, value).is_ok() {
-            stated.insert(name.to_owned());
-            labels.insert(name.to_owned(), value.to_owned());
+        if !stated.contains(&name) && judge(caller, trusted, name, value).is_ok() {
+            stated.push(name);
+            labels.insert(name, value);
         }
     }
     labels
@@ -142,8 +145,8 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        caller(pairs).labels
+    fn labels<'a>(pairs: &[(&'a str, &'a str)]) -> Labels<'a> {
+        pairs.iter().copied().collect()
     }
 
     #[test]
@@ -156,12 +159,13 @@ mod tests {
             ("content-type", "application/json"),
         ];
         let metadata = [("language", "de"), ("user_id", "4711"), ("complexity", "Low")];
-        let found = of_call(&caller, &trusted(&["complexity", "taskType", "language"]), headers, metadata);
+        let names = trusted(&["complexity", "taskType", "language"]);
+        let found = of_call(&caller, &names, headers, metadata);
         let expected = [("userTier", "free"), ("team", "dev"), ("complexity", "High"), ("taskType", "qa"), ("language", "de")];
         assert_eq!(found, labels(&expected), "the header counts before metadata");
         assert_eq!(
             of_call(&caller, &trusted(&[]), headers, metadata),
-            caller.labels,
+            labels(&[("userTier", "free"), ("team", "dev")]),
             "nothing is trusted unless the route says so"
         );
     }
@@ -200,7 +204,7 @@ mod tests {
         assert_eq!(judge(&caller, &trusted, "priority", asked), verdict);
         let found = of_call(&caller, &trusted, [("x-quartermaster-priority", asked)], []);
         let expected = if verdict.is_ok() { Some(asked) } else { caller.labels.get("priority").map(String::as_str) };
-        assert_eq!(found.get("priority").map(String::as_str), expected);
+        assert_eq!(found.get("priority").copied(), expected);
     }
 
     #[rstest]
@@ -235,10 +239,11 @@ mod tests {
             let caller = Caller { labels: bound, ..Caller::default() };
             let pairs = stated.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let found = of_call(&caller, &trusted, [], pairs);
-            for (name, value) in &found {
-                prop_assert!(caller.labels.get(name) == Some(value) || (trusted.contains(name) && !caller.labels.contains_key(name)));
+            for (name, value) in found.iter().map(|(name, value)| (*name, *value)) {
+                let bound = caller.labels.get(name);
+                prop_assert!(bound.is_some_and(|bound| bound == value) || (trusted.contains(name) && bound.is_none()));
             }
-            prop_assert!(caller.labels.keys().all(|name| found.contains_key(name)));
+            prop_assert!(caller.labels.keys().all(|name| found.contains_key(name.as_str())));
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::{Exclusion, World};
@@ -27,6 +28,8 @@ pub struct Learned {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct OfRoute {
+    /// The name, which calls that run share.
+    name: Arc<str>,
     /// Whose turn it is among the plain backends.
     turns: Turns,
     /// And among those of a rule, by its name.
@@ -38,6 +41,8 @@ struct OfRoute {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct OfBackend {
+    /// The name, which calls that run share.
+    name: Arc<str>,
     /// By name of the key; of a backend that takes none under [`NO_KEY`].
     keys: BTreeMap<String, KeyState>,
     /// Calls that run now, by pod: those that have any.
@@ -54,9 +59,9 @@ const NO_VALUE: Fingerprint = [0; 32];
 /// It has to come back to [`Learned::ended`] exactly once, whatever becomes of the attempt, which is why it cannot be copied.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Running {
-    route: String,
-    backend: String,
-    key: Option<String>,
+    route: Arc<str>,
+    backend: Arc<str>,
+    key: Option<Arc<str>>,
     value: Fingerprint,
     pod: Option<SocketAddr>,
     circuit_breaker: CircuitBreakerSettings,
@@ -70,9 +75,19 @@ impl Running {
         &self.backend
     }
 
+    /// The same to keep.
+    pub fn shared_backend(&self) -> &Arc<str> {
+        &self.backend
+    }
+
     /// Name of its key; `None`: it takes none.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// The same to keep.
+    pub fn shared_key(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
     }
 
     /// The pod that is called; `None`: the backend's `base_url`.
@@ -128,8 +143,7 @@ impl Learned {
     /// # Errors
     ///
     /// Why it cannot.
-    pub fn check(&self, world: &World<'_>, route: &str, backend: &str, now: Duration) -> Result<(), Exclusion> {
-        let settings = world.plan.routes.get(route).ok_or(Exclusion::NotInPlan)?.circuit_breaker;
+    pub fn check(&self, world: &World<'_, '_>, route: &str, backend: &str, now: Duration) -> Result<(), Exclusion> {
         if !world.plan.backends.contains_key(backend) {
             return Err(Exclusion::NotInPlan);
         }
@@ -137,15 +151,20 @@ impl Learned {
             let wait = endpoints.expected_in_seconds.map(|seconds| Duration::from_secs(u64::from(seconds)));
             return Err(Exclusion::Starting { wait });
         }
-        if let Some(breaker) = self.routes.get(route).and_then(|of_route| of_route.breakers.get(backend)) {
+        let breaker = self.routes.get(route).and_then(|of_route| of_route.breakers.get(backend));
+        // What the route says of its breakers need not be looked up for one that is closed.
+        if let Some(breaker) = breaker.filter(|breaker| !breaker.is_closed()) {
+            let settings = world.plan.routes.get(route).ok_or(Exclusion::NotInPlan)?.circuit_breaker;
             breaker.check(&settings, now).map_err(|open| Exclusion::CircuitOpen { wait: open.wait })?;
         }
-        let keys: Vec<_> = self.keys(world, backend, now).map(|(.., state)| state).collect();
-        if keys.iter().any(Result::is_ok) {
-            Ok(())
-        } else {
-            Err(Exclusion::of_keys(&keys.into_iter().filter_map(Result::err).collect::<Vec<_>>()))
+        let mut out = Vec::new();
+        for (.., state) in self.keys(world, backend, now) {
+            match state {
+                Ok(()) => return Ok(()),
+                Err(key) => out.push(key),
+            }
         }
+        Err(Exclusion::of_keys(&out))
     }
 
     /// Why a key of a backend cannot be used now; `Ok` where it can, or nothing is known against it. `value` is the fingerprint of the
@@ -155,10 +174,7 @@ impl Learned {
     ///
     /// When it cannot.
     pub fn check_key(&self, backend: &str, key: &str, value: Option<&Fingerprint>, now: Duration) -> Result<(), KeyOut> {
-        match self.backends.get(backend).and_then(|of_backend| of_backend.keys.get(key)) {
-            Some(state) => state.check(value, now),
-            None => KeyState::default().check(value, now),
-        }
+        check_state(self.backends.get(backend).and_then(|of_backend| of_backend.keys.get(key)), value, now)
     }
 
     /// Calls of a backend that run now.
@@ -179,7 +195,7 @@ impl Learned {
 
     /// A call that was handed to a backend is over.
     pub fn ended(&mut self, running: Running, outcome: Outcome<'_>, now: Duration) {
-        if let Some(of_backend) = self.backends.get_mut(&running.backend) {
+        if let Some(of_backend) = self.backends.get_mut(&*running.backend) {
             if let Some(key) = of_backend.keys.get_mut(running.key.as_deref().unwrap_or(NO_KEY)) {
                 key.ended();
             }
@@ -224,67 +240,72 @@ impl Learned {
 
     fn each(&mut self, running: &Running, breaker: impl FnOnce(&mut CircuitBreaker, bool), key: impl FnOnce(&mut KeyState, bool)) {
         // A name that a plan has dropped meanwhile is not brought back by a call that began before.
-        let of_route = self.routes.get_mut(&running.route);
-        if let Some(known) = of_route.and_then(|of_route| of_route.breakers.get_mut(&running.backend)) {
+        let of_route = self.routes.get_mut(&*running.route);
+        if let Some(known) = of_route.and_then(|of_route| of_route.breakers.get_mut(&*running.backend)) {
             breaker(known, running.tries_backend);
         }
-        let of_backend = self.backends.get_mut(&running.backend);
+        let of_backend = self.backends.get_mut(&*running.backend);
         if let Some(known) = of_backend.and_then(|of_backend| of_backend.keys.get_mut(running.key.as_deref().unwrap_or(NO_KEY))) {
             key(known, running.tries_quota);
         }
     }
 
-    /// Whose turn it is among the backends of a rule, or the plain ones.
-    pub(super) fn turns(&mut self, route: &str, rule: Option<&str>) -> &mut Turns {
-        let of_route = entry(&mut self.routes, route);
+    /// Whose turn it is among the backends of a rule, or the plain ones. Never `None`.
+    pub(super) fn turns(&mut self, route: &str, rule: Option<&str>) -> Option<&mut Turns> {
+        let of_route = self.of_route(route)?;
         match rule {
-            Some(rule) => entry(&mut of_route.turns_of_rules, rule),
-            None => &mut of_route.turns,
+            Some(rule) => entry(&mut of_route.turns_of_rules, rule, Turns::default),
+            None => Some(&mut of_route.turns),
         }
     }
 
-    /// The retry budget of a route.
-    pub(super) fn retries(&mut self, route: &str) -> &mut RetryBudget {
-        &mut entry(&mut self.routes, route).retries
+    /// The retry budget of a route. Never `None`.
+    pub(super) fn retries(&mut self, route: &str) -> Option<&mut RetryBudget> {
+        self.of_route(route).map(|of_route| &mut of_route.retries)
+    }
+
+    fn of_route(&mut self, name: &str) -> Option<&mut OfRoute> {
+        entry(&mut self.routes, name, || OfRoute { name: name.into(), ..OfRoute::default() })
     }
 
     /// The usable key that is taken next: the one with the fewest running calls, of several the one that was used least lately. The
     /// inner `None`: the backend takes none.
-    pub(super) fn best_key(
+    pub(super) fn best_key<'p>(
         &self,
-        world: &World<'_>,
+        world: &World<'p, '_>,
         backend: &str,
         tried: &dyn Fn(&str) -> bool,
         now: Duration,
-    ) -> Option<Option<String>> {
+    ) -> Option<Option<&'p str>> {
         let usable = self.keys(world, backend, now).filter(|(key, _, state)| state.is_ok() && !tried(key.unwrap_or(NO_KEY)));
-        let load = |key: &str| self.backends.get(backend).and_then(|of_backend| of_backend.keys.get(key)).map(KeyState::load);
-        usable.min_by_key(|(key, ..)| load(key.unwrap_or(NO_KEY)).unwrap_or_default()).map(|(key, ..)| key.map(str::to_owned))
+        usable.min_by_key(|(_, known, _)| known.map(KeyState::load).unwrap_or_default()).map(|(key, ..)| key)
     }
 
     /// Hands a call to a backend. `pod` is where it goes, `key` one that [`best_key`](Self::best_key) named.
     pub(super) fn begin(
         &mut self,
-        world: &World<'_>,
+        world: &World<'_, '_>,
         route: &str,
         backend: &str,
-        key: Option<String>,
+        key: Option<&str>,
         pod: Option<SocketAddr>,
         now: Duration,
     ) -> Option<Running> {
         let circuit_breaker = world.plan.routes.get(route)?.circuit_breaker;
-        let value = match &key {
+        let value = match key {
             Some(key) => (world.key_value)(backend, key)?,
             None => NO_VALUE,
         };
-        let tries_backend = entry(&mut entry(&mut self.routes, route).breakers, backend).begin(now);
-        let of_backend = entry(&mut self.backends, backend);
-        let tries_quota = entry(&mut of_backend.keys, key.as_deref().unwrap_or(NO_KEY)).begin(now);
+        let of_route = self.of_route(route)?;
+        let route = Arc::clone(&of_route.name);
+        let tries_backend = entry(&mut of_route.breakers, backend, CircuitBreaker::default)?.begin(now);
+        let of_backend = entry(&mut self.backends, backend, || OfBackend { name: backend.into(), ..OfBackend::default() })?;
+        let tries_quota = entry(&mut of_backend.keys, key.unwrap_or(NO_KEY), KeyState::default)?.begin(now);
         if let Some(pod) = pod {
             let count = of_backend.running.entry(pod).or_default();
             *count = count.saturating_add(1);
         }
-        let (route, backend) = (route.to_owned(), backend.to_owned());
+        let (backend, key) = (Arc::clone(&of_backend.name), key.map(Arc::from));
         Some(Running { route, backend, key, value, pod, circuit_breaker, tries_backend, tries_quota })
     }
 
@@ -294,7 +315,7 @@ impl Learned {
         &self,
         backend: &str,
         endpoints: &BackendEndpoints,
-        tried: &BTreeSet<SocketAddr>,
+        tried: &[SocketAddr],
         chance: f64,
     ) -> Option<SocketAddr> {
         let running = |pod: &SocketAddr| self.backends.get(backend).and_then(|of_backend| of_backend.running.get(pod)).copied();
@@ -304,25 +325,40 @@ impl Learned {
         best.get(by_chance(chance, best.len())).or(best.first()).map(|pod| **pod)
     }
 
-    /// The keys of a backend, each with its state: one without a name for a backend that takes none.
-    fn keys<'a>(
+    /// The keys of a backend, each with what is known of it and whether it can be used: one without a name for a backend that takes
+    /// none.
+    fn keys<'a, 'p>(
         &'a self,
-        world: &'a World<'a>,
+        world: &'a World<'p, 'a>,
         backend: &'a str,
         now: Duration,
-    ) -> impl Iterator<Item = (Option<&'a str>, Option<Fingerprint>, Result<(), KeyOut>)> {
+    ) -> impl Iterator<Item = (Option<&'p str>, Option<&'a KeyState>, Result<(), KeyOut>)> {
+        let of_backend = self.backends.get(backend);
         let names = world.plan.backends.get(backend).map(|backend| backend.keys.as_slice()).unwrap_or_default();
         let none = names.is_empty().then_some((None, Some(NO_VALUE)));
         let keys = names.iter().map(move |key| (Some(key.as_str()), (world.key_value)(backend, key)));
         none.into_iter().chain(keys).map(move |(key, value)| {
-            let state = self.check_key(backend, key.unwrap_or(NO_KEY), value.as_ref(), now);
-            (key, value, state)
+            let known = of_backend.and_then(|of_backend| of_backend.keys.get(key.unwrap_or(NO_KEY)));
+            (key, known, check_state(known, value.as_ref(), now))
         })
     }
 }
 
-fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
-    map.entry(name.to_owned()).or_default()
+/// Whether a key can be used. Nothing is known against one that no call has used.
+fn check_state(known: Option<&KeyState>, value: Option<&Fingerprint>, now: Duration) -> Result<(), KeyOut> {
+    match known {
+        Some(state) => state.check(value, now),
+        None => KeyState::default().check(value, now),
+    }
+}
+
+/// What a name stands for, made where it is new. Never `None`. A name is copied only then: most calls find what the ones before have
+/// made.
+fn entry<'a, T>(map: &'a mut BTreeMap<String, T>, name: &str, make: impl FnOnce() -> T) -> Option<&'a mut T> {
+    if !map.contains_key(name) {
+        map.insert(name.to_owned(), make());
+    }
+    map.get_mut(name)
 }
 
 /// An index below `len`, as likely as any other for a chance from 0 to 1.

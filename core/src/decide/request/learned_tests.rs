@@ -59,7 +59,7 @@ fn the_pod_with_the_fewest_running_calls_is_taken_and_of_several_one_by_chance()
     let (plan, mut learned) = (plan(), Learned::default());
     let endpoints = BackendEndpoints { ready: [pod(1), pod(2), pod(3)].into(), expected_in_seconds: None };
     let best = |learned: &Learned, tried: &[u8], chance: f64| {
-        learned.best_pod("b", &endpoints, &tried.iter().map(|last| pod(*last)).collect(), chance).unwrap()
+        learned.best_pod("b", &endpoints, &tried.iter().map(|last| pod(*last)).collect::<Vec<_>>(), chance).unwrap()
     };
     assert_eq!([0.0, 0.4, 0.99, 1.0].map(|chance| best(&learned, &[], chance)), [pod(1), pod(2), pod(3), pod(3)]);
     let first = begin(&mut learned, &plan, "b", Some(pod(1)), 0);

@@ -1,5 +1,8 @@
 //! From the model that a client asks for to the route that answers.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::decide::gateway::plan::{Caller, Plan, Route};
 
 /// The alias that stands for every name that no route of the namespace has.
@@ -17,20 +20,42 @@ pub enum NoRoute {
     NotAllowed(String),
 }
 
-/// The route that answers a caller who asks for a model, with its name.
-///
-/// # Errors
-///
-/// When no route answers.
-pub fn route_of<'a>(plan: &'a Plan, caller: &Caller, model: &str) -> Result<(&'a str, &'a Route), NoRoute> {
-    let named = || plan.routes.iter().map(|(name, route)| (name.as_str(), route));
-    let may_call = |name: &str| caller.routes.contains(name);
-    let owner = named().find(|(_, route)| route.model_name == model);
-    let owner = owner.or_else(|| named().find(|(_, route)| model != ANY && route.aliases.contains(model)));
-    match owner {
-        Some((name, route)) if may_call(name) => Ok((name, route)),
-        Some((name, _)) => Err(NoRoute::NotAllowed(name.to_owned())),
-        None => named().find(|(name, route)| route.aliases.contains(ANY) && may_call(name)).ok_or(NoRoute::Unknown),
+/// What the model names of a plan mean: made once for a plan, for a call would look through all its routes.
+#[derive(Clone, Debug)]
+pub struct ModelNames {
+    /// The route that has a name: of several the first, and one whose own name it is before one that has it as an alias.
+    owners: HashMap<String, Arc<str>>,
+    /// The routes that answer for every other name, in their order.
+    any: Vec<Arc<str>>,
+}
+
+impl ModelNames {
+    /// Those of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let routes: Vec<(Arc<str>, &Route)> = plan.routes.iter().map(|(name, route)| (name.as_str().into(), route)).collect();
+        let own = routes.iter().map(|(name, route)| (&route.model_name, name));
+        let aliases = routes.iter().flat_map(|(name, route)| route.aliases.iter().map(move |alias| (alias, name)));
+        let mut owners = HashMap::new();
+        for (model, name) in own.chain(aliases.filter(|(alias, _)| *alias != ANY)) {
+            owners.entry(model.clone()).or_insert_with(|| Arc::clone(name));
+        }
+        let any = routes.iter().filter(|(_, route)| route.aliases.contains(ANY)).map(|(name, _)| Arc::clone(name));
+        Self { owners, any: any.collect() }
+    }
+
+    /// The route that answers a caller who asks for a model, with its name. `plan` is the one whose names these are.
+    ///
+    /// # Errors
+    ///
+    /// When no route answers.
+    pub fn route_of<'a>(&self, plan: &'a Plan, caller: &Caller, model: &str) -> Result<(Arc<str>, &'a Route), NoRoute> {
+        let may_call = |name: &str| caller.routes.contains(name);
+        let name = match self.owners.get(model) {
+            Some(name) if may_call(name) => Some(name),
+            Some(name) => return Err(NoRoute::NotAllowed(name.to_string())),
+            None => self.any.iter().find(|name| may_call(name)),
+        };
+        name.and_then(|name| Some((Arc::clone(name), plan.routes.get(&**name)?))).ok_or(NoRoute::Unknown)
     }
 }
 
@@ -61,6 +86,10 @@ mod tests {
         Plan { routes: routes.map(|(name, route)| (name.to_owned(), route)).into(), ..Plan::default() }
     }
 
+    fn route_of(plan: &Plan, caller: &Caller, model: &str) -> Result<String, NoRoute> {
+        ModelNames::of(plan).route_of(plan, caller, model).map(|(name, _)| name.to_string())
+    }
+
     fn caller(routes: &[&str]) -> Caller {
         Caller { routes: routes.iter().map(|route| (*route).to_owned()).collect(), ..Caller::default() }
     }
@@ -78,14 +107,29 @@ mod tests {
         #[case] model: &str,
         #[case] route: Result<&str, NoRoute>,
     ) {
-        let plan = plan();
-        assert_eq!(route_of(&plan, &caller(&["smart-router", "rest", "vanished"]), model).map(|(name, _)| name), route);
+        assert_eq!(route_of(&plan(), &caller(&["smart-router", "rest", "vanished"]), model), route.map(str::to_owned));
     }
 
     #[test]
     fn without_a_star_that_the_caller_may_call_an_unknown_name_has_no_route() {
-        assert_eq!(route_of(&plan(), &caller(&["smart-router"]), "claude").map(|(name, _)| name.to_owned()), Err(NoRoute::Unknown));
-        assert_eq!(route_of(&plan(), &caller(&[]), "*").map(|(name, _)| name.to_owned()), Err(NoRoute::Unknown));
+        assert_eq!(route_of(&plan(), &caller(&["smart-router"]), "claude"), Err(NoRoute::Unknown));
+        assert_eq!(route_of(&plan(), &caller(&[]), "*"), Err(NoRoute::Unknown));
+    }
+
+    #[test]
+    fn of_several_routes_with_a_name_the_first_has_it_and_an_own_name_comes_before_an_alias() {
+        let route = |model: &str, alias: &str| Route {
+            model_name: model.to_owned(),
+            aliases: [alias.to_owned()].into(),
+            ..fixtures::route(&[])
+        };
+        let routes =
+            [("a", route("one", "two")), ("b", route("two", "one")), ("c", route("two", "three")), ("d", route("four", "three"))];
+        let plan = Plan { routes: routes.map(|(name, route)| (name.to_owned(), route)).into(), ..Plan::default() };
+        let all = caller(&["a", "b", "c", "d"]);
+        for (model, route) in [("one", "a"), ("two", "b"), ("three", "c"), ("four", "d")] {
+            assert_eq!(route_of(&plan, &all, model), Ok(route.to_owned()));
+        }
     }
 
     #[test]

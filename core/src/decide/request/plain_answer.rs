@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::answer_error;
 use super::operation::Operation;
@@ -24,7 +25,7 @@ pub enum PlainAnswer {
 
 /// Reads the whole body of an answer with status 200, decoded if it was encoded. Nothing is kept of it but its usage.
 pub fn read(operation: Operation, body: &[u8]) -> PlainAnswer {
-    let answer: Answer = match body.trim_ascii_start().first() {
+    let answer: Answer<'_> = match body.trim_ascii_start().first() {
         // An error in a list, as Gemini writes them. Nothing else that is no object is an answer.
         Some(b'[') => return error_in(body).unwrap_or(PlainAnswer::Unreadable),
         Some(b'{') => match serde_json::from_slice(body) {
@@ -40,16 +41,16 @@ pub fn read(operation: Operation, body: &[u8]) -> PlainAnswer {
     if !answer.is_of(operation) {
         return PlainAnswer::Unreadable;
     }
-    let usage = answer.usage.as_ref();
-    let usage = match operation {
+    let usage = match (operation, answer.usage) {
         // Counting costs nothing.
-        Operation::CountTokens | Operation::Models => Some(Usage::default()),
-        Operation::Messages => usage.and_then(|usage| MessagesUsage::read(usage).usage()),
-        Operation::ChatCompletions | Operation::Completions | Operation::Embeddings | Operation::Responses => {
-            usage.and_then(usage::openai)
+        (Operation::CountTokens | Operation::Models, _) => Ok(Some(Usage::default())),
+        (_, None) => Ok(None),
+        (Operation::Messages, Some(usage)) => MessagesUsage::read_json(usage).map(|usage| usage.usage()),
+        (Operation::ChatCompletions | Operation::Completions | Operation::Embeddings | Operation::Responses, Some(usage)) => {
+            usage::openai_json(usage)
         }
     };
-    PlainAnswer::Good(usage.map_or(Metered::Unknown, Metered::Exact))
+    usage.map_or(PlainAnswer::Unreadable, |usage| PlainAnswer::Good(usage.map_or(Metered::Unknown, Metered::Exact)))
 }
 
 /// The error in a body that has one. Errors are short enough to be read as a whole.
@@ -59,13 +60,13 @@ fn error_in(body: &[u8]) -> Option<PlainAnswer> {
 
 /// The members of an answer that matter. Long ones are skipped, not kept.
 #[derive(Deserialize)]
-struct Answer {
+struct Answer<'body> {
     #[serde(default)]
     error: Presence,
     #[serde(default)]
     object: Option<Value>,
-    #[serde(default)]
-    usage: Option<Value>,
+    #[serde(default, borrow)]
+    usage: Option<&'body RawValue>,
     #[serde(default)]
     choices: Presence,
     #[serde(default)]
@@ -78,7 +79,7 @@ struct Answer {
     input_tokens: Presence,
 }
 
-impl Answer {
+impl Answer<'_> {
     /// Whether it has what an answer of this kind cannot lack.
     fn is_of(&self, operation: Operation) -> bool {
         match operation {

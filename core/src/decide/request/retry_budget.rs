@@ -46,14 +46,16 @@ impl RetryBudget {
 
     fn add(&mut self, now: Duration, calls: u64, retries: u64) {
         let second = now.as_secs();
-        self.seconds.retain(|one| one.second.saturating_add(WINDOW_SECONDS) > second);
         match self.seconds.back_mut() {
-            // Of two threads the one that read the clock earlier may come later.
+            // Of two threads the one that read the clock earlier may come later. What is older has gone by then.
             Some(last) if last.second >= second => {
                 last.calls = last.calls.saturating_add(calls);
                 last.retries = last.retries.saturating_add(retries);
             }
-            _ => self.seconds.push_back(Second { second, calls, retries }),
+            _ => {
+                self.seconds.retain(|one| one.second.saturating_add(WINDOW_SECONDS) > second);
+                self.seconds.push_back(Second { second, calls, retries });
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::decide::gateway::plan::Rule;
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// Its labels.
-    pub labels: &'a Labels,
+    pub labels: &'a Labels<'a>,
     /// The AgentPool that calls.
     pub caller: &'a str,
     /// Length of the prompt, estimated from its bytes.
@@ -16,8 +16,8 @@ pub struct Asked<'a> {
 }
 
 /// The member of `when` that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch<'a> {
     /// The prompt is shorter than the lower end.
     #[error("the prompt has about {tokens} tokens, and when.promptTokens asks for at least {at_least}")]
     TooShort {
@@ -36,10 +36,10 @@ pub enum Mismatch {
     },
     /// A label that is asked about is missing.
     #[error("it has no label {0}")]
-    NoLabel(String),
+    NoLabel(&'a str),
     /// A label has another value than those that are asked for.
     #[error("its label {0} has another value")]
-    Label(String),
+    Label(&'a str),
     /// Another AgentPool calls.
     #[error("another AgentPool calls")]
     AgentPool,
@@ -51,7 +51,7 @@ pub fn first_match<'a>(rules: &'a [Rule], asked: &Asked<'_>) -> Option<&'a Rule>
 }
 
 /// The first member that does not hold. Members must all hold, of a list one value, and an absent member asks for nothing.
-pub fn mismatch(when: &When, asked: &Asked<'_>) -> Option<Mismatch> {
+pub fn mismatch<'a>(when: &'a When, asked: &Asked<'_>) -> Option<Mismatch<'a>> {
     let tokens = asked.prompt_tokens;
     if let Some(range) = when.prompt_tokens {
         if let Some(at_least) = range.at_least.filter(|at_least| tokens < *at_least) {
@@ -68,12 +68,12 @@ pub fn mismatch(when: &When, asked: &Asked<'_>) -> Option<Mismatch> {
         [(labels::TASK_TYPE, &when.task_types), (labels::USER_TIER, &when.user_tiers), (labels::COMPLEXITY, &when.complexity)];
     let lists = lists.into_iter().filter(|(_, values)| !values.is_empty());
     let free = when.labels.iter().map(|(name, values)| (name.as_str(), values));
-    let of_label = |name: &str, holds: &dyn Fn(&str) -> bool| match asked.labels.get(name) {
-        None => Some(Mismatch::NoLabel(name.to_owned())),
-        Some(value) if !holds(value) => Some(Mismatch::Label(name.to_owned())),
+    let of_label = |name: &'a str, holds: &dyn Fn(&str) -> bool| match asked.labels.get(name) {
+        None => Some(Mismatch::NoLabel(name)),
+        Some(value) if !holds(value) => Some(Mismatch::Label(name)),
         Some(_) => None,
     };
-    let of_list = |(name, values): (&str, &Vec<String>)| of_label(name, &|value| values.iter().any(|one| one == value));
+    let of_list = |(name, values): (&'a str, &'a Vec<String>)| of_label(name, &|value| values.iter().any(|one| one == value));
     let of_priority = || {
         let among = |value: &str| labels::priority(value).is_some_and(|priority| when.priorities.contains(&priority));
         if when.priorities.is_empty() { None } else { of_label(labels::PRIORITY, &among) }
@@ -89,15 +89,13 @@ mod tests {
     use super::*;
     use crate::api::model_route::Strategy;
 
-    fn labels() -> Labels {
-        [("taskType", "qa"), ("priority", "P1"), ("userTier", "premium"), ("data", "pii")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into()
+    fn labels() -> Labels<'static> {
+        [("taskType", "qa"), ("priority", "P1"), ("userTier", "premium"), ("data", "pii")].into()
     }
 
-    fn found(when: Value) -> Option<Mismatch> {
+    fn found(when: &When) -> Option<Mismatch<'_>> {
         let asked = Asked { labels: &labels(), caller: "coder", prompt_tokens: 3000 };
-        mismatch(&serde_json::from_value(when).unwrap(), &asked)
+        mismatch(when, &asked)
     }
 
     #[rstest]
@@ -113,29 +111,31 @@ mod tests {
     #[case(json!({ "labels": { "data": ["phi", "pii"], "taskType": ["qa"] } }))]
     #[case(json!({ "taskTypes": ["qa"], "priorities": ["P1"], "labels": { "data": ["pii"] }, "promptTokens": { "atLeast": 2 } }))]
     fn a_rule_matches_when_all_members_hold_and_of_a_list_one(#[case] when: Value) {
-        assert_eq!(found(when), None);
+        let when: When = serde_json::from_value(when).unwrap();
+        assert_eq!(found(&when), None);
     }
 
     #[rstest]
     #[case(json!({ "promptTokens": { "atLeast": 3001 } }), Mismatch::TooShort { tokens: 3000, at_least: 3001 })]
     #[case(json!({ "promptTokens": { "atMost": 2999 } }), Mismatch::TooLong { tokens: 3000, at_most: 2999 })]
-    #[case(json!({ "taskTypes": ["refactor"] }), Mismatch::Label("taskType".to_owned()))]
-    #[case(json!({ "priorities": ["P0", "P2"] }), Mismatch::Label("priority".to_owned()))]
-    #[case(json!({ "complexity": ["High"] }), Mismatch::NoLabel("complexity".to_owned()))]
+    #[case(json!({ "taskTypes": ["refactor"] }), Mismatch::Label("taskType"))]
+    #[case(json!({ "priorities": ["P0", "P2"] }), Mismatch::Label("priority"))]
+    #[case(json!({ "complexity": ["High"] }), Mismatch::NoLabel("complexity"))]
     #[case(json!({ "agentPools": ["planner"] }), Mismatch::AgentPool)]
-    #[case(json!({ "labels": { "data": ["phi"] } }), Mismatch::Label("data".to_owned()))]
-    #[case(json!({ "labels": { "region": ["eu"] } }), Mismatch::NoLabel("region".to_owned()))]
-    #[case(json!({ "labels": { "data": [] } }), Mismatch::Label("data".to_owned()))]
-    #[case(json!({ "taskTypes": ["qa"], "labels": { "data": ["phi"] } }), Mismatch::Label("data".to_owned()))]
-    fn a_member_that_does_not_hold_is_named(#[case] when: Value, #[case] mismatch: Mismatch) {
-        assert_eq!(found(when), Some(mismatch));
+    #[case(json!({ "labels": { "data": ["phi"] } }), Mismatch::Label("data"))]
+    #[case(json!({ "labels": { "region": ["eu"] } }), Mismatch::NoLabel("region"))]
+    #[case(json!({ "labels": { "data": [] } }), Mismatch::Label("data"))]
+    #[case(json!({ "taskTypes": ["qa"], "labels": { "data": ["phi"] } }), Mismatch::Label("data"))]
+    fn a_member_that_does_not_hold_is_named(#[case] when: Value, #[case] mismatch: Mismatch<'static>) {
+        let when: When = serde_json::from_value(when).unwrap();
+        assert_eq!(found(&when), Some(mismatch));
     }
 
     #[test]
     fn a_call_without_a_priority_has_none() {
         let asked = Asked { labels: &Labels::new(), caller: "coder", prompt_tokens: 0 };
         let when = serde_json::from_value(json!({ "priorities": ["P0", "P1", "P2", "P3", "P4"] })).unwrap();
-        assert_eq!(mismatch(&when, &asked), Some(Mismatch::NoLabel("priority".to_owned())));
+        assert_eq!(mismatch(&when, &asked), Some(Mismatch::NoLabel("priority")));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Tokens of an answer, as backends state them, in one form.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Larger numbers are no counts: up to here every language that writes JSON is exact.
 const MOST_TOKENS: u64 = 1 << 53;
@@ -118,27 +120,53 @@ fn of_object<'de, T: Deserialize<'de>>(value: &'de Value) -> Option<T> {
     T::deserialize(value).ok().filter(|_| value.is_object())
 }
 
-/// What a `usage` object of OpenAI's formats says; `None` where it is none, or contradicts itself.
-///
-/// Some count reasoning only in the total (Gemini, xAI): output is what the total has beside the prompt, if that is more.
-pub(super) fn openai(usage: &Value) -> Option<Usage> {
-    let usage: OpenAIUsage = of_object(usage)?;
-    let Count::Tokens(prompt) = usage.prompt_tokens.otherwise(usage.input_tokens) else { return None };
-    let stated = usage.completion_tokens.otherwise(usage.output_tokens);
-    if stated == Count::Absent && usage.total_tokens == Count::Absent {
-        return None;
+/// Reads an object from its JSON; `None` where that is none. Most are read as they stand. Where that fails, as with a member that
+/// stands twice, the tree decides, in which the last one counts.
+fn of_json<T: DeserializeOwned>(json: &RawValue) -> serde_json::Result<Option<T>> {
+    if !json.get().starts_with('{') {
+        return Ok(None);
     }
-    let output = stated.or(0)?.max(usage.total_tokens.or(0)?.saturating_sub(prompt));
-    let (chat, responses) = (usage.prompt_tokens_details, usage.input_tokens_details);
-    let cached_input = chat
-        .cached_tokens
-        .otherwise(responses.cached_tokens)
-        .otherwise(usage.num_cached_tokens)
-        .otherwise(usage.prompt_cache_hit_tokens)
-        .or(0)?;
-    let cache_write = chat.cache_write_tokens.otherwise(responses.cache_write_tokens).otherwise(chat.created_cache_tokens).or(0)?;
-    let input = prompt.checked_sub(cached_input)?.checked_sub(cache_write)?;
-    Some(Usage { input, cached_input, cache_write, output })
+    match serde_json::from_str(json.get()) {
+        Ok(read) => Ok(Some(read)),
+        Err(_) => Ok(of_object(&serde_json::from_str::<Value>(json.get())?)),
+    }
+}
+
+/// What a `usage` object of OpenAI's formats says; `None` where it is none, or contradicts itself.
+pub(super) fn openai(usage: &Value) -> Option<Usage> {
+    of_object::<OpenAIUsage>(usage)?.usage()
+}
+
+/// The same of its JSON.
+///
+/// # Errors
+///
+/// When a number in it is too large to be read.
+pub(super) fn openai_json(usage: &RawValue) -> serde_json::Result<Option<Usage>> {
+    Ok(of_json::<OpenAIUsage>(usage)?.and_then(OpenAIUsage::usage))
+}
+
+impl OpenAIUsage {
+    /// Some count reasoning only in the total (Gemini, xAI): output is what the total has beside the prompt, if that is more.
+    fn usage(self) -> Option<Usage> {
+        let Count::Tokens(prompt) = self.prompt_tokens.otherwise(self.input_tokens) else { return None };
+        let stated = self.completion_tokens.otherwise(self.output_tokens);
+        if stated == Count::Absent && self.total_tokens == Count::Absent {
+            return None;
+        }
+        let output = stated.or(0)?.max(self.total_tokens.or(0)?.saturating_sub(prompt));
+        let (chat, responses) = (self.prompt_tokens_details, self.input_tokens_details);
+        let cached_input = chat
+            .cached_tokens
+            .otherwise(responses.cached_tokens)
+            .otherwise(self.num_cached_tokens)
+            .otherwise(self.prompt_cache_hit_tokens)
+            .or(0)?;
+        let cache_write =
+            chat.cache_write_tokens.otherwise(responses.cache_write_tokens).otherwise(chat.created_cache_tokens).or(0)?;
+        let input = prompt.checked_sub(cached_input)?.checked_sub(cache_write)?;
+        Some(Usage { input, cached_input, cache_write, output })
+    }
 }
 
 /// Usage as Anthropic's format states it: once in a plain answer, several times in a stream, each time for the answer so far. Input
@@ -156,6 +184,15 @@ impl MessagesUsage {
     /// What a `usage` object says; nothing, where it is none.
     pub(super) fn read(usage: &Value) -> Self {
         of_object(usage).unwrap_or_default()
+    }
+
+    /// The same of its JSON.
+    ///
+    /// # Errors
+    ///
+    /// When a number in it is too large to be read.
+    pub(super) fn read_json(usage: &RawValue) -> serde_json::Result<Self> {
+        Ok(of_json(usage)?.unwrap_or_default())
     }
 
     /// Takes a later statement of the same answer: its counts take the place of the earlier ones, and are never added to them.

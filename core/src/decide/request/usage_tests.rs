@@ -1,5 +1,6 @@
 use rstest::rstest;
 use serde_json::json;
+use serde_json::value::to_raw_value;
 
 use super::*;
 
@@ -73,6 +74,16 @@ fn usage(input: u64, cached_input: u64, cache_write: u64, output: u64) -> Option
 )]
 fn openai_usage_in_the_normal_form(#[case] stated: Value, #[case] expected: Option<Usage>) {
     assert_eq!(openai(&stated), expected);
+    assert_eq!(openai_json(&to_raw_value(&stated).unwrap()).unwrap(), expected);
+}
+
+#[test]
+fn of_a_count_that_stands_twice_the_last_counts_and_one_that_no_number_holds_is_no_json() {
+    let json = |text: &str| openai_json(&RawValue::from_string(text.to_owned()).unwrap());
+    let twice = r#"{"prompt_tokens": 1, "completion_tokens": 5, "prompt_tokens": 60}"#;
+    assert_eq!(json(twice).unwrap(), openai(&serde_json::from_str(twice).unwrap()));
+    assert_eq!(json(twice).unwrap(), usage(60, 0, 0, 5));
+    json(r#"{"prompt_tokens": 1e999, "completion_tokens": 5}"#).unwrap_err();
 }
 
 #[rstest]
@@ -90,6 +101,7 @@ fn openai_usage_in_the_normal_form(#[case] stated: Value, #[case] expected: Opti
 #[case::a_list(json!([10, 0, 0, 5]), None)]
 fn anthropic_usage_in_the_normal_form(#[case] stated: Value, #[case] expected: Option<Usage>) {
     assert_eq!(MessagesUsage::read(&stated).usage(), expected);
+    assert_eq!(MessagesUsage::read_json(&to_raw_value(&stated).unwrap()).unwrap().usage(), expected);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The body of a call: what is read of it, and what is sent to a backend instead.
 //!
+//! * `scan`: a walk through JSON, on which texts are measured.
 //! * `object`: where the members of a JSON object stand.
 //! * `read`: one pass over a client's body.
 //! * `text`: how long the prompt is; `tools`: what their declarations add to it.
@@ -21,6 +22,7 @@ mod object;
 mod read;
 mod removed;
 mod rewrite;
+mod scan;
 mod servers;
 mod text;
 mod tools;

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use serde::Deserializer as _;
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde_json::error::Category;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use super::malformed::MalformedBody;
+use super::scan::{Scanner, Stop};
 use super::text::Prompt;
 
 /// The most members of an object that is read; no API has a quarter of them. It bounds what a body of nothing but names costs.
@@ -40,24 +38,55 @@ pub(super) struct Member {
 impl Object {
     /// Reads the object that is all of `json`, a part of `text`. `field` is its name in errors, `None` for the body itself. With
     /// `prompt`, the member "messages" is counted while it is passed over.
-    pub(super) fn read<'text>(
-        text: &'text str,
-        json: &'text str,
+    pub(super) fn read(
+        text: &str,
+        json: &str,
         field: Option<&'static str>,
         prompt: Option<&mut Prompt>,
     ) -> Result<Self, MalformedBody> {
-        let no_object = field.map_or(MalformedBody::NotAnObject, |field| MalformedBody::Invalid { field, expected: "an object" });
-        let mut problem = Problem { found: None, wrong_type: no_object };
-        let reader = Reader { text, field, prompt, problem: &mut problem };
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let read = deserializer.deserialize_map(reader).and_then(|members| deserializer.end().map(|()| members));
-        let mut members = read.map_err(|error| problem.of(&error))?;
-        let json = json.trim_matches(WHITESPACE);
         let start = position(text, json);
-        let end = start.saturating_add(json.len()).saturating_sub(1);
-        if let Some(last) = members.last_mut() {
-            last.end = end;
-        }
+        let mut scanner = Scanner::new(text, start..start.saturating_add(json.len()));
+        Self::walk(&mut scanner, field, prompt).map_err(|problem| match problem {
+            Problem::Found(found) => found,
+            Problem::Stop(Stop::AnotherType) => {
+                field.map_or(MalformedBody::NotAnObject, |field| MalformedBody::Invalid { field, expected: "an object" })
+            }
+            Problem::Stop(Stop::NotJson) => not_json(text, json, scanner.at()),
+        })
+    }
+
+    fn walk(scanner: &mut Scanner<'_>, field: Option<&'static str>, mut prompt: Option<&mut Prompt>) -> Result<Self, Problem> {
+        let mut members: Vec<Member> = Vec::new();
+        scanner.peek()?;
+        let start = scanner.at();
+        scanner.object(|scanner, quoted| {
+            let start = quoted.json.start;
+            let name = scanner.decoded(&quoted).ok_or_else(|| scanner.bad_name(&quoted))?;
+            if members.iter().any(|member| *member.name == *name) {
+                return Err(Problem::Found(MalformedBody::Duplicate { field: known(&name), at: start }));
+            }
+            if members.len() == MEMBERS {
+                return Err(Problem::Found(MalformedBody::TooManyMembers { field, most: MEMBERS }));
+            }
+            let value = match prompt.as_deref_mut() {
+                Some(prompt) if name == "messages" => {
+                    prompt.messages(scanner).map_err(|stop| match stop {
+                        Stop::AnotherType => {
+                            Problem::Found(MalformedBody::Invalid { field: "messages", expected: "a list of objects" })
+                        }
+                        Stop::NotJson => Problem::Stop(stop),
+                    })?;
+                    None
+                }
+                _ => Some(scanner.value()?),
+            };
+            // The comma, or the closing brace.
+            scanner.peek()?;
+            members.push(Member { name: name.into(), start, value, end: scanner.at() });
+            Ok(())
+        })?;
+        let end = scanner.at().saturating_sub(1);
+        scanner.end()?;
         Ok(Self { start, end, members })
     }
 
@@ -71,100 +100,37 @@ impl Object {
     }
 }
 
-const WHITESPACE: [char; 4] = [' ', '\t', '\n', '\r'];
-
 /// Where a part of the text begins.
 fn position(text: &str, part: &str) -> usize {
     part.as_ptr().addr().saturating_sub(text.as_ptr().addr())
 }
 
 /// Why a reading ended early.
-struct Problem {
-    /// What the parser has no error for.
-    found: Option<MalformedBody>,
-    /// What an error about the type of a value means at this point.
-    wrong_type: MalformedBody,
+enum Problem {
+    /// It is no JSON, or no object.
+    Stop(Stop),
+    /// It is one that is refused.
+    Found(MalformedBody),
 }
 
-impl Problem {
-    /// The parser's own words speak of the text only where a value has the wrong type: those are not used.
-    fn of(self, error: &serde_json::Error) -> MalformedBody {
-        match (self.found, error.classify()) {
-            (Some(found), _) => found,
-            (None, Category::Data) => self.wrong_type,
-            (None, Category::Syntax | Category::Eof | Category::Io) => {
-                let words = error.to_string();
-                let problem = words.split(" at line ").next().unwrap_or_default().to_owned();
-                MalformedBody::NotJson { problem, line: error.line(), column: error.column() }
-            }
-        }
+impl From<Stop> for Problem {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
     }
 }
 
-struct Reader<'text, 'state> {
-    text: &'text str,
-    field: Option<&'static str>,
-    prompt: Option<&'state mut Prompt>,
-    problem: &'state mut Problem,
-}
-
-impl<'text> Visitor<'text> for Reader<'text, '_> {
-    type Value = Vec<Member>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("an object")
+/// What is wrong with a part of a text of which the walk has ended at this place, in the words of a parser. None is of the text.
+fn not_json(text: &str, json: &str, at: usize) -> MalformedBody {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(json) {
+        let words = error.to_string();
+        let problem = words.split(" at line ").next().unwrap_or_default().to_owned();
+        return MalformedBody::NotJson { problem, line: error.line(), column: error.column() };
     }
-
-    fn visit_map<A: MapAccess<'text>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Vec<Member> = Vec::new();
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            let start = position(self.text, key.get());
-            let Ok(name) = serde_json::from_str::<Box<str>>(key.get()) else {
-                self.problem.found = Some(self.wrong_name(start));
-                return Err(A::Error::custom("name"));
-            };
-            if members.iter().any(|member| member.name == name) {
-                self.problem.found = Some(MalformedBody::Duplicate { field: known(&name), at: start });
-                return Err(A::Error::custom("duplicate"));
-            }
-            if members.len() == MEMBERS {
-                self.problem.found = Some(MalformedBody::TooManyMembers { field: self.field, most: MEMBERS });
-                return Err(A::Error::custom("members"));
-            }
-            if let Some(last) = members.last_mut() {
-                last.end = comma_before(self.text, start);
-            }
-            let value = match self.prompt.as_deref_mut() {
-                Some(prompt) if &*name == "messages" => {
-                    self.problem.wrong_type = MalformedBody::Invalid { field: "messages", expected: "a list of objects" };
-                    map.next_value_seed(prompt.messages())?;
-                    None
-                }
-                _ => {
-                    let json = map.next_value::<&RawValue>()?.get();
-                    let at = position(self.text, json);
-                    Some(at..at.saturating_add(json.len()))
-                }
-            };
-            members.push(Member { name, start, value, end: start });
-        }
-        Ok(members)
-    }
-}
-
-impl Reader<'_, '_> {
-    /// A name with half a pair of surrogates: an escape that stands for no character.
-    fn wrong_name(&self, at: usize) -> MalformedBody {
-        let before = self.text.get(..at).unwrap_or_default();
-        let line = before.matches('\n').count().saturating_add(1);
-        let column = before.rsplit('\n').next().unwrap_or_default().len().saturating_add(1);
-        MalformedBody::NotJson { problem: "an escape in a name that is no character".to_owned(), line, column }
-    }
-}
-
-/// The comma before a name: only whitespace is between them.
-fn comma_before(text: &str, name: usize) -> usize {
-    text.get(..name).unwrap_or_default().trim_end_matches(WHITESPACE).len().saturating_sub(1)
+    // Half a pair of surrogates: an escape that stands for no character, which the parser does not look at.
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count().saturating_add(1);
+    let column = before.rsplit('\n').next().unwrap_or_default().len().saturating_add(1);
+    MalformedBody::NotJson { problem: "an escape in a name that is no character".to_owned(), line, column }
 }
 
 /// The names that this code knows, which errors may show.

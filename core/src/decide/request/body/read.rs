@@ -28,8 +28,10 @@ pub(super) const OUTPUT_LIMITS: [&str; 3] = ["max_tokens", "max_completion_token
 ///
 /// [`MalformedBody`], with words for the caller.
 pub fn read(operation: Operation, bytes: &[u8]) -> Result<Body, MalformedBody> {
-    // First, because the parser passes over bytes that it does not need.
-    let text = std::str::from_utf8(bytes).map_err(|error| MalformedBody::NotUtf8 { at: error.valid_up_to() })?;
+    // First, because the parser passes over bytes that it does not need. The quick check does not say where it fails.
+    let text = simdutf8::basic::from_utf8(bytes)
+        .or_else(|_| std::str::from_utf8(bytes))
+        .map_err(|error| MalformedBody::NotUtf8 { at: error.valid_up_to() })?;
     let mut prompt = Prompt::default();
     let chat = matches!(operation, Operation::ChatCompletions | Operation::Messages | Operation::CountTokens);
     let members = Object::read(text, text, None, chat.then_some(&mut prompt))?;

@@ -5,16 +5,15 @@
 //! stand. Images, sound, files and documents, signatures, encrypted content and settings are none. A token of a prompt that is given
 //! as tokens counts as one. Strings count in UTF-8, however they are escaped.
 
-use memchr::{memchr_iter, memmem};
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
+
+use super::scan::{Scanner, Stop};
 
 /// Bytes of text for a token, as an estimate: English and code have about four.
 const BYTES_PER_TOKEN: u64 = 4;
 
-/// How deep content stands in content: the results of tools in a message have a list of parts of their own. What stands deeper is not
-/// counted, so that no byte is looked at more often than this.
+/// How deep content stands in content: the results of tools in a message have a list of parts of their own. What stands deeper is
+/// passed over and not counted, so that no body nests calls of functions here.
 const DEPTH: u8 = 4;
 
 /// What is counted of a prompt.
@@ -29,14 +28,18 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    /// Counts the messages of a chat while the parser passes over them.
-    pub(super) fn messages(&mut self) -> Messages<'_> {
-        Messages(self)
+    /// Counts the messages of a chat, or the items of a response, while the scanner walks over them: a list of objects.
+    pub(super) fn messages(&mut self, scanner: &mut Scanner<'_>) -> Result<(), Stop> {
+        scanner.list(|scanner| {
+            self.members(scanner, DEPTH)?;
+            self.messages = self.messages.saturating_add(1);
+            Ok(())
+        })
     }
 
-    /// Counts a text, a list of texts, tokens or parts, or one part.
+    /// Counts a text, a list of texts, tokens or parts, or one part. It is JSON already, and nothing in it is refused.
     pub(super) fn content(&mut self, json: &str) {
-        Text { prompt: self, depth: DEPTH }.content(json);
+        let _ = self.value(&mut Scanner::of(json), DEPTH);
     }
 
     /// Counts the input of a response: a text, or a list of items.
@@ -46,7 +49,7 @@ impl Prompt {
             return self.content(json);
         }
         // What is no list of objects is the backend's to refuse.
-        let _ = Messages(self).deserialize(&mut serde_json::Deserializer::from_str(json));
+        let _ = self.messages(&mut Scanner::of(json));
     }
 
     /// Counts JSON that a model reads as it stands.
@@ -57,6 +60,72 @@ impl Prompt {
     /// The estimate of the tokens.
     pub(super) fn tokens(&self) -> u64 {
         self.bytes.div_ceil(BYTES_PER_TOKEN)
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Counts what the members of a message, an item or a part have.
+    fn members(&mut self, scanner: &mut Scanner<'_>, depth: u8) -> Result<(), Stop> {
+        scanner.object(|scanner, quoted| {
+            let member = match scanner.decoded(&quoted) {
+                Some(name) => Member::of(&name),
+                None if depth == DEPTH => return Err(scanner.bad_name(&quoted)),
+                None => Member::Other,
+            };
+            match member {
+                Member::Text => return self.value(scanner, depth),
+                Member::Json => self.add(scanner.value()?.len()),
+                Member::Type => {
+                    let kind = scanner.value()?;
+                    self.opaque |= !TEXT_TYPES.contains(&scanner.json(kind));
+                }
+                Member::Aside => drop(scanner.value()?),
+                Member::Other => {
+                    let other = scanner.value()?;
+                    self.opaque |= scanner.json(other) != "null";
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Counts the text of a value. Lists and objects may stand in it to this depth.
+    fn value(&mut self, scanner: &mut Scanner<'_>, depth: u8) -> Result<(), Stop> {
+        match (scanner.peek()?, depth.checked_sub(1)) {
+            (b'"', _) => self.add(scanner.quoted()?.length),
+            (b'[' | b'{', Some(depth)) => return self.entries(scanner, depth),
+            (b'[' | b'{', None) => {
+                self.opaque = true;
+                scanner.value()?;
+            }
+            _ => drop(scanner.value()?),
+        }
+        Ok(())
+    }
+
+    /// Counts the text in a list or an object, or in an entry of a list.
+    fn entries(&mut self, scanner: &mut Scanner<'_>, depth: u8) -> Result<(), Stop> {
+        match (scanner.peek()?, depth.checked_sub(1)) {
+            (b'{', _) => return self.members(scanner, depth),
+            (b'[', Some(depth)) => return scanner.list(|scanner| self.entries(scanner, depth)),
+            (b'[', None) => {
+                return scanner.list(|scanner| {
+                    self.opaque = true;
+                    scanner.value().map(drop)
+                });
+            }
+            (b'"', _) => self.add(scanner.quoted()?.length),
+            _ => {
+                let value = scanner.value()?;
+                // A token of a prompt that is given as tokens.
+                if scanner.json(value).parse::<u64>().is_ok() {
+                    self.bytes = self.bytes.saturating_add(BYTES_PER_TOKEN);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -74,152 +143,32 @@ pub(super) fn prompts(json: &str) -> u32 {
     u32::try_from(list.len()).unwrap_or(u32::MAX)
 }
 
-/// The bytes in UTF-8 of what a JSON string stands for.
-fn string_length(json: &str) -> u64 {
-    let bytes = json.as_bytes();
-    // The quotes.
-    let characters = length(json).saturating_sub(2);
-    let backslashes = memchr_iter(b'\\', bytes).count() as u64;
-    // Nearly all texts have only escapes of two bytes for one, such as of line ends: they are counted at once.
-    if backslashes == 0 || memmem::find(bytes, b"\\\\").is_none() && memmem::find(bytes, b"\\u").is_none() {
-        return characters.saturating_sub(backslashes);
-    }
-    let mut shorter = 0_u64;
-    let mut next = 0;
-    for at in memchr_iter(b'\\', bytes) {
-        if at < next {
-            continue;
-        }
-        let code = bytes.get(at.saturating_add(1));
-        next = at.saturating_add(2);
-        shorter = shorter.saturating_add(if code == Some(&b'u') { unicode_saving(json, at) } else { 1 });
-    }
-    characters.saturating_sub(shorter)
-}
-
-/// How many bytes shorter a character is than its escape `\uXXXX`. Half a pair of surrogates is half of a character of four bytes.
-fn unicode_saving(json: &str, at: usize) -> u64 {
-    let digits = json.get(at.saturating_add(2)..at.saturating_add(6)).unwrap_or_default();
-    match u32::from_str_radix(digits, 16) {
-        Ok(0..=0x7f) => 5,
-        Ok(0x80..=0x7ff | 0xd800..=0xdfff) => 4,
-        _ => 3,
-    }
-}
-
-/// The outermost list: messages or items, which are objects.
-pub(super) struct Messages<'prompt>(&'prompt mut Prompt);
-
-impl<'de> DeserializeSeed<'de> for Messages<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Messages<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Message(Text { prompt: &mut *self.0, depth: DEPTH }))?.is_some() {
-            self.0.messages = self.0.messages.saturating_add(1);
-        }
-        Ok(())
-    }
-}
-
-/// A message or an item.
-struct Message<'count>(Text<'count>);
-
-impl<'de> DeserializeSeed<'de> for Message<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self.0)
-    }
-}
-
-/// Counts the text of any value.
-struct Text<'count> {
-    prompt: &'count mut Prompt,
-    depth: u8,
-}
-
-impl Text<'_> {
-    fn add(&mut self, bytes: u64) {
-        self.prompt.bytes = self.prompt.bytes.saturating_add(bytes);
-    }
-
-    /// Strings are counted where they stand; lists and objects are parsed.
-    fn content(&mut self, json: &str) {
-        match (json.as_bytes().first(), self.depth.checked_sub(1)) {
-            (Some(b'"'), _) => self.add(string_length(json)),
-            (Some(b'[' | b'{'), Some(depth)) => {
-                let inner = Text { prompt: &mut *self.prompt, depth };
-                // It is JSON already, and nothing in it is refused.
-                let _ = inner.deserialize(&mut serde_json::Deserializer::from_str(json));
-            }
-            (Some(b'[' | b'{'), None) => self.prompt.opaque = true,
-            _ => {}
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Text<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// The members of a message, an item or a part that matter here.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Field {
-    Content,
+/// What becomes of a member of a message, an item or a part.
+enum Member {
+    /// What is in it is counted.
     Text,
-    Output,
-    Summary,
-    Thinking,
-    Reasoning,
-    ReasoningContent,
-    Refusal,
-    ToolCalls,
-    FunctionCall,
-    Function,
-    Name,
-    Arguments,
     /// The input of a tool's call: any JSON.
-    Input,
-    /// What a part is.
+    Json,
+    /// It says what a part is.
     Type,
-    /// What is no text, and refers to nothing that becomes some.
-    #[serde(
-        alias = "id",
-        alias = "index",
-        alias = "tool_call_id",
-        alias = "tool_use_id",
-        alias = "call_id",
-        alias = "status",
-        alias = "is_error",
-        alias = "cache_control",
-        alias = "signature",
-        alias = "encrypted_content",
-        alias = "data",
-        alias = "custom",
-        alias = "annotations",
-        alias = "citations",
-        alias = "logprobs"
-    )]
-    Role,
-    #[serde(other)]
+    /// It is no text, and refers to nothing that becomes some.
+    Aside,
+    /// It is not known here.
     Other,
+}
+
+impl Member {
+    fn of(name: &str) -> Self {
+        match name {
+            "content" | "text" | "output" | "summary" | "thinking" | "reasoning" | "reasoning_content" | "refusal"
+            | "tool_calls" | "function_call" | "function" | "name" | "arguments" => Self::Text,
+            "input" => Self::Json,
+            "type" => Self::Type,
+            "role" | "id" | "index" | "tool_call_id" | "tool_use_id" | "call_id" | "status" | "is_error" | "cache_control"
+            | "signature" | "encrypted_content" | "data" | "custom" | "annotations" | "citations" | "logprobs" => Self::Aside,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The types of parts and items whose tokens the bytes of the body bound. An image of a hundred bytes may have a thousand tokens,
@@ -244,67 +193,3 @@ const TEXT_TYPES: [&str; 18] = [
     "\"custom_tool_call\"",
     "\"custom_tool_call_output\"",
 ];
-
-impl<'de> Visitor<'de> for Text<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key::<Field>()? {
-            match field {
-                Field::Role => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Field::Type => self.prompt.opaque |= !TEXT_TYPES.contains(&map.next_value::<&RawValue>()?.get()),
-                Field::Other => self.prompt.opaque |= map.next_value::<&RawValue>()?.get() != "null",
-                Field::Input => {
-                    let json = map.next_value::<&RawValue>()?.get();
-                    self.add(length(json));
-                }
-                _ => self.content(map.next_value::<&RawValue>()?.get()),
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Some(depth) = self.depth.checked_sub(1) else {
-            while list.next_element::<IgnoredAny>()?.is_some() {
-                self.prompt.opaque = true;
-            }
-            return Ok(());
-        };
-        while list.next_element_seed(Text { prompt: &mut *self.prompt, depth })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_str<E>(mut self, text: &str) -> Result<(), E> {
-        self.add(length(text));
-        Ok(())
-    }
-
-    /// A token of a prompt that is given as tokens.
-    fn visit_u64<E>(mut self, _: u64) -> Result<(), E> {
-        self.add(BYTES_PER_TOKEN);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}

@@ -1,7 +1,10 @@
 //! Chunks of chat completions and of completions, as OpenAI and everybody who speaks like it send them.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Asked, Seen, is_done, named_error};
@@ -44,7 +47,7 @@ impl Chunks {
             return Seen { error: Some(named_error(data)), ..Seen::default() };
         }
         if has_content && !says_more_than_usage(data) {
-            if !has_value(data, b"\"usage\"") {
+            if !has_value(data, &USAGE) {
                 return Seen::default();
             }
             if !self.finished
@@ -65,9 +68,10 @@ impl Chunks {
     /// It does what [`Self::chunk`] would, before the finish.
     fn running_usage(&mut self, data: &[u8]) -> Option<Seen> {
         #[derive(Deserialize)]
-        struct Running {
+        struct Running<'data> {
             choices: Vec<Choice>,
-            usage: Map<String, Value>,
+            #[serde(borrow)]
+            usage: &'data RawValue,
         }
         #[derive(Deserialize)]
         struct Choice {
@@ -75,9 +79,12 @@ impl Chunks {
             index: Option<u64>,
         }
         let Running { choices, usage } = serde_json::from_slice(data).ok()?;
+        if !usage.get().starts_with('{') {
+            return None;
+        }
+        let (usage, whole) = (usage::openai_json(usage).ok()?, choices.is_empty());
         self.several_choices |= choices.iter().any(|choice| choice.index > Some(0));
-        let whole = choices.is_empty();
-        self.stated = usage::openai(&Value::Object(usage)).map(|usage| Stated { usage, finished: false, whole });
+        self.stated = usage.map(|usage| Stated { usage, finished: false, whole });
         Some(Seen { only_usage: whole, usage_beside: !whole, ..Seen::default() })
     }
 
@@ -156,15 +163,20 @@ fn delta(choice: &Value) -> Option<&Map<String, Value>> {
     choice.get("delta").and_then(Value::as_object)
 }
 
+/// The names of members that decide whether a chunk is read.
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"error\""));
+static FINISH_REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finish_reason\""));
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
+
 /// Whether a chunk may say that its choice finished, or an error, which most do not. Within a text these words would stand between
 /// escaped quotation marks, and are not found.
 fn says_more_than_usage(data: &[u8]) -> bool {
-    has_value(data, b"\"error\"") || has_value(data, b"\"finish_reason\"")
+    has_value(data, &ERROR) || has_value(data, &FINISH_REASON)
 }
 
 /// Whether a name stands somewhere with another value than null.
-fn has_value(data: &[u8], name: &[u8]) -> bool {
-    memmem::find_iter(data, name).any(|at| !data.get(at + name.len()..).is_some_and(is_null))
+fn has_value(data: &[u8], name: &Finder<'_>) -> bool {
+    name.find_iter(data).any(|at| !data.get(at + name.needle().len()..).is_some_and(is_null))
 }
 
 /// Whether a member with the value null goes on here, after its name.
@@ -185,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_running_count_that_is_read_without_the_content_beside_it_is_what_the_whole_chunk_says() {
-        let of_streams = goldens().into_iter().flat_map(|golden| golden.stream.lines().filter_map(|line| line.strip_prefix("data: ")));
+        let of_streams =
+            goldens().into_iter().flat_map(|golden| golden.stream.lines().filter_map(|line| line.strip_prefix("data: ")));
         let others = [
             r#"{"choices":[{"index":1,"delta":{"content":"x"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
             r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#,
