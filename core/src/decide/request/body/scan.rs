@@ -122,7 +122,9 @@ impl<'text> Scanner<'text> {
         let mut open: Vec<u8> = Vec::new();
         loop {
             match self.peek()? {
-                b'"' => drop(self.quoted()?),
+                b'"' => {
+                    self.quoted()?;
+                }
                 b'{' => {
                     self.at += 1;
                     if !self.closes(b'}')? {

@@ -81,7 +81,9 @@ impl Prompt {
                     let kind = scanner.value()?;
                     self.opaque |= !TEXT_TYPES.contains(&scanner.json(kind));
                 }
-                Member::Aside => drop(scanner.value()?),
+                Member::Aside => {
+                    scanner.value()?;
+                }
                 Member::Other => {
                     let other = scanner.value()?;
                     self.opaque |= scanner.json(other) != "null";
@@ -100,7 +102,9 @@ impl Prompt {
                 self.opaque = true;
                 scanner.value()?;
             }
-            _ => drop(scanner.value()?),
+            _ => {
+                scanner.value()?;
+            }
         }
         Ok(())
     }
