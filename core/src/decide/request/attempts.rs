@@ -145,7 +145,7 @@ impl<'p> Attempts<'p> {
     /// `None`: the plan has no such route.
     pub fn new(world: &World<'p, '_>, learned: &mut Learned, call: &Call<'_>, streams: bool, now: Duration) -> Option<Self> {
         let (name, route) = world.plan.routes.get_key_value(call.route)?;
-        let choice = candidates::choose_of(route, world, learned, call, now)?;
+        let choice = candidates::choose(world, learned, call, now)?;
         learned.retries(name)?.call(now);
         Some(Self {
             name,

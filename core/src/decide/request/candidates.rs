@@ -174,17 +174,7 @@ const USUAL_OUTPUT_TOKENS: u64 = 523;
 
 /// Chooses for a call that has just come, which takes a turn of its strategy. `None`: the plan has no such route.
 pub fn choose<'p>(world: &World<'p, '_>, learned: &mut Learned, call: &Call<'_>, now: Duration) -> Option<Choice<'p>> {
-    choose_of(world.plan.routes.get(call.route)?, world, learned, call, now)
-}
-
-/// The same for a call whose route is at hand.
-pub(super) fn choose_of<'p>(
-    route: &'p Route,
-    world: &World<'p, '_>,
-    learned: &mut Learned,
-    call: &Call<'_>,
-    now: Duration,
-) -> Option<Choice<'p>> {
+    let route = world.plan.routes.get(call.route)?;
     let asked = Asked { labels: call.labels, caller: call.caller, prompt_tokens: call.prompt_tokens };
     let rule = rules::first_match(&route.rules, &asked);
     let (strategy, named) = named(route, rule);

@@ -53,9 +53,6 @@ pub fn rewrite(body: &Body, backend: &Backend, ceiling: Option<u32>) -> Vec<Piec
 const INCLUDE_USAGE: &str = "include_usage";
 const CONTINUOUS_USAGE: &str = "continuous_usage_stats";
 
-/// Room for what most calls get inserted in one place.
-const INSERTED: usize = 64;
-
 /// What is changed for one attempt.
 struct Change<'body> {
     body: &'body Body,
@@ -231,11 +228,7 @@ impl Pieces {
         match self.0.last_mut() {
             _ if text.is_empty() => {}
             Some(Piece::Inserted(last)) => last.push_str(text),
-            _ => {
-                let mut inserted = String::with_capacity(INSERTED.max(text.len()));
-                inserted.push_str(text);
-                self.0.push(Piece::Inserted(inserted));
-            }
+            _ => self.0.push(Piece::Inserted(text.to_owned())),
         }
     }
 
@@ -255,7 +248,7 @@ impl Pieces {
         self.keep(object.start..inside);
         let mut comma = "";
         for (name, value) in missing {
-            [comma, "\"", *name, "\":", value.as_str()].into_iter().for_each(|part| self.insert(part));
+            self.insert(&format!("{comma}\"{name}\":{value}"));
             comma = ",";
         }
         let mut start = Some(inside..object.members.first().map_or(inside, |member| member.start));
@@ -289,7 +282,7 @@ impl Pieces {
                 self.keep(value.end..member.end);
             }
             Edit::Rename(name, pieces) => {
-                ["\"", name, "\":"].into_iter().for_each(|part| self.insert(part));
+                self.insert(&format!("\"{name}\":"));
                 self.append(pieces);
                 self.keep(value.end..member.end);
             }
