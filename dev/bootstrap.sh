@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
 # Brings a machine to the point where Quartermaster can be built and tested: first what the machine itself lacks,
-# then the development control plane, and Helm where it is asked for, built from the Go modules that go.mod files pin.
+# then the development control plane, and Helm and promtool where they are asked for, built from the Go modules that go.mod
+# files pin.
 # Nothing is written into the tree. A second run finds everything and ends at once.
 
 set -euo pipefail
@@ -27,13 +28,14 @@ control-plane kwok                    sigs.k8s.io/kwok/cmd/kwok                 
 control-plane kwokctl                 sigs.k8s.io/kwok/cmd/kwokctl                    built
 control-plane kubeconform             github.com/yannh/kubeconform/cmd/kubeconform    built
 helm          helm                    helm.sh/helm/v4/cmd/helm                        built
+promtool      promtool                github.com/prometheus/prometheus/cmd/promtool   built
 "
 
 usage() {
   cat <<EOF
 Usage: dev/bootstrap.sh [REQUIREMENT...]     install or build what is missing
        dev/bootstrap.sh --check [REQUIREMENT...]  say what is missing, change nothing; exit code 1 if anything is
-       dev/bootstrap.sh where [REQUIREMENT]  print the path of each binary of the control plane, or of helm
+       dev/bootstrap.sh where [REQUIREMENT]  print the path of each binary of the control plane, or of another requirement
 
 Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   linker           a C compiler and linker
@@ -44,6 +46,7 @@ Requirements (default: ${DEFAULT_REQUIREMENTS[*]}):
   python           Python 3.11 to 3.14 with venv, for clients' SDKs and vLLM's own parser
   control-plane    the Kubernetes binaries, built from source; $(build_time control-plane) on 2 cores, once
   helm             Helm, built from source, which needs go; $(build_time helm) on 2 cores, once
+  promtool         Prometheus' promtool, built from source, which needs go; $(build_time promtool) on 2 cores, once
 
 On Debian and Ubuntu a missing tool is installed with apt-get (as root, or with sudo), and Rust with rustup's installer
 where the package is too old. Elsewhere what is missing is named together with the remedy, before anything long begins.
@@ -76,13 +79,16 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; 
 
 rust_minimum() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$DEV/../Cargo.toml" | head -n 1; }
 # The newest Go that one of the modules asks for.
-go_minimum() { sed -n 's/^go \([0-9.]*\)$/\1/p' "$DEV/go/go.mod" "$DEV/helm/go.mod" | sort -rV | head -n 1; }
+go_minimum() {
+  sed -n 's/^go \([0-9.]*\)$/\1/p' "$DEV/go/go.mod" "$DEV/helm/go.mod" "$DEV/promtool/go.mod" | sort -rV | head -n 1
+}
 
 # module_of REQUIREMENT: the directory of the go.mod and go.sum that pin what it is built from.
 module_of() {
   case $1 in
     control-plane) echo "$DEV/go" ;;
     helm) echo "$DEV/helm" ;;
+    promtool) echo "$DEV/promtool" ;;
     *) fail "'$1' is not built from Go modules" ;;
   esac
 }
@@ -249,7 +255,7 @@ use_go() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is built from Go modules: the control plane, and Helm
+# What is built from Go modules: the control plane, Helm and promtool
 
 # is_built REQUIREMENT: whether it is one of these.
 is_built() { awk -v requirement="$1" '$1 == requirement {found = 1} END {exit !found}' <<<"$BINARIES"; }
@@ -259,17 +265,24 @@ build_time() {
   case $1 in
     control-plane) echo 'about 7 minutes' ;;
     helm) echo 'about 2 minutes' ;;
+    promtool) echo 'a few minutes' ;;
   esac
 }
 
 # link_flags REQUIREMENT: flags of the Go linker. Kubernetes binaries that do not know their own version refuse to start.
 link_flags() {
   local kubernetes kwok kubeconform helm minor version=k8s.io/component-base/version
-  if [ "$1" = helm ]; then
-    helm=$(module_version helm helm.sh/helm/v4)
-    printf '%s' "-s -w -X helm.sh/helm/v4/internal/version.version=$helm"
-    return
-  fi
+  case $1 in
+    helm)
+      helm=$(module_version helm helm.sh/helm/v4)
+      printf '%s' "-s -w -X helm.sh/helm/v4/internal/version.version=$helm"
+      return
+      ;;
+    promtool)
+      printf '%s' "-s -w"
+      return
+      ;;
+  esac
   kubernetes=$(module_version control-plane k8s.io/kubernetes)
   kwok=$(module_version control-plane sigs.k8s.io/kwok)
   kubeconform=$(module_version control-plane github.com/yannh/kubeconform)
@@ -280,12 +293,15 @@ link_flags() {
     " -X sigs.k8s.io/kwok/pkg/consts.Version=$kwok -X main.version=$kubeconform"
 }
 
+# build_tags REQUIREMENT: tags of the Go build. Rules are checked without the clients of any cloud that Prometheus finds targets in.
+build_tags() { [ "$1" != promtool ] || printf '%s' remove_all_sd; }
+
 # binaries_directory REQUIREMENT: one directory for each pinned set of sources, so that two working trees never disturb
 # each other.
 binaries_directory() {
   local module flags sum
   module=$(module_of "$1")
-  flags=$(link_flags "$1")
+  flags=$(link_flags "$1")$(build_tags "$1")
   if command -v sha256sum >/dev/null; then
     sum=$(printf '%s' "$flags" | cat "$module/go.mod" "$module/go.sum" - | sha256sum)
   else
@@ -362,7 +378,7 @@ watch_build() {
 # build REQUIREMENT: Go installs each binary into a directory of its own, and only a complete binary is moved to its place:
 # an interrupted build is never taken for a finished one.
 build() {
-  local module directory go missing names packages flags log start name package built
+  local module directory go missing names packages flags tags log start name package built
   module=$(module_of "$1")
   directory=$(binaries_directory "$1")
   mkdir -p "$CACHE"
@@ -389,6 +405,7 @@ build() {
 
   go=$(use_go)
   flags=$(link_flags "$1")
+  tags=$(build_tags "$1")
 
   say "building ${names[*]}"
   say "into $directory; $(build_time "$1") on 2 cores, and never again until ${module#"${DEV%/*}/"} changes"
@@ -407,9 +424,9 @@ build() {
   set -m
   (
     cd "$module"
-    "$go" list -deps "${packages[@]}" >"$BUILD_DIRECTORY/packages.unfinished"
+    "$go" list -deps -tags "$tags" "${packages[@]}" >"$BUILD_DIRECTORY/packages.unfinished"
     mv "$BUILD_DIRECTORY/packages.unfinished" "$BUILD_DIRECTORY/packages"
-    exec "$go" install -v -trimpath -ldflags "$flags" "${packages[@]}"
+    exec "$go" install -v -trimpath -tags "$tags" -ldflags "$flags" "${packages[@]}"
   ) >>"$log" 2>&1 9>&- &
   BUILD_PROCESS=$!
   set +m

@@ -75,7 +75,6 @@ watched() {
 
 show_agents() {
   say 'A pool of agents on a Redis stream, without a task'
-  start_redis
   kubectl create namespace "$AGENTS"
   kubectl -n "$AGENTS" create configmap redis --from-literal="url=redis://$REDIS_ADDRESS:6379/0"
   apply_pools examples/pools/coder.yaml

@@ -109,9 +109,7 @@ until_shown() {
 }
 
 make_route() {
-  # The gateway's pods are to run on the node that runs them for real.
-  kubectl -n "$AGENTS" create configmap quartermaster-gateway --from-literal=nodeSelector='{kubernetes.io/hostname: local}' \
-    --from-literal=tolerations='[{key: dev.quartermaster.dev/local-node, operator: Exists}]'
+  place_gateway "$AGENTS"
   kubectl -n "$AGENTS" create secret generic provider --from-literal=key=provider-key
   kubectl -n "$AGENTS" apply -f - <<YAML
 apiVersion: quartermaster.dev/v1alpha1

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 #
 # Installs Quartermaster with its charts on a control plane with fake GPU nodes, shows what it makes of examples/, and checks
-# it. Run by `make demo`, which starts the control plane and stops it again. The operator runs as two pods of the local node,
-# under its own account. Each section is a function; the last lines say in which order they are shown.
+# it. With SPRINT=yes also how the quickstart spends a budget. Run by `make demo`, which starts the control plane and stops it again.
+# The operator runs as two pods of the local node, under its own account. Each section is a function; the last lines say in
+# which order they are shown.
 
 set -euo pipefail
 
@@ -15,6 +16,8 @@ HELM=$(dev/bootstrap.sh where helm)
 readonly HELM=${HELM#helm }
 PASSED=0
 FAILED=0
+# Where headings, checks and what is shown are written beside.
+LOG=/dev/null
 
 # Nothing of Helm's is left on the machine.
 export HELM_CACHE_HOME=$QUARTERMASTER_DIRECTORY/helm HELM_CONFIG_HOME=$QUARTERMASTER_DIRECTORY/helm \
@@ -23,7 +26,10 @@ export HELM_CACHE_HOME=$QUARTERMASTER_DIRECTORY/helm HELM_CONFIG_HOME=$QUARTERMA
 kubectl() { "$QUARTERMASTER_KUBECTL" "$@"; }
 helm() { "$HELM" --namespace "$OPERATORS" "$@"; }
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+say() {
+  printf '\n\033[1m%s\033[0m\n' "$*"
+  printf '\n%s\n' "$*" >>"$LOG"
+}
 
 # check WHAT COMMAND...: counts whether the command succeeds.
 check() {
@@ -31,10 +37,10 @@ check() {
   shift
   if "$@" >/dev/null 2>&1; then
     PASSED=$((PASSED + 1))
-    printf '  ok      %s\n' "$what"
+    printf '  ok      %s\n' "$what" | tee -a "$LOG"
   else
     FAILED=$((FAILED + 1))
-    printf '  FAILED  %s\n' "$what"
+    printf '  FAILED  %s\n' "$what" | tee -a "$LOG"
   fi
 }
 
@@ -100,15 +106,23 @@ one_leads() {
   [ -n "$holder" ] && kubectl -n "$OPERATORS" get pod "${holder%_*}"
 }
 
+# place_gateway NAMESPACE: the pods of its gateway are to run on the node that runs them for real.
+place_gateway() {
+  kubectl -n "$1" create configmap quartermaster-gateway --from-literal=nodeSelector='{kubernetes.io/hostname: local}' \
+    --from-literal=tolerations='[{key: dev.quartermaster.dev/local-node, operator: Exists}]'
+}
+
 finish() {
   local code=$?
   [ -z "${REDIS_PID:-}" ] || kill "$REDIS_PID" 2>/dev/null || true
   [ -z "${PROVIDER_PID:-}" ] || kill "$PROVIDER_PID" 2>/dev/null || true
+  [ -z "${CURVE_PID:-}" ] || kill "$CURVE_PID" 2>/dev/null || true
   [ "$code" -eq 0 ] || FAILED=$((FAILED + 1))
   if [ "$FAILED" -gt 0 ]; then
     say 'The end of the log of each operator'
     kubectl -n "$OPERATORS" logs -l app.kubernetes.io/name=quartermaster --tail=30 --prefix || true
     say 'The end of the log of each gateway'
+    kubectl -n "$QUICKSTART" logs -l quartermaster.dev/gateway --tail=30 --prefix || true
     kubectl -n "$AGENTS" logs -l quartermaster.dev/gateway --tail=30 --prefix || true
   fi
   printf '\n%d passed, %d failed\n' "$PASSED" "$FAILED"
@@ -122,6 +136,8 @@ trap 'exit 143' TERM
 
 # shellcheck source=dev/demo-agents.sh
 source dev/demo-agents.sh
+# shellcheck source=dev/demo-sprint.sh
+source dev/demo-sprint.sh
 # shellcheck source=dev/demo-routes.sh
 source dev/demo-routes.sh
 
@@ -136,6 +152,7 @@ show_installation() {
   helm install quartermaster-crds charts/quartermaster-crds --create-namespace --hide-notes --wait --timeout 120s
   helm install quartermaster charts/quartermaster --values dev/chart-values.yaml --hide-notes --wait --timeout 120s \
     --set "configuration.destinations.resolve.redis\\.$AGENTS\\.svc=$REDIS_ADDRESS" \
+    --set "configuration.destinations.resolve.redis\\.$QUICKSTART\\.svc=$REDIS_ADDRESS" \
     --set "configuration.destinations.resolve.${PROVIDER_NAME//./\\.}=$PROVIDER_ADDRESS" \
     --set "configuration.egressProxy.noProxy={$PROVIDER_NAME}"
   kubectl -n "$OPERATORS" get pods -o wide
@@ -196,6 +213,8 @@ YAML
 
 show_nodes
 show_installation
+start_redis
+[ "${SPRINT:-}" != yes ] || show_sprint
 show_backends
 show_agents
 show_routes

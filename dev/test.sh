@@ -93,6 +93,7 @@ stage python dev/bootstrap.sh python
 stage bootstrap dev/bootstrap.sh
 stage sdks dev/sdks/prepare.sh sdks
 stage helm dev/bootstrap.sh go helm
+stage promtool dev/bootstrap.sh go promtool
 stage build cargo build --workspace --all-targets --locked
 stage lint lint
 stage unit cargo test --workspace --locked --lib --bins

@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use quartermaster_core::api::conditions::{reasons, types};
+use quartermaster_core::decide::account::Unit;
+use quartermaster_core::decide::account::spending::Refused;
 use quartermaster_core::decide::gateway::settings::Settings;
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::refusal::Refusal;
@@ -34,7 +37,7 @@ fn first_cells(section: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_reason_is_documented_with_what_to_do_and_no_other() {
-    let pages = ["docs/inference-backends.md", "docs/agent-pools.md", "docs/model-routes.md"].map(read);
+    let pages = ["docs/inference-backends.md", "docs/agent-pools.md", "docs/model-routes.md", "docs/token-budgets.md"].map(read);
     let documented: BTreeSet<&str> = pages.iter().flat_map(|page| first_cells(section(page, "Reasons, and what to do"))).collect();
     assert_eq!(documented, reasons::ALL.iter().copied().collect());
 }
@@ -60,22 +63,34 @@ fn every_condition_is_documented_and_no_other() {
 #[test]
 fn every_condition_of_a_route_is_documented() {
     let page = read("docs/model-routes.md");
-    let known = [types::READY, types::ACCEPTED, types::RESOLVED_REFS, types::PROGRAMMED];
+    let known = [types::READY, types::ACCEPTED, types::RESOLVED_REFS, types::PROGRAMMED, types::LIMITED_BY_BUDGET];
     assert_eq!(first_cells(section(&page, "Conditions")), known.into_iter().collect());
 }
 
 #[test]
-fn every_field_of_a_route_is_documented_and_stands_in_the_full_example() {
-    let definition: Value = serde_saphyr::from_str(&read("crds/quartermaster.dev_modelroutes.yaml")).unwrap();
-    let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
-    let declared: BTreeSet<&str> = spec.as_object().unwrap().keys().map(String::as_str).collect();
-    let page = read("docs/model-routes.md");
-    let cells = first_cells(section(&page, "Fields"));
-    let documented: BTreeSet<&str> = cells.iter().filter_map(|cell| cell.split(['.', '[']).next()).collect();
-    assert_eq!(documented, declared);
-    let example: Value = serde_saphyr::from_str(&read("examples/routes/full.yaml")).unwrap();
-    let shown: BTreeSet<&str> = example["spec"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(shown, declared);
+fn every_condition_of_a_budget_is_documented() {
+    let page = read("docs/token-budgets.md");
+    let known = [types::READY, types::USAGE_KNOWN, types::EXHAUSTED, types::ON_TRACK];
+    assert_eq!(first_cells(section(&page, "Conditions")), known.into_iter().collect());
+}
+
+#[test]
+fn every_field_of_a_route_and_of_a_budget_is_documented_and_stands_in_the_full_example() {
+    for (plural, page, example) in [
+        ("modelroutes", "docs/model-routes.md", "examples/routes/full.yaml"),
+        ("tokenbudgets", "docs/token-budgets.md", "examples/budgets/full.yaml"),
+    ] {
+        let definition: Value = serde_saphyr::from_str(&read(format!("crds/quartermaster.dev_{plural}.yaml"))).unwrap();
+        let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").unwrap();
+        let declared: BTreeSet<&str> = spec.as_object().unwrap().keys().map(String::as_str).collect();
+        let page = read(page);
+        let cells = first_cells(section(&page, "Fields"));
+        let documented: BTreeSet<&str> = cells.iter().filter_map(|cell| cell.split(['.', '[']).next()).collect();
+        assert_eq!(documented, declared, "{plural}");
+        let example: Value = serde_saphyr::from_str(&read(example)).unwrap();
+        let shown: BTreeSet<&str> = example["spec"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(shown, declared, "{plural}");
+    }
 }
 
 #[test]
@@ -90,6 +105,8 @@ fn every_setting_of_a_gateway_is_documented_and_no_other() {
 #[test]
 fn everything_that_the_gateway_answers_itself_is_documented_with_its_status() {
     let failed = |kind| Refusal::AttemptsFailed(Failure { kind, retry_after: None });
+    let spent = || Refused { budget: "sprint".into(), unit: Unit::Tokens, limit: 1, left: 0, resets: None, message: None };
+    let now = Timestamp::UNIX_EPOCH;
     let refusals = [
         Refusal::Unauthorized,
         Refusal::UnknownPath,
@@ -103,8 +120,17 @@ fn everything_that_the_gateway_answers_itself_is_documented_with_its_status() {
         Refusal::FormatNotSupported,
         Refusal::NoRuleMatches,
         Refusal::BackendStarting { expected_in: None },
+        Refusal::budget_exceeded(spent(), now),
+        Refusal::new_tasks_refused(spent(), now),
+        Refusal::BudgetUnknown { budget: "sprint".into() },
+        Refusal::BudgetBusy,
+        Refusal::UnboundedTool { tool: "web search" },
+        Refusal::PriceMissing,
         Refusal::NoPlan,
         Refusal::Internal,
+        Refusal::TaskLimitExceeded { unit: Unit::Tokens, limit: 1, left: 0 },
+        Refusal::TaskBusy,
+        Refusal::IdenticalRequests { limit: 1 },
     ];
     let refusals = refusals.into_iter().chain(FailureKind::ALL.map(failed));
     let page = read("docs/model-routes.md");

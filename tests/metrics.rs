@@ -46,7 +46,9 @@ fn read(path: &str) -> String {
 /// The metrics of the operator, and those of the gateway.
 fn registered() -> BTreeMap<String, Option<Vec<String>>> {
     let mut registered = Registered::default();
-    for path in ["src/operate/metrics.rs", "src/gateway/metrics.rs"] {
+    for path in
+        ["src/operate/metrics.rs", "src/operate/metric_definitions.rs", "src/operate/budget_figures.rs", "src/gateway/metrics.rs"]
+    {
         let mut file = syn::parse_file(&read(path)).unwrap();
         file.items.retain(|item| !matches!(item, Item::Mod(_)));
         registered.visit_file_mut(&mut file);

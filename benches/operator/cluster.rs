@@ -48,6 +48,7 @@ impl Cluster {
         for definition in [
             include_str!("../../crds/quartermaster.dev_inferencebackends.yaml"),
             include_str!("../../crds/quartermaster.dev_modelroutes.yaml"),
+            include_str!("../../crds/quartermaster.dev_tokenbudgets.yaml"),
             include_str!("../../crds/quartermaster.dev_agentpools.yaml"),
         ] {
             account::apply(&connection, definition).await.unwrap();

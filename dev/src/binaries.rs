@@ -32,6 +32,15 @@ impl Binaries {
         Self::of("helm")?.path("helm").map(Path::to_owned)
     }
 
+    /// Promtool, which checks and tests rules for Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::locate`].
+    pub fn locate_promtool() -> Result<PathBuf> {
+        Self::of("promtool")?.path("promtool").map(Path::to_owned)
+    }
+
     /// Asks `dev/bootstrap.sh`, which alone knows where it puts what a requirement consists of. Builds nothing.
     fn of(requirement: &'static str) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bootstrap.sh");

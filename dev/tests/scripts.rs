@@ -181,12 +181,15 @@ fn the_installer_of_rustup_is_fetched_where_the_package_is_too_old_and_only_wher
 #[test]
 fn a_check_changes_nothing_and_names_every_remedy() {
     let machine = Machine::of_debian(0).with("python3", "#!/bin/bash\nexit 1\n");
-    let output = machine.bootstrap(&["--check", "linker", "python", "helm"]);
+    let output = machine.bootstrap(&["--check", "linker", "python", "helm", "promtool"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("missing: linker; install a C compiler"), "{}", said(&output));
     // The Python that is there is too old.
     assert!(said(&output).contains("missing: python; install Python 3.11 to 3.14"), "{}", said(&output));
-    assert!(said(&output).contains("missing: helm; run dev/bootstrap.sh go helm"), "{}", said(&output));
+    for built in ["helm", "promtool"] {
+        let remedy = format!("missing: {built}; run dev/bootstrap.sh go {built}");
+        assert!(said(&output).contains(&remedy), "{}", said(&output));
+    }
     assert_eq!(machine.notes(), Vec::<String>::new());
 }
 

@@ -1,4 +1,5 @@
-//! What `plan` and `size` know of a cluster: nodes from a file or an API server, and the operator's configuration.
+//! What commands know of a cluster: clients of its API server; nodes, from a file or from there; and the operator's
+//! configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::operate::clients::Clients;
 use crate::operate::metrics::Metrics;
 
 /// The namespace that the operator is taken to be in: the one of `deploy/` and of the chart's documentation.
-const OPERATOR_NAMESPACE: &str = "quartermaster-system";
+pub const OPERATOR_NAMESPACE: &str = "quartermaster-system";
 
 /// Where the facts about the cluster come from.
 #[derive(Debug, clap::Args)]
@@ -81,14 +82,26 @@ fn nodes_of_file(path: &Path) -> Result<Vec<Node>, CommandError> {
 }
 
 fn nodes_of_cluster(context: Option<String>) -> Result<Vec<Node>, CommandError> {
-    crate::sources::connect::install_cryptography();
-    let failed = |error: String| CommandError::Failed(error);
     block_on(async {
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| failed(error.to_string()))?;
-        let clients = Clients::from_environment(context, &Arc::new(metrics)).await.map_err(|error| failed(error.to_string()))?;
-        let nodes = Api::<Node>::all(clients.calls).list(&ListParams::default()).await;
-        nodes.map(|nodes| nodes.items).map_err(|error| failed(format!("failed to list nodes: {error}")))
+        let nodes = Api::<Node>::all(clients(context).await?.calls).list(&ListParams::default()).await;
+        nodes.map(|nodes| nodes.items).map_err(|error| CommandError::Failed(format!("failed to list nodes: {error}")))
     })?
+}
+
+/// Clients of the cluster of this context of the kubeconfig; none: of the current context.
+pub async fn clients(context: Option<String>) -> Result<Clients, CommandError> {
+    crate::sources::connect::install_cryptography();
+    let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| failed(&error))?;
+    Clients::from_environment(context, &Arc::new(metrics)).await.map_err(|error| failed(&error))
+}
+
+/// What the API server says, without the way that led there.
+pub fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// What is known from the hub: nothing, since these commands ask nobody.

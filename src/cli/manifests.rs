@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use quartermaster_core::api::{AgentPool, GROUP, InferenceBackend, ModelRoute, definitions};
+use quartermaster_core::api::{AgentPool, GROUP, InferenceBackend, ModelRoute, TokenBudget, definitions};
 use quartermaster_core::decide::{creation_rules, structural_schema};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -13,13 +13,18 @@ use super::output;
 
 /// The documents of a file, as values. Lists, which is what kubectl prints, count as what they hold.
 pub fn documents(path: &Path) -> Result<Vec<Value>, CommandError> {
-    let text = output::read(path)?;
-    let documents: Result<Vec<Value>, _> = serde_saphyr::from_multiple(&text);
+    documents_of_text(path, &output::read(path)?)
+}
+
+/// The documents of what stands in a file.
+pub fn documents_of_text(path: &Path, text: &str) -> Result<Vec<Value>, CommandError> {
+    let documents: Result<Vec<Value>, _> = serde_saphyr::from_multiple(text);
     let documents = documents.map_err(|error| CommandError::Input(format!("failed to understand {}: {error}", path.display())))?;
     Ok(documents.into_iter().flat_map(unfolded).filter(|document| !document.is_null()).collect())
 }
 
-fn unfolded(document: Value) -> Vec<Value> {
+/// What a list holds, and in the place of anything else that itself.
+pub fn unfolded(document: Value) -> Vec<Value> {
     let is_list = text(&document, "/kind").is_some_and(|kind| kind.ends_with("List"));
     match document {
         Value::Object(mut list) if is_list => match list.remove("items") {
@@ -36,6 +41,7 @@ pub trait Ours: kube::Resource<DynamicType = ()> + DeserializeOwned {}
 impl Ours for InferenceBackend {}
 impl Ours for AgentPool {}
 impl Ours for ModelRoute {}
+impl Ours for TokenBudget {}
 
 /// The documents of files, read once: standard input cannot be read for each kind anew.
 pub struct Documents(Vec<(PathBuf, Value)>);

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod budget;
 mod cluster;
 mod crds;
 mod gateway;
@@ -10,7 +11,9 @@ mod pool;
 mod replay;
 mod route;
 mod rules;
+mod simulate;
 mod size;
+mod svg;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,6 +70,16 @@ enum Command {
     /// Ask about pools of agents.
     #[command(subcommand)]
     Pool(pool::PoolCommand),
+    /// Ask about token budgets: how far they are used, what others would have done, who used what.
+    #[command(subcommand)]
+    Budget(budget::BudgetCommand),
+    /// Simulate a namespace in virtual time: what its budgets, routes, pools and backends would have made of a trace of model
+    /// calls.
+    ///
+    /// All of it is decided by the code of the operator and the gateway. What is assumed is that nothing fails, how long calls
+    /// take where the trace does not say, and agents that take the tasks of their pool one after the other. Without nodes no
+    /// model is sized, and each backend is taken to be ready.
+    Simulate(simulate::SimulateArguments),
     /// Print a script that completes this command in a shell.
     Completion {
         /// The shell.
@@ -192,6 +205,8 @@ fn dispatch(command: Command) -> Result<(), CommandError> {
         Command::Route(arguments) => route::print(arguments),
         Command::Replay(arguments) => replay::print(arguments),
         Command::Pool(command) => pool::dispatch(command),
+        Command::Budget(command) => budget::dispatch(command),
+        Command::Simulate(arguments) => simulate::print(arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "quartermaster", &mut std::io::stdout());
             Ok(())

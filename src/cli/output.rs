@@ -50,11 +50,16 @@ fn rendered(format: Format, value: &impl Serialize) -> Result<String, CommandErr
 
 /// Writes to standard output. A reader that has had enough is no error.
 pub fn text(text: &str) -> Result<(), CommandError> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(CommandError::Failed(format!("failed to write the answer: {error}")))
-        }
-        _ => Ok(()),
+    is_read(text).map(drop)
+}
+
+/// Writes to standard output at once. Whether there is a reader who has not had enough.
+pub fn is_read(text: &str) -> Result<bool, CommandError> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CommandError::Failed(format!("failed to write the answer: {error}"))),
     }
 }
 
@@ -62,6 +67,11 @@ pub fn text(text: &str) -> Result<(), CommandError> {
 pub fn complain(text: &str) {
     // Nobody is left to be told that standard error cannot be written.
     let _ = writeln!(std::io::stderr(), "error: {text}");
+}
+
+/// Writes to standard error what an answer lacks.
+pub fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
 /// Reads a file, or standard input for `-`.

@@ -115,6 +115,7 @@ fn observation(mut backend: InferenceBackend, nodes: Arc<Vec<NodeFacts>>, settin
         health: None,
         engines: Vec::new(),
         traffic: Default::default(),
+        budgets: Vec::new(),
         refusals: Vec::new(),
         outdated_schema: Arc::default(),
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use quartermaster_core::decide::{backend, pool};
+use quartermaster_core::decide::{backend, budget, pool};
 use serde_json::Value;
 
 use super::CommandError;
@@ -35,6 +35,10 @@ pub fn print(arguments: ReplayArguments) -> Result<(), CommandError> {
         let mut observation: pool::observation::Observation = output::parse(&arguments.file, &text)?;
         observation.entropy = PLACEHOLDER_ENTROPY.to_owned();
         return output::value(arguments.output, &pool::decide(&observation, time(observation.observed_at)));
+    }
+    if recorded.get("budget").is_some() {
+        let observation: budget::observation::Observation = output::parse(&arguments.file, &text)?;
+        return output::value(arguments.output, &budget::decide(&observation, time(observation.observed_at)));
     }
     let mut observation: backend::facts::Observation = output::parse(&arguments.file, &text)?;
     observation.entropy = PLACEHOLDER_ENTROPY.to_owned();

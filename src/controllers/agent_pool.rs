@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use quartermaster_core::api::AgentPool;
 use quartermaster_core::api::queue::QueueSpec;
+use quartermaster_core::api::{AgentPool, TokenBudget};
 use quartermaster_core::decide::backend::facts::{PodFacts, SecretFacts};
 use quartermaster_core::decide::decision::{Decision, Refusal};
 use quartermaster_core::decide::pool::agents::{are_named_after_pods, held, tasks_in_flight};
@@ -16,12 +16,13 @@ use quartermaster_core::decide::pool::scaling::history::{Change, History};
 use quartermaster_core::decide::pool::scaling::settings::Settings;
 use quartermaster_core::decide::pool::scaling::share::Taker;
 use quartermaster_core::decide::pool::scaling::victims::Agent;
-use quartermaster_core::decide::pool::{self, children, secrets as references};
+use quartermaster_core::decide::pool::{self, budgets, children, secrets as references};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::cut::{CachedAgent, CachedAutoscaler, scale_target};
 use super::entropy::entropy;
+use super::namespace_budgets::NamespaceBudgets;
 use super::pool_queues::{Register, access, subscription, target_of, url};
 use super::referrers::Referrers;
 use super::target::Targets;
@@ -31,6 +32,7 @@ use crate::operate::children::{
 };
 use crate::operate::control::{Control, DecideError};
 use crate::operate::key::ObjectKey;
+use crate::operate::object::Stored;
 use crate::operate::poller::{Poller, Subscription};
 use crate::sources::secrets::{Secrets, Values};
 
@@ -52,6 +54,8 @@ pub struct Pools {
     pub secrets: Secrets,
     /// Which pools refer to a Secret.
     pub referrers: Referrers<ObjectKey>,
+    /// The TokenBudgets.
+    pub budgets: Arc<Cache<Stored<TokenBudget>>>,
     /// What reads the queues.
     pub poller: Poller,
     /// What is remembered of each pool.
@@ -102,6 +106,12 @@ impl Control for Pools {
         let (secrets, values) = self.read_secrets(&key, &object).await;
         let of_queue = |queue: &QueueSpec| (queue.name.clone(), self.register.takers(&key, queue));
         let mut takers: BTreeMap<String, Vec<Taker>> = object.spec.queues.iter().map(of_queue).collect();
+        let namespace_budgets = NamespaceBudgets::of(&self.budgets, &key.namespace);
+        let by_name = namespace_budgets.by_name();
+        // Whom a budget pauses leaves its tasks to this pool.
+        for taker in takers.values_mut().flatten().filter(|taker| budgets::pauses(&budgets::of(&by_name, &taker.name))) {
+            taker.capacity = 0;
+        }
         let mut record = self.take_record(&key, &object);
         let pods: Vec<String> = agents.iter().map(|agent| agent.facts.name.clone()).collect();
         let queues = self.read_queues(&key, &object, &mut record, &secrets, &values, &takers, &pods, now);
@@ -113,6 +123,7 @@ impl Control for Pools {
             observed_at: None,
             queues,
             takers,
+            budgets: budgets::of(&by_name, &key.name),
             history: record.history.clone().unwrap_or_default(),
             workload,
             target_selector: selector,

@@ -284,7 +284,9 @@ impl Cached for CachedPod {
 pub fn gateway_pod(pod: Pod) -> Option<CachedGatewayPod> {
     let namespace = pod.metadata.namespace.clone()?;
     let uid = pod.metadata.uid.clone()?;
-    let address = address(&pod);
+    // Nobody runs in a pod that has failed or succeeded: it may stay for long, after an eviction say.
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let address = address(&pod).filter(|_| !matches!(phase, Some("Succeeded" | "Failed")));
     let facts = pod_facts(pod, |_| true);
     Some(CachedGatewayPod { namespace, uid, address, ready: facts.ready, terminating: facts.terminating })
 }
@@ -296,7 +298,7 @@ pub struct CachedGatewayPod {
     pub namespace: String,
     /// Its uid.
     pub uid: String,
-    /// Its address, once it has one.
+    /// Its address, once it has one, and as long as something can run there.
     pub address: Option<IpAddr>,
     /// It is ready.
     pub ready: bool,

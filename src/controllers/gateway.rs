@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use quartermaster_core::api::configuration::Configuration;
-use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute};
+use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute, TokenBudget};
 use quartermaster_core::decide::backend::children::PORT as BACKEND_PORT;
 use quartermaster_core::decide::backend::facts::SecretFacts;
 use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Children, Refusal, RefusalCause};
@@ -21,8 +21,8 @@ use quartermaster_core::decide::gateway::backend::BackendFacts;
 use quartermaster_core::decide::gateway::children::{CERTIFICATE_NAME, NAME, PLAN_NAME, config_map, secrets};
 use quartermaster_core::decide::gateway::exchange::documents::{Desired, DocumentKind, Secrets as SecretEntries};
 use quartermaster_core::decide::gateway::observation::Observation;
-use quartermaster_core::decide::gateway::plan::{BackendEndpoints, Caller, Endpoints, Server};
-use quartermaster_core::decide::gateway::{self, Decided};
+use quartermaster_core::decide::gateway::plan::{BackendEndpoints, Caller, Endpoints, PlannedBudget, Server};
+use quartermaster_core::decide::gateway::{self, Decided, planned_budgets};
 use quartermaster_core::decide::pool::caller::{self, CallerSecret};
 use quartermaster_core::decide::pool::children::caller_secret;
 use quartermaster_core::decide::route::observation::GatewayFacts;
@@ -33,6 +33,7 @@ use super::cut::{CachedAgent, CachedConfigMap, CachedGatewayPod, CachedPod};
 use super::gateway_certificates::Certificates;
 use super::model_route::MODEL_ROUTE;
 use super::referrers::Referrers;
+use super::token_budget::{pools_of, readable};
 use crate::exchange::replicas::Replicas;
 use crate::operate::cache::Cache;
 use crate::operate::children::{
@@ -62,6 +63,8 @@ pub struct Gateways {
     pub backends: Arc<Cache<Stored<InferenceBackend>>>,
     /// The AgentPools.
     pub pools: Arc<Cache<Stored<AgentPool>>>,
+    /// The TokenBudgets.
+    pub budgets: Arc<Cache<Stored<TokenBudget>>>,
     /// The pods of backends.
     pub backend_pods: Arc<Cache<CachedPod>>,
     /// The pods of pools.
@@ -229,8 +232,20 @@ impl Gateways {
             backends.push(BackendFacts { backend: InferenceBackend::clone(&backend), certificate_authority });
         }
         let routes = routes.into_iter().map(|route| ModelRoute::clone(&route)).collect();
-        let resources = Resources { namespace: namespace.to_owned(), routes, accepted, backends, callers };
+        let budgets = self.planned_budgets(namespace);
+        let resources = Resources { namespace: namespace.to_owned(), routes, accepted, backends, callers, budgets };
         Ok(Gathered { resources, unread, next })
+    }
+
+    /// Whose calls budgets cover.
+    fn planned_budgets(&self, namespace: &str) -> Vec<PlannedBudget> {
+        let stored = self.budgets.owned_by(namespace);
+        let budgets = stored.iter().map(|(_, stored)| readable(stored)).map(|budget| TokenBudget {
+            metadata: budget.metadata.clone(),
+            spec: budget.spec.clone(),
+            status: None,
+        });
+        planned_budgets::of(&budgets.collect::<Vec<_>>(), &pools_of(&self.pools, namespace))
     }
 
     fn caller_secret(&self, namespace: &str, pool: &str, uid: Option<&str>) -> Option<CallerSecret> {
@@ -418,7 +433,7 @@ impl Gateways {
 }
 
 /// The objects of a namespace that can be decoded, in the order of their names.
-fn of_namespace<T: Clone + Send + Sync + 'static>(cache: &Cache<Stored<T>>, namespace: &str) -> Vec<Arc<T>> {
+pub(super) fn of_namespace<T: Clone + Send + Sync + 'static>(cache: &Cache<Stored<T>>, namespace: &str) -> Vec<Arc<T>> {
     cache.owned_by(namespace).into_iter().filter_map(|(_, stored)| stored.object.as_ref().ok().cloned()).collect()
 }
 

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use quartermaster_core::api::InferenceBackend;
 use quartermaster_core::api::external::ExternalSpec;
 use quartermaster_core::api::references::SecretKeyReference;
 use quartermaster_core::api::vllm::VllmSpec;
+use quartermaster_core::api::{InferenceBackend, TokenBudget};
 use quartermaster_core::decide::backend::check::{self, CheckSettings};
 use quartermaster_core::decide::backend::engine::ServedModel;
 use quartermaster_core::decide::backend::engine_check;
@@ -17,7 +17,7 @@ use quartermaster_core::decide::backend::facts::{
     EngineFacts, HealthFacts, HubFacts, NodeFacts, Observation, SecretFacts, Settings, TrafficFacts,
 };
 use quartermaster_core::decide::backend::secrets::{self as references, Reference};
-use quartermaster_core::decide::backend::{self, children, model, provider, traffic};
+use quartermaster_core::decide::backend::{self, budgets, children, model, provider, traffic};
 use quartermaster_core::decide::decision::{Decision, Refusal};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::cut::{CachedGatewayPod, CachedNode, CachedPod};
 use super::entropy::entropy;
+use super::namespace_budgets::NamespaceBudgets;
 use super::referrers::Referrers;
 use crate::exchange::replicas::Replicas;
 use crate::operate::cache::Cache;
@@ -33,6 +34,7 @@ use crate::operate::children::{
 };
 use crate::operate::control::{Control, DecideError};
 use crate::operate::key::ObjectKey;
+use crate::operate::object::Stored;
 use crate::sources::BackendRef;
 use crate::sources::engine_health::{EnginePlan, EnginePod, Engines};
 use crate::sources::hub::{Hub, ModelQuestion};
@@ -68,6 +70,8 @@ pub struct Backends {
     pub gateway_pods: Arc<Cache<CachedGatewayPod>>,
     /// What the replicas of gateways report.
     pub replicas: Arc<Replicas>,
+    /// The TokenBudgets.
+    pub budgets: Arc<Cache<Stored<TokenBudget>>>,
     /// What the operator's configuration says.
     pub settings: Arc<Settings>,
     /// Fields that the served schema lacks.
@@ -116,6 +120,7 @@ impl Control for Backends {
             health,
             engines,
             traffic: self.traffic(&key),
+            budgets: budgets::of(&NamespaceBudgets::of(&self.budgets, &key.namespace).by_name(), &key.name),
             refusals,
             outdated_schema: self.outdated_schema.borrow().clone(),
             backend: InferenceBackend::clone(&object),
@@ -235,9 +240,15 @@ impl Backends {
     fn traffic(&self, key: &ObjectKey) -> TrafficFacts {
         match self.replicas.health_of(&key.namespace, &key.name) {
             Some(reports) => traffic::heard(&reports),
-            None if self.gateway_pods.owned_by(&key.namespace).is_empty() => TrafficFacts::NoGateway,
-            None => TrafficFacts::Silent,
+            None if self.has_gateway(&key.namespace) => TrafficFacts::Silent,
+            None => TrafficFacts::NoGateway,
         }
+    }
+
+    /// Whether anybody runs in a pod of the namespace's gateway, or will. Of one that is being deleted without an address nobody is left.
+    fn has_gateway(&self, namespace: &str) -> bool {
+        let pods = self.gateway_pods.owned_by(namespace);
+        pods.iter().any(|(_, pod)| pod.address.is_some() || !pod.terminating)
     }
 
     /// Keeps the checks going, and tells what they found. None without what they need: what is missing is reported.
@@ -357,6 +368,7 @@ mod tests {
             engines: Engines::new(connector, wake),
             gateway_pods: Arc::default(),
             replicas: Arc::default(),
+            budgets: Arc::default(),
             settings: Arc::default(),
             outdated_schema,
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use quartermaster_core::api::{InferenceBackend, ModelRoute, ModelRouteSpec};
+use quartermaster_core::api::{InferenceBackend, ModelRoute, ModelRouteSpec, TokenBudget};
 use quartermaster_core::decide::decision::{Decision, Refusal};
 use quartermaster_core::decide::route;
 use quartermaster_core::decide::route::observation::{BackendState, Observation};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::gateway::Gateways;
+use super::namespace_budgets::NamespaceBudgets;
 use crate::operate::cache::Cache;
 use crate::operate::children::ChildKind;
 use crate::operate::control::{Control, DecideError};
@@ -28,6 +29,8 @@ pub struct Routes {
     pub gateways: Arc<Gateways>,
     /// The InferenceBackends.
     pub backends: Arc<Cache<Stored<InferenceBackend>>>,
+    /// The TokenBudgets.
+    pub budgets: Arc<Cache<Stored<TokenBudget>>>,
     /// Fields that the served schema lacks.
     pub outdated_schema: watch::Receiver<Arc<Vec<String>>>,
 }
@@ -52,11 +55,14 @@ impl Control for Routes {
             Some((name.to_owned(), BackendState::of(backend)))
         };
         let backends: BTreeMap<_, _> = names(&object.spec).into_iter().filter_map(state).collect();
+        let budgets = NamespaceBudgets::of(&self.budgets, namespace);
+        let name = object.metadata.name.as_deref().unwrap_or_default();
         Observation {
             observed_at: None,
             finding,
             pending,
             backends,
+            callers: route::budgets::of(&budgets.by_name(), name),
             gateway,
             outdated_schema: self.outdated_schema.borrow().clone(),
             route: ModelRoute::clone(&object),

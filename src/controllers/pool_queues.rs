@@ -101,7 +101,9 @@ impl Register {
         self.targets.of(target)
     }
 
-    fn beside(&self, key: &ObjectKey) -> HashSet<ObjectKey> {
+    /// The other pools that take from a queue of this pool, or scale its target: those whom it concerns when this one stops, or goes
+    /// on.
+    pub fn beside(&self, key: &ObjectKey) -> HashSet<ObjectKey> {
         let by_queue = self.queues.referred_by(key).into_iter().flat_map(|shared| self.queues.of(&shared));
         let by_target = self.targets.referred_by(key).into_iter().flat_map(|target| self.targets.of(&target));
         by_queue.chain(by_target).filter(|other| other != key).collect()

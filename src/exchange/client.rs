@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
 use quartermaster_core::decide::back_off;
-use quartermaster_core::decide::gateway::exchange::SILENCE;
 use quartermaster_core::decide::gateway::exchange::documents::Desired;
 use quartermaster_core::decide::gateway::exchange::message::GatewayMessage;
 use quartermaster_core::decide::gateway::exchange::operator_session::{OperatorSession, Superseded};
+use quartermaster_core::decide::gateway::exchange::{REPORT_INTERVAL, SILENCE};
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -25,7 +25,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use self::connection::{ConnectError, Socket, connect};
-use super::replicas::Replicas;
+use super::accounts::Accounts;
+use super::replicas::{Replicas, Taken};
 
 /// A pod of a gateway that has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Operator {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     /// Where reports are kept.
     pub replicas: Arc<Replicas>,
+    /// What was used and spent, and what may be.
+    pub accounts: Arc<Accounts>,
     /// Called with a namespace when a replica of it said something that a decision may depend on, or is gone. Must be quick.
     pub wake: Arc<dyn Fn(&str) + Send + Sync>,
     /// What is counted.
@@ -104,7 +107,9 @@ pub async fn run(operator: Operator, cancelled: CancellationToken) {
                 task.abort();
                 // It may be in the middle of a report, which must not come after what follows.
                 let _aborted = task.await;
-                operator.replicas.remove(&uid);
+                if let Some(epoch) = operator.replicas.remove(&uid) {
+                    operator.accounts.ended(&pod.namespace, epoch);
+                }
                 (operator.wake)(&pod.namespace);
             }
         }
@@ -161,8 +166,20 @@ impl From<tungstenite::Error> for Lost {
 
 /// Exchanges with one pod until cancelled.
 async fn follow(operator: Arc<Operator>, uid: String, pod: GatewayPod, cancelled: CancellationToken) {
-    let fleet = operator.fleet.clone();
-    let mut follower = Follower { operator, fleet, uid, pod, session: None, origin: Instant::now(), heard: false, failures: 0 };
+    let (fleet, accounts, now) = (operator.fleet.clone(), operator.accounts.changes(&pod.namespace), Instant::now());
+    let mut follower = Follower {
+        operator,
+        fleet,
+        accounts,
+        uid,
+        pod,
+        session: None,
+        origin: now,
+        looked: now,
+        look: None,
+        heard: false,
+        failures: 0,
+    };
     loop {
         let lost = follower.exchange(&cancelled).await;
         let (namespace, pod) = (follower.pod.namespace.as_str(), follower.pod.name.as_str());
@@ -190,11 +207,16 @@ async fn follow(operator: Arc<Operator>, uid: String, pod: GatewayPod, cancelled
 struct Follower {
     operator: Arc<Operator>,
     fleet: watch::Receiver<Arc<Fleet>>,
+    /// Changes when its accounts are to be looked at before the next message is due.
+    accounts: watch::Receiver<u64>,
     uid: String,
     pod: GatewayPod,
     /// None until something is wanted of this namespace.
     session: Option<OperatorSession>,
     origin: Instant,
+    /// When its accounts were last looked at, and when they will be, beside before each message.
+    looked: Instant,
+    look: Option<Instant>,
     /// Whether something was received on this connection.
     heard: bool,
     /// Failures since a report was last received.
@@ -212,7 +234,7 @@ impl Follower {
             Ok(socket) => socket,
             Err(lost) => return Some(lost),
         };
-        self.heard = false;
+        (self.heard, self.look) = (false, None);
         if let Some(session) = &mut self.session {
             session.connected();
         }
@@ -270,6 +292,13 @@ impl Follower {
                     }
                 }
                 () = sleep_until(self.origin + due) => self.send(socket).await?,
+                () = at(self.look) => self.look_at_accounts(),
+                changed = self.accounts.changed(), if self.look.is_none() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    self.look_soon();
+                }
                 changed = self.fleet.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -286,6 +315,7 @@ impl Follower {
         if !(self.operator.leads)() {
             return Err(Lost::NotLeading);
         }
+        self.look_at_accounts();
         let now = self.origin.elapsed();
         let Some(message) = self.session.as_mut().and_then(|session| session.message(now)) else { return Ok(()) };
         let text = serde_json::to_string(&message).map_err(Lost::Write)?;
@@ -294,21 +324,58 @@ impl Follower {
         Ok(())
     }
 
+    /// Lets the session know what the process is to know of accounts. Whoever grants takes it for said with the next message.
+    fn look_at_accounts(&mut self) {
+        (self.looked, self.look) = (Instant::now(), None);
+        let Some(session) = &mut self.session else { return };
+        let Some(standing) = session.standing() else { return };
+        if let Some((rows, callers)) = self.operator.accounts.rows(&self.pod.namespace, standing.epoch, session.next_seq()) {
+            session.desire_accounts(rows, callers);
+        }
+        let (tasks, changes) = self.operator.accounts.task_rows(&self.pod.namespace, standing.epoch, session.tasks_known());
+        session.desire_tasks(tasks, changes);
+    }
+
+    /// The accounts are looked at as soon as a message may follow.
+    fn look_soon(&mut self) {
+        self.look.get_or_insert(self.looked + REPORT_INTERVAL);
+    }
+
     fn take(&mut self, message: &GatewayMessage) -> Result<(), Lost> {
         self.operator.traffic.received.fetch_add(1, Ordering::Relaxed);
         let Some(session) = &mut self.session else { return Ok(()) };
         if session.receive(message)?
-            && let Some(report) = session.replica()
+            && let Some((report, standing)) = session.replica().zip(session.standing())
         {
-            if !std::mem::replace(&mut self.heard, true) {
-                info!(namespace = self.pod.namespace, pod = self.pod.name, "exchanging with a gateway");
+            let namespace = self.pod.namespace.as_str();
+            let Taken { is_news, ended } = self.operator.replicas.take(namespace, &self.uid, report);
+            if let Some(epoch) = ended {
+                self.operator.accounts.ended(namespace, epoch);
+            }
+            // Whoever is woken finds what was used.
+            self.operator.accounts.receive(namespace, &self.uid, message, standing);
+            if is_news {
+                (self.operator.wake)(namespace);
             }
             self.failures = 0;
-            if self.operator.replicas.take(&self.pod.namespace, &self.uid, message, report) {
-                (self.operator.wake)(&self.pod.namespace);
+            let is_first = !std::mem::replace(&mut self.heard, true);
+            if is_first {
+                info!(namespace, pod = self.pod.name, "exchanging with a gateway");
+            }
+            // On a connection nothing can be said of accounts before it is known to whom.
+            if is_first || !message.accounts.asks.is_empty() {
+                self.look_soon();
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The exchange between the operator's leader and the gateways' replicas over real sockets: WebSockets over mutual TLS. What is
 //! said and when is decided in [`quartermaster_core::decide::gateway::exchange`].
 //!
+//! * [`accounts`]: the leader's accounts: what may be spent, and what was used.
 //! * [`certificates`]: the authority in the operator's Secret, and the certificates that it signs.
 //! * [`client`]: the operator's end: one connection to each pod of a gateway.
-//! * [`replicas`]: what all replicas last said, and the sums of what their callers used.
+//! * [`replicas`]: what all replicas last said.
 //! * [`server`]: the gateway's end.
 //! * [`tls`]: who is let in at either end.
 
 use std::time::Duration;
 
+pub mod accounts;
 pub mod certificates;
 pub mod client;
 pub mod replicas;

@@ -1,21 +1,22 @@
-//! What all replicas last said, and the sums of what their callers used. Kept in memory by the process that leads.
+//! What all replicas last said, but for what their callers used and spent. Kept in memory by the process that leads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use quartermaster_core::decide::gateway::exchange::message::{GatewayMessage, KeyHealth};
+use quartermaster_core::decide::gateway::exchange::message::KeyHealth;
 use quartermaster_core::decide::gateway::exchange::operator_session::ReplicaReport;
-use quartermaster_core::decide::gateway::exchange::usage::Counts;
-use quartermaster_core::decide::gateway::exchange::usage_totals::{CallerSeries, UsageTotals};
 
-/// The replicas of all gateways.
+/// The replicas of all gateways, by uid of the pod.
 #[derive(Debug, Default)]
-pub struct Replicas(Mutex<State>);
+pub struct Replicas(Mutex<BTreeMap<String, Replica>>);
 
-#[derive(Debug, Default)]
-struct State {
-    replicas: BTreeMap<String, Replica>,
-    totals: UsageTotals,
+/// What a report changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Whether it says something else than before that a decision may depend on.
+    pub(super) is_news: bool,
+    /// The process that the pod had before: a container that was started again is another process in the same pod.
+    pub(super) ended: Option<u64>,
 }
 
 /// One replica: a pod.
@@ -32,56 +33,41 @@ pub struct Replica {
 impl Replicas {
     /// The replicas of a namespace, by uid of the pod.
     pub fn of_namespace(&self, namespace: &str) -> BTreeMap<String, Replica> {
-        let state = self.lock();
-        let replicas = state.replicas.iter().filter(|(_, replica)| replica.namespace == namespace);
+        let replicas = self.lock();
+        let replicas = replicas.iter().filter(|(_, replica)| replica.namespace == namespace);
         replicas.map(|(uid, replica)| (uid.clone(), replica.clone())).collect()
     }
 
     /// How the keys of a backend fare, by what each replica that is connected has said; none where none is.
     pub fn health_of(&self, namespace: &str, backend: &str) -> Option<Vec<BTreeMap<String, KeyHealth>>> {
-        let state = self.lock();
-        let heard = state.replicas.values().filter(|replica| replica.namespace == namespace && replica.connected);
+        let replicas = self.lock();
+        let heard = replicas.values().filter(|replica| replica.namespace == namespace && replica.connected);
         let reports: Vec<&ReplicaReport> = heard.filter_map(|replica| replica.report.as_ref()).collect();
         (!reports.is_empty()).then(|| reports.iter().filter_map(|report| report.health.get(backend).cloned()).collect())
     }
 
-    /// What callers used in the whole life of every process that lived while this one led. No sum ever becomes less.
-    pub fn totals(&self) -> BTreeMap<CallerSeries, Counts> {
-        self.lock().totals.totals()
-    }
-
-    /// Takes a report. Whether it says something else than before that a decision may depend on.
-    pub(super) fn take(&self, namespace: &str, uid: &str, message: &GatewayMessage, report: &ReplicaReport) -> bool {
-        let mut state = self.lock();
-        let State { replicas, totals } = &mut *state;
+    /// Takes a report.
+    pub(super) fn take(&self, namespace: &str, uid: &str, report: &ReplicaReport) -> Taken {
+        let mut replicas = self.lock();
         let replica = replicas.entry(uid.to_owned()).or_default();
-        // A container that was started again is another process in the same pod.
-        if let Some(before) = &replica.report
-            && before.epoch != report.epoch
-        {
-            totals.end(namespace, before.epoch);
-        }
-        totals.take(namespace, message);
-        let news = !replica.connected || replica.report.as_ref().is_none_or(|before| differ(before, report));
+        let ended = replica.report.as_ref().map(|before| before.epoch).filter(|before| *before != report.epoch);
+        let is_news = !replica.connected || replica.report.as_ref().is_none_or(|before| differ(before, report));
         *replica = Replica { namespace: namespace.to_owned(), connected: true, report: Some(report.clone()) };
-        news
+        Taken { is_news, ended }
     }
 
     /// The connection to a pod is gone. Whether there was one.
     pub(super) fn disconnected(&self, uid: &str) -> bool {
-        self.lock().replicas.get_mut(uid).is_some_and(|replica| std::mem::replace(&mut replica.connected, false))
+        self.lock().get_mut(uid).is_some_and(|replica| std::mem::replace(&mut replica.connected, false))
     }
 
-    /// A pod is gone. What its callers used stays counted.
-    pub(super) fn remove(&self, uid: &str) {
-        let mut state = self.lock();
-        if let Some(Replica { namespace, report: Some(report), .. }) = state.replicas.remove(uid) {
-            state.totals.end(&namespace, report.epoch);
-        }
+    /// A pod is gone. The process that ran in it, if it has reported.
+    pub(super) fn remove(&self, uid: &str) -> Option<u64> {
+        Some(self.lock().remove(uid)?.report?.epoch)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // What a panic leaves half done are sums that the next report sets right.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Replica>> {
+        // What a panic leaves half done the next report sets right.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,7 +93,15 @@ mod tests {
         let keys = BTreeMap::from([("first".to_owned(), KeyHealth { state, last_error })]);
         let health: Health = BTreeMap::from([("gpt".to_owned(), keys)]);
         let report = ReplicaReport { epoch: 1, health, ..ReplicaReport::default() };
-        replicas.take("team", uid, &GatewayMessage { epoch: 1, ..GatewayMessage::default() }, &report)
+        replicas.take("team", uid, &report).is_news
+    }
+
+    #[test]
+    fn a_process_has_ended_when_its_pod_has_another_one_or_is_gone() {
+        let replicas = Replicas::default();
+        let take = |epoch: u64| replicas.take("team", "pod", &ReplicaReport { epoch, ..ReplicaReport::default() }).ended;
+        assert_eq!((take(1), take(1), take(2)), (None, None, Some(1)));
+        assert_eq!((replicas.remove("pod"), replicas.remove("pod")), (Some(2), None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use axum::routing::get;
+use quartermaster_core::decide::account::message::Told;
 use quartermaster_core::decide::gateway::exchange::SILENCE;
 use quartermaster_core::decide::gateway::exchange::documents::{PerDocument, Update};
 use quartermaster_core::decide::gateway::exchange::gateway_session::{Facts, GatewaySession, Taken};
@@ -39,12 +40,34 @@ pub trait Gateway: Send + Sync + 'static {
     /// What is wrong with the plan, in words for people. Then the plan of before stays, and the rest of the update is in force.
     fn apply(&self, update: Update) -> Result<(), String>;
 
-    /// What the gateway has to say of itself now, with the rows of its usage that changed since there were so many changes. Called
-    /// for each report, at most ten times a second.
-    fn facts(&self, usage_known: u64) -> Facts;
+    /// Takes what the operator says of accounts, which holds for so long from now on. Nothing: it says only that it is there.
+    /// `acknowledged` is the highest report that it has taken on this connection. Called for each message, before what else
+    /// came with it is put in force.
+    fn told(&self, told: &Told, acknowledged: u64, valid_for: Duration);
+
+    /// How often what the gateway reports has changed.
+    fn changes(&self) -> Changes;
+
+    /// Whether everything that has begun is settled, so that what is reported from now on has all of it.
+    fn is_settled(&self) -> bool;
+
+    /// What the gateway has to say of itself now, with the rows that changed since the operator knew of so many changes. Called
+    /// for each report, at most ten times a second. `seq` is the number of the report.
+    fn facts(&self, known: Changes, seq: u64) -> Facts;
 }
 
-/// How long a gateway whose usage is known waits for an operator that takes its last report.
+/// How often something that is reported has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What callers used.
+    pub usage: u64,
+    /// What was spent of accounts.
+    pub accounts: u64,
+    /// What tasks used.
+    pub tasks: u64,
+}
+
+/// How long a gateway of which everything is known waits for an operator that takes its last report.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a gateway's end is made of.
@@ -59,10 +82,10 @@ pub struct Settings {
     pub gateway: Arc<dyn Gateway>,
     /// To be notified when [`Gateway::facts`] says something new: a report follows within a tenth of a second.
     pub news: Arc<Notify>,
-    /// The end: everything is settled, and the facts say so. A last report is sent.
+    /// The end: no call begins any more. The first report that follows when everything is settled is the last.
     pub finish: CancellationToken,
-    /// How long to wait for an operator that takes the last report, where there is usage that none has heard of. Where there is no
-    /// such usage it is waited for 5 s at most.
+    /// How long to wait for that, and for an operator that takes it, where something is not settled or none has heard of it.
+    /// Where all is known it is waited for 5 s at most.
     pub patience: Duration,
 }
 
@@ -230,13 +253,18 @@ impl Exchange {
     fn take(&mut self, connection: u64, message: OperatorMessage) {
         let (before, term) = (self.session.connection(), message.term);
         match self.session.receive(connection, message, self.origin.elapsed()) {
-            Ok(Taken { update, hashes }) => {
+            Ok(Taken { update, hashes, accounts }) => {
                 if before != self.session.connection() {
                     let peer = self.connections.get(&connection).map(|connection| connection.peer);
                     info!(?peer, term, "listening to the operator");
                     if let Some(before) = before {
                         self.close(before, "a later connection has taken over");
                     }
+                }
+                if let Some((told, acknowledged, valid_for)) = accounts {
+                    self.settings.gateway.told(&told, acknowledged, valid_for);
+                    // What is taken, and above all what is given back, is of use when the operator knows it.
+                    self.news |= told != Told::default();
                 }
                 if !update.is_empty() {
                     let outcome = self.settings.gateway.apply(update);
@@ -256,18 +284,23 @@ impl Exchange {
 
     /// How long the end waits for an operator.
     fn patience(&self) -> Duration {
-        let changes = self.settings.gateway.facts(self.session.usage_known()).usage_changes;
-        let all_taken = changes <= self.session.usage_taken();
-        if all_taken { self.settings.patience.min(FAREWELL) } else { self.settings.patience }
+        let is_settled = self.settings.gateway.is_settled();
+        let changes = self.settings.gateway.changes();
+        let all_taken = changes.usage <= self.session.usage_taken() && changes.accounts <= self.session.accounts_taken();
+        if is_settled && all_taken { self.settings.patience.min(FAREWELL) } else { self.settings.patience }
     }
 
     /// Sends a report to the operator that is listened to.
     fn report(&mut self, finishing: bool) {
         let Some(connection) = self.session.connection() else { return };
         self.news = false;
-        let facts = self.settings.gateway.facts(self.session.usage_known());
+        // Asked before: what is settled meanwhile may be missing from the facts.
+        let is_last = finishing && self.settings.gateway.is_settled();
+        let session = &self.session;
+        let known = Changes { usage: session.usage_known(), accounts: session.accounts_known(), tasks: session.tasks_known() };
+        let facts = self.settings.gateway.facts(known, self.session.next_seq());
         let message = self.session.report(facts, self.origin.elapsed());
-        if finishing {
+        if is_last {
             self.last.get_or_insert(message.seq);
         }
         let text = match serde_json::to_string(&message) {

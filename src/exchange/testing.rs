@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use quartermaster_core::decide::account::message::Told;
 use quartermaster_core::decide::gateway::exchange::documents::{Desired, PerDocument, Secrets, Update};
 use quartermaster_core::decide::gateway::exchange::gateway_session::Facts;
 use quartermaster_core::decide::gateway::exchange::usage::{Counts, Hour, Series, UsageCounters};
@@ -16,10 +18,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::accounts::Accounts;
 use super::certificates::{Authority, Identity};
 use super::client::{self, Fleet, GatewayPod, Operator, Traffic};
 use super::replicas::{Replica, Replicas};
-use super::server::{self, End, Gateway, Settings};
+use super::server::{self, Changes, End, Gateway, Settings};
 use super::tls::{client_configuration, server_configuration};
 use crate::sources::testing::DEADLINE;
 
@@ -61,6 +64,9 @@ struct State {
     reports: usize,
     usage: UsageCounters,
     draining: bool,
+    told: Vec<Told>,
+    spent: u64,
+    calls: usize,
 }
 
 impl FakeGateway {
@@ -91,6 +97,21 @@ impl FakeGateway {
     pub fn drain(&self) {
         self.state.lock().unwrap().draining = true;
     }
+
+    /// What it was told of accounts, each time that it was something.
+    pub fn told(&self) -> Vec<Told> {
+        self.state.lock().unwrap().told.clone()
+    }
+
+    /// Something was spent of accounts.
+    pub fn spent(&self) {
+        self.state.lock().unwrap().spent += 1;
+    }
+
+    /// So many calls have begun and are not settled.
+    pub fn calls(&self, calls: usize) {
+        self.state.lock().unwrap().calls = calls;
+    }
 }
 
 impl Gateway for FakeGateway {
@@ -108,11 +129,26 @@ impl Gateway for FakeGateway {
         Ok(())
     }
 
-    fn facts(&self, usage_known: u64) -> Facts {
+    fn told(&self, told: &Told, _: u64, _: Duration) {
+        if *told != Told::default() {
+            self.state.lock().unwrap().told.push(told.clone());
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        let state = self.state.lock().unwrap();
+        Changes { usage: state.usage.changes(), accounts: state.spent, tasks: 0 }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.state.lock().unwrap().calls == 0
+    }
+
+    fn facts(&self, known: Changes, _: u64) -> Facts {
         let mut state = self.state.lock().unwrap();
         state.reports += 1;
-        let (usage, usage_changes) = (state.usage.since(usage_known), state.usage.changes());
-        Facts { draining: state.draining, usage, usage_changes, ..Facts::default() }
+        let (usage, usage_changes) = (state.usage.since(known.usage), state.usage.changes());
+        Facts { draining: state.draining, usage, usage_changes, account_changes: state.spent, ..Facts::default() }
     }
 }
 
@@ -160,6 +196,8 @@ pub struct Leads {
 pub struct Client {
     pub fleet: watch::Sender<Arc<Fleet>>,
     pub replicas: Arc<Replicas>,
+    /// Nobody has begun to keep them: gateways are told nothing.
+    pub accounts: Arc<Accounts>,
     pub traffic: Arc<Traffic>,
     pub woken: Arc<Mutex<Vec<String>>>,
     pub leads: Arc<Mutex<Leads>>,
@@ -170,7 +208,8 @@ pub struct Client {
 impl Client {
     pub fn start(term: u64, fleet: Fleet) -> Self {
         let (fleet, receiver) = watch::channel(Arc::new(fleet));
-        let (replicas, traffic, cancelled) = (Arc::<Replicas>::default(), Arc::<Traffic>::default(), CancellationToken::new());
+        let (replicas, accounts) = (Arc::<Replicas>::default(), Arc::<Accounts>::default());
+        let (traffic, cancelled) = (Arc::<Traffic>::default(), CancellationToken::new());
         let (woken, leads) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(Mutex::new(Leads { leads: true, asked: 0 })));
         let (told, asked) = (Arc::clone(&woken), Arc::clone(&leads));
         let operator = Operator {
@@ -182,11 +221,12 @@ impl Client {
             }),
             fleet: receiver,
             replicas: Arc::clone(&replicas),
+            accounts: Arc::clone(&accounts),
             wake: Arc::new(move |namespace: &str| told.lock().unwrap().push(namespace.to_owned())),
             traffic: Arc::clone(&traffic),
         };
         let task = tokio::spawn(client::run(operator, cancelled.clone()));
-        Self { fleet, replicas, traffic, woken, leads, cancelled, task }
+        Self { fleet, replicas, accounts, traffic, woken, leads, cancelled, task }
     }
 
     /// What is known of the pod with this uid, in the namespace `team`.
@@ -205,7 +245,7 @@ impl Client {
 
     /// All tokens of input.
     pub fn tokens(&self) -> u64 {
-        self.replicas.totals().values().map(|counts| counts.input).sum()
+        self.accounts.totals().values().map(|counts| counts.input).sum()
     }
 }
 

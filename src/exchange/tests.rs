@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{SinkExt as _, StreamExt as _};
 use jiff::Timestamp;
+use quartermaster_core::decide::account::message::Told;
+use quartermaster_core::decide::gateway::exchange::HEARTBEAT;
 use quartermaster_core::decide::gateway::exchange::documents::DocumentKind;
+use quartermaster_core::decide::gateway::exchange::message::{GatewayMessage, OperatorMessage};
 use rstest::rstest;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -14,12 +18,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::sync::CancellationToken;
 
 use super::certificates::{Authority, Certified, Identity};
 use super::client::{Fleet, GatewayPod};
 use super::server::End;
-use super::testing::{Client, Server, authority, client_tls, desired, fleet_of, server_tls};
+use super::testing::{Client, FakeGateway, Server, authority, client_tls, desired, fleet_of, server_tls};
 use super::tls::client_configuration;
 use crate::sources::testing::{DEADLINE, until, within};
 
@@ -304,16 +311,34 @@ async fn the_last_report_of_a_gateway_that_leaves_is_acknowledged_before_it_ends
     until(|| !client.is_connected("pod")).await;
 }
 
-/// Without usage there is nothing to lose.
+#[tokio::test]
+async fn a_gateway_stays_until_its_last_call_is_settled_and_the_operator_knows_it() {
+    let (_, server, client) = pair().await;
+    server.gateway.calls(1);
+    server.gateway.drain();
+    server.finish.cancel();
+    until(|| client.replica("pod").is_some_and(|replica| replica.report.is_some_and(|report| report.draining))).await;
+    // Further reports are acknowledged, and none of them is the last.
+    let reports = server.gateway.reports();
+    until(|| server.gateway.reports() >= reports + 2).await;
+    assert!(!server.task.is_finished());
+    server.gateway.used(42);
+    server.gateway.calls(0);
+    server.news.notify_one();
+    assert_eq!(within(server.task).await.unwrap(), End::Acknowledged);
+    assert_eq!(client.tokens(), 42);
+}
+
+/// Where everything is known there is nothing to lose.
 #[rstest]
-#[case::unused(0, Duration::from_secs(5))]
-#[case::used(42, DEADLINE)]
+#[case::unused(|_: &FakeGateway| {}, Duration::from_secs(5))]
+#[case::used(|gateway: &FakeGateway| gateway.used(42), DEADLINE)]
+#[case::spent(|gateway: &FakeGateway| gateway.spent(), DEADLINE)]
+#[case::not_settled(|gateway: &FakeGateway| gateway.calls(1), DEADLINE)]
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_nobody_hears_ends_all_the_same(#[case] tokens: u64, #[case] after: Duration) {
+async fn a_gateway_that_nobody_hears_ends_all_the_same(#[case] happens: fn(&FakeGateway), #[case] after: Duration) {
     let server = Server::start(server_tls(&authority(), "team")).await;
-    if tokens > 0 {
-        server.gateway.used(tokens);
-    }
+    happens(&server.gateway);
     let finished = Instant::now();
     server.finish.cancel();
     assert_eq!(server.task.await.unwrap(), End::NotAcknowledged);
@@ -377,17 +402,39 @@ async fn fifty_replicas_and_one_operator_say_one_thing_a_second_each() {
     assert!(more <= 50 * (seconds + 2) + 10 * (seconds + 1), "{more} in {seconds} s");
 }
 
+/// A connection to the gateway of the namespace `team`, on which nothing was said.
+async fn connect(authority: &Authority, address: SocketAddr) -> WebSocketStream<TlsStream<TcpStream>> {
+    let name = "team.gateway.quartermaster.internal";
+    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = TlsConnector::from(client_tls(authority)).connect(ServerName::try_from(name).unwrap(), stream).await.unwrap();
+    client_async(format!("wss://{name}/exchange"), stream).await.unwrap().0
+}
+
 #[tokio::test]
-async fn what_is_no_message_of_the_exchange_ends_the_connection_and_repeats_nothing() {
-    use futures::{SinkExt as _, StreamExt as _};
-    use tokio_tungstenite::client_async;
-    use tokio_tungstenite::tungstenite::Message;
+async fn what_an_operator_says_of_accounts_is_taken_and_acknowledged_before_the_next_heartbeat() {
     let authority = authority();
     let server = Server::start(server_tls(&authority, "team")).await;
-    let stream = TcpStream::connect(server.address).await.unwrap();
-    let name = "team.gateway.quartermaster.internal";
-    let stream = TlsConnector::from(client_tls(&authority)).connect(ServerName::try_from(name).unwrap(), stream).await.unwrap();
-    let (mut socket, _) = client_async(format!("wss://{name}/exchange"), stream).await.unwrap();
+    let mut socket = connect(&authority, server.address).await;
+    let told = Told { all: true, ..Told::default() };
+    let (began, mut acknowledged) = (Instant::now(), 0);
+    for seq in 1..=10 {
+        let message = OperatorMessage { term: 1, seq, valid_for: 30, accounts: told.clone(), ..OperatorMessage::default() };
+        socket.send(Message::text(serde_json::to_string(&message).unwrap())).await.unwrap();
+        while acknowledged < seq {
+            let Some(Ok(Message::Text(text))) = within(socket.next()).await else { panic!("no report") };
+            let report: GatewayMessage = serde_json::from_str(text.as_str()).unwrap();
+            acknowledged = report.acknowledged;
+        }
+    }
+    assert!(began.elapsed() < HEARTBEAT * 5, "each has waited for a heartbeat: {:?}", began.elapsed());
+    assert_eq!(server.gateway.told(), vec![told; 10]);
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_the_exchange_ends_the_connection_and_repeats_nothing() {
+    let authority = authority();
+    let server = Server::start(server_tls(&authority, "team")).await;
+    let mut socket = connect(&authority, server.address).await;
     socket.send(Message::text(r#"{"documents":{"secrets":"sk-canary"#)).await.unwrap();
     let Some(Ok(Message::Close(Some(frame)))) = within(socket.next()).await else { panic!("no close frame") };
     assert_eq!(u16::from(frame.code), 1007);

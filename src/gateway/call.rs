@@ -1,6 +1,7 @@
 //! One call, step by step.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use quartermaster_core::api::model_route::Strategy;
-use quartermaster_core::decide::gateway::plan::{Caller, Route};
+use quartermaster_core::decide::account::spending::Terms;
+use quartermaster_core::decide::gateway::plan::{Backend, Caller, Route};
 use quartermaster_core::decide::request::attempts::{self, Attempts, GiveUp, GiveUpReason, Step, Why};
 use quartermaster_core::decide::request::body::{self, Body};
-use quartermaster_core::decide::request::candidates::{Call, Exclusion};
+use quartermaster_core::decide::request::candidates::{self, Call, Exclusion};
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::meter::Asked;
 use quartermaster_core::decide::request::operation::{Api, Operation};
@@ -23,14 +25,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::attempt::{self, Bad, Good, NOTHING};
+use super::budgets::Budgets;
 use super::call_id::CallId;
 use super::forward::{self, Sending};
-use super::in_force::InForce;
+use super::in_force::{InForce, Target};
 use super::listener::Answer;
 use super::relay::Relay;
 use super::reply::{self, AnswerBody, Holding};
 use super::request_body::{self, BodyError};
-use super::settle::{Settlement, outcome_of};
+use super::settle::{self, Settlement, outcome_of};
 use super::state::Gateway;
 use super::timed_stream::InCall;
 
@@ -48,10 +51,10 @@ impl Answer for Gateway {
             Ok(Ok(response)) => response,
             Ok(Err(refused)) => {
                 let (refusal, mut settlement) = *refused;
-                settlement.status(refusal.status());
-                settlement.ends(refusal.code());
+                settlement.refused(&refusal);
                 let mut response = reply::refuse(&refusal, api, id.as_str());
                 reply::explain(&mut response, &settlement.line);
+                reply::tell_budget(&mut response, settlement.budget_remaining);
                 response
             }
             Err(_) => reply::refuse(&Refusal::Internal, api, id.as_str()),
@@ -110,15 +113,20 @@ async fn answer(
     let Ok((route, settings)) = found else { return Err(Box::new((Refusal::ModelNotFound, settlement))) };
     settlement.line.route = Some(Arc::clone(&route));
     let (headers, bytes) = (&head.headers, &held.bytes);
+    let budgets = Budgets::new(gateway, caller, caller_of_plan.task_limits, &route, headers, bytes);
+    settlement.budget_remaining = budgets.terms().remaining;
+    if let Err(refusal) = budgets.admit(&body, bytes) {
+        return Err(Box::new((refusal, settlement)));
+    }
     let admitted = Admitted { gateway, in_force, operation, headers, bytes, body: &body, route: &route, settings };
-    let Some((attempts, first)) = admitted.choose(caller, caller_of_plan) else {
+    let Some((attempts, first)) = admitted.choose(caller, caller_of_plan, budgets.terms()) else {
         return Err(Box::new((Refusal::ModelNotFound, settlement)));
     };
     settlement.line.rule = attempts.choice().rule.map(Into::into);
     for backend in wanted(&attempts) {
         gateway.wanted(backend);
     }
-    admitted.attempt(attempts, first, settlement).await
+    admitted.attempt(attempts, first, budgets, settlement).await
 }
 
 /// The backends that a call is a demand for, whatever becomes of it.
@@ -174,6 +182,18 @@ fn models(in_force: &InForce, caller: &Caller, mut settlement: Box<Settlement>) 
     response
 }
 
+/// An attempt that has room in every budget.
+struct Begun<'call> {
+    found: Option<(&'call Target, &'call Backend)>,
+    pod: Option<SocketAddr>,
+    key: Option<Arc<str>>,
+    deadline: Instant,
+    /// The most tokens of output that it is asked for, where a budget counts them.
+    ceiling: Option<u32>,
+    /// The most that all its choices together can have.
+    most_output: u64,
+}
+
 /// A call whose route is known.
 struct Admitted<'call> {
     gateway: &'call Arc<Gateway>,
@@ -188,7 +208,7 @@ struct Admitted<'call> {
 
 impl<'call> Admitted<'call> {
     /// Labels and chooses, and tells what is to be done first: all in one piece, since calls wait for one another here.
-    fn choose(&self, name: &str, caller: &Caller) -> Option<(Attempts<'call>, Step)> {
+    fn choose(&self, name: &str, caller: &Caller, terms: &Terms) -> Option<(Attempts<'call>, Step)> {
         let headers = self.headers.iter().filter(|(name, _)| name.as_str().starts_with(labels::HEADERS));
         let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let metadata = self.body.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -200,7 +220,9 @@ impl<'call> Admitted<'call> {
             format: self.operation.format()?,
             prompt_tokens: self.body.prompt_tokens,
             output_limit: self.body.output_limit,
-            tier_ceiling: None,
+            tier_ceiling: terms.tier_ceiling,
+            needs_price: terms.needs_price,
+            budget_used_percent: terms.used_percent,
             stored_input: self.body.stored_input,
         };
         let chance = fastrand::f64();
@@ -221,8 +243,10 @@ impl<'call> Admitted<'call> {
         &self,
         mut attempts: Attempts<'call>,
         first: Step,
+        mut budgets: Budgets<'call>,
         mut settlement: Box<Settlement>,
     ) -> Result<Response<AnswerBody>, Refused> {
+        let ends = Instant::now() + self.settings.timeouts.request;
         let mut last: Option<Box<Bad>> = None;
         let mut step = first;
         loop {
@@ -235,8 +259,13 @@ impl<'call> Admitted<'call> {
                 }
                 Step::GiveUp(give_up) => return self.give_up(give_up, last, settlement),
             };
-            settlement.line.reason = Some(reason(attempt.why, &attempts, last.as_deref()));
-            match self.make(attempt, &mut settlement).await {
+            let why = reason(attempt.why, &attempts, last.as_deref());
+            let begun = match self.begin(attempt, ends, &mut budgets, &mut settlement).await {
+                Ok(begun) => begun,
+                Err(refusal) => return Err(Box::new((refusal, settlement))),
+            };
+            settlement.line.reason = Some(why);
+            match self.make(begun, &mut settlement).await {
                 Ok(good) => return Ok(self.good(good, settlement)),
                 Err(bad) => {
                     settlement.failed(&bad.failure, bad.metered, bad.error.clone());
@@ -248,12 +277,32 @@ impl<'call> Admitted<'call> {
         }
     }
 
-    async fn make(&self, attempt: attempts::Attempt, settlement: &mut Settlement) -> Result<Good, Box<Bad>> {
-        let (deadline, pod) = (self.gateway.instant(attempt.deadline), attempt.running.pod());
-        let found = self.in_force.target(attempt.running.backend());
-        let key = attempt.running.shared_key().cloned();
-        let most = found.map(|(_, backend)| upper_bound::of(self.body, backend)).unwrap_or_default();
-        settlement.attempt(attempt.running, most, found.and_then(|(_, backend)| backend.price));
+    /// Reserves in the caller's budgets the most that an attempt can use. The time that this takes is not the backend's, but
+    /// counts towards when the whole call ends.
+    async fn begin(
+        &self,
+        attempt: attempts::Attempt,
+        ends: Instant,
+        budgets: &mut Budgets<'call>,
+        settlement: &mut Settlement,
+    ) -> Result<Begun<'call>, Refusal> {
+        let attempts::Attempt { running, deadline, .. } = attempt;
+        let found = self.in_force.target(running.backend());
+        let (pod, key) = (running.pod(), running.shared_key().cloned());
+        let backend = found.map(|(_, backend)| backend);
+        let counted = backend.filter(|_| budgets.terms().bounded_output);
+        let ceiling = counted.and_then(|backend| upper_bound::output_ceiling(self.body, backend));
+        let most = backend.map(|backend| upper_bound::within(self.body, backend, ceiling)).unwrap_or_default();
+        let price = backend.and_then(candidates::price);
+        settlement.attempt(running, most, price);
+        let asked = Instant::now();
+        settlement.begins(budgets.reserve(settle::most(&most, price), ends).await?);
+        let deadline = (self.gateway.instant(deadline) + asked.elapsed()).min(ends);
+        Ok(Begun { found, pod, key, deadline, ceiling, most_output: most.output })
+    }
+
+    async fn make(&self, begun: Begun<'call>, settlement: &mut Settlement) -> Result<Good, Box<Bad>> {
+        let Begun { found, pod, key, deadline, ceiling, most_output } = begun;
         let Some((target, backend)) = found else {
             return Err(Bad::of(FailureKind::Unavailable, "the plan has no such backend", NOTHING));
         };
@@ -264,7 +313,7 @@ impl<'call> Admitted<'call> {
             key: key.as_deref().and_then(|key| target.key(key)),
             operation: self.operation,
             headers: self.headers,
-            body: forward::pieces(self.bytes, body::rewrite(self.body, backend, None)),
+            body: forward::pieces(self.bytes, body::rewrite(self.body, backend, ceiling)),
         };
         let asked = Asked {
             server: backend.server,
@@ -273,7 +322,7 @@ impl<'call> Admitted<'call> {
             client_wants_running_usage: self.body.running_usage_requested,
             // Completions take several prompts in one call.
             single_choice: self.body.choices == 1 && self.operation != Operation::Completions,
-            most_output: most.output,
+            most_output,
         };
         let heard = |status: StatusCode, limited| settlement.answered(status.as_u16(), limited);
         attempt::make(&self.gateway.connector, sending, asked, &self.gateway.room, deadline, heard).await
@@ -307,6 +356,7 @@ impl<'call> Admitted<'call> {
 
     fn finish_head<B>(&self, response: &mut Response<B>, settlement: &Settlement) {
         reply::explain(response, &settlement.line);
+        reply::tell_budget(response, settlement.budget_remaining);
         let name = match self.operation.api() {
             Api::OpenAI => "x-request-id",
             Api::Anthropic => "request-id",
@@ -356,6 +406,7 @@ fn nothing_to_ask(exclusion: &Exclusion, wait: Option<std::time::Duration>) -> R
         Exclusion::QuotaExhausted { .. } => failed(FailureKind::QuotaExhausted),
         Exclusion::KeysRejected | Exclusion::NoKeyValue => failed(FailureKind::KeyRejected),
         Exclusion::Tier { .. } | Exclusion::DataPolicy => Refusal::NoBackendInTier,
+        Exclusion::PriceMissing => Refusal::PriceMissing,
         Exclusion::Format(_) => Refusal::FormatNotSupported,
     }
 }

@@ -1,8 +1,10 @@
-//! The gateway's end of the exchange: what the operator says is put in force, and what callers use, want and meet is reported.
+//! The gateway's end of the exchange: what the operator says is put in force and may be spent, and what callers use, want and
+//! meet is reported.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use quartermaster_core::decide::account::message::Told as AccountsTold;
 use quartermaster_core::decide::gateway::exchange::documents::{PerDocument, Update};
 use quartermaster_core::decide::gateway::exchange::gateway_session::Facts;
 use quartermaster_core::decide::gateway::exchange::message::{Health, KeyHealth, KeyState};
@@ -14,7 +16,7 @@ use quartermaster_core::decide::request::learned::Learned;
 
 use super::in_force::Secrets;
 use super::state::Gateway;
-use crate::exchange::server;
+use crate::exchange::server::{self, Changes};
 
 /// A gateway as the exchange sees it.
 pub struct Told {
@@ -90,16 +92,26 @@ impl server::Gateway for Told {
         applied
     }
 
-    fn facts(&self, usage_known: u64) -> Facts {
-        let (usage, usage_changes) = self.gateway.usage_since(usage_known);
+    fn told(&self, told: &AccountsTold, acknowledged: u64, valid_for: Duration) {
+        self.gateway.told(told, acknowledged, valid_for);
+    }
+
+    fn changes(&self) -> Changes {
+        self.gateway.changes()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.gateway.is_settled()
+    }
+
+    fn facts(&self, known: Changes, seq: u64) -> Facts {
         let in_force = self.gateway.in_force();
         let health = in_force.map(|in_force| self.gateway.decide(&in_force, |world, learned, now| health(world, learned, now)));
         Facts {
-            draining: self.gateway.is_draining(),
-            usage,
-            usage_changes,
+            draining: self.gateway.is_closed(),
             demand: self.gateway.demand(),
             health: health.unwrap_or_default(),
+            ..self.gateway.used_since(known, seq)
         }
     }
 }

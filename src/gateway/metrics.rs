@@ -14,6 +14,10 @@ const CALL_SECONDS: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 /// Buckets of the time to a first content, in seconds.
 const FIRST_CONTENT_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
+/// Buckets of the time that a call waits for room in a budget, in seconds: a grant takes two messages, which are a tenth of a
+/// second apart at least, and nobody waits for more than 3 s.
+const BUDGET_WAIT_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0];
+
 /// All metrics of a gateway, in a registry of their own. A clone counts into the same.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -23,6 +27,10 @@ pub struct Metrics {
     duration: HistogramVec,
     first_content: HistogramVec,
     attempts: IntCounterVec,
+    budget_refusals: IntCounterVec,
+    task_refusals: IntCounterVec,
+    budget_wait: HistogramVec,
+    reservation_exceeded: IntCounterVec,
     /// Calls in flight.
     pub in_flight: IntGauge,
     held_bytes: IntGauge,
@@ -69,6 +77,27 @@ impl Metrics {
                 "Attempts at backends, by how they ended.",
                 &["backend", "outcome"],
             )?,
+            budget_refusals: new.counters(
+                "quartermaster_gateway_budget_refusals_total",
+                "Calls that were refused because of a budget of their caller, by why.",
+                &["route", "reason"],
+            )?,
+            task_refusals: new.counters(
+                "quartermaster_gateway_task_refusals_total",
+                "Calls that were refused because of the limits of their task, by which.",
+                &["route", "reason"],
+            )?,
+            budget_wait: new.histograms(
+                "quartermaster_gateway_budget_wait_seconds",
+                "How long attempts waited for room in a budget, of those that had to, by what came of it.",
+                &["outcome"],
+                BUDGET_WAIT_SECONDS,
+            )?,
+            reservation_exceeded: new.counters(
+                "quartermaster_gateway_reservation_exceeded_total",
+                "Attempts that used more than was reserved for them in a budget. They are charged in full.",
+                &["backend"],
+            )?,
             in_flight: new.gauge("quartermaster_gateway_requests_in_flight", "Calls that have not ended.")?,
             held_bytes: new.gauge("quartermaster_gateway_held_bytes", "Bytes of bodies that calls hold.")?,
             client_left: new.counter("quartermaster_gateway_client_left_total", "Calls whose client left before their end.")?,
@@ -100,6 +129,26 @@ impl Metrics {
     /// An attempt ended.
     pub fn attempted(&self, backend: &str, outcome: &str) {
         self.attempts.with_label_values(&[backend, outcome]).inc();
+    }
+
+    /// A budget refused a call of a route.
+    pub fn refused_by_budget(&self, route: &str, reason: &str) {
+        self.budget_refusals.with_label_values(&[route, reason]).inc();
+    }
+
+    /// A call of a route was refused because of the limits of its task.
+    pub fn refused_of_task(&self, route: &str, reason: &str) {
+        self.task_refusals.with_label_values(&[route, reason]).inc();
+    }
+
+    /// An attempt has waited for room in a budget.
+    pub fn waited_for_budget(&self, outcome: &str, waited: Duration) {
+        self.budget_wait.with_label_values(&[outcome]).observe(waited.as_secs_f64());
+    }
+
+    /// An attempt used more than was reserved for it.
+    pub fn reservation_exceeded(&self, backend: &str) {
+        self.reservation_exceeded.with_label_values(&[backend]).inc();
     }
 
     /// The first content of an attempt came.

@@ -29,6 +29,9 @@ static EXPLAINED: [HeaderName; 3] = [
     HeaderName::from_static("x-quartermaster-reason"),
 ];
 
+/// The header that says how many tokens are left of the caller's budgets.
+static BUDGET_REMAINING: HeaderName = HeaderName::from_static("x-quartermaster-budget-remaining");
+
 /// A body that is there as a whole.
 pub fn whole(bytes: impl Into<Bytes>) -> AnswerBody {
     unboxed(bytes.into()).boxed_unsync()
@@ -63,6 +66,13 @@ pub fn explain<B>(response: &mut Response<B>, line: &Line) {
         if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
             response.headers_mut().insert(name, value);
         }
+    }
+}
+
+/// Says how many tokens are left of the caller's budgets, where that is known.
+pub fn tell_budget<B>(response: &mut Response<B>, remaining: Option<u64>) {
+    if let Some(remaining) = remaining {
+        response.headers_mut().insert(&BUDGET_REMAINING, HeaderValue::from(remaining));
     }
 }
 

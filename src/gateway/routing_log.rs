@@ -56,6 +56,9 @@ pub struct Line {
     pub status: Option<u16>,
     /// How it ended.
     pub outcome: &'static str,
+    /// The TokenBudget that refused it; none where none did, or none alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_refused: Option<String>,
     /// Whether the answer was a stream.
     pub stream: bool,
     /// What all attempts together used; none where there was none.

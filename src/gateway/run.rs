@@ -160,8 +160,10 @@ pub async fn run(
         answering.abort();
         let _cut = answering.await;
     }
-    // All is settled: what was used is told to the operator once more. While there is none, as when the leadership changes hands,
-    // what none has heard of keeps the process: with it, it would be lost.
+    // When the last call is settled, what was used and spent is told to the operator once more. While there is none, as when
+    // the leadership changes hands, what none has heard of keeps the process: with it, it would be lost, and budgets would be
+    // charged for all that this replica was allowed.
+    gateway.close();
     finish.cancel();
     if let Some(exchanging) = exchanging {
         let _ = tokio::time::timeout_at(ends.max(Instant::now() + LAST_REPORT), exchanging).await;

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use quartermaster_core::decide::account::spending::{Most, Used};
 use quartermaster_core::decide::gateway::exchange::usage::{Counts, Hour, Series};
 use quartermaster_core::decide::gateway::plan::Price;
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::learned::{Outcome, Running};
+use quartermaster_core::decide::request::refusal::Refusal;
 use quartermaster_core::decide::request::usage::{Metered, Usage};
 use tokio::time::Instant;
 
 use super::call_id::CallId;
 use super::routing_log::{AttemptLine, Line, Tokens};
 use super::state::Gateway;
+use super::tasks::Reserved;
 
 /// The outcome of a call whose client left.
 const LEFT: &str = "left";
@@ -29,6 +32,8 @@ pub struct Settlement {
     admitted: Hour,
     /// Its line of the routing log, as far as it is known.
     pub line: Line,
+    /// Tokens that are left of the caller's budgets, of several the least. None: no limit of tokens is known.
+    pub budget_remaining: Option<u64>,
     attempt: Option<Attempt>,
     /// The status that the client gets, once the answer's head is known.
     status: Option<StatusCode>,
@@ -38,6 +43,8 @@ pub struct Settlement {
 /// An attempt that has not ended.
 struct Attempt {
     running: Running,
+    /// What it has reserved in budgets, and of the limits of its task. None: it has not begun.
+    reserved: Option<Reserved>,
     begun: Instant,
     /// The most that it can use: what counts where nobody says it.
     most: Usage,
@@ -63,21 +70,43 @@ impl Settlement {
             attempts: Vec::new(),
             status: None,
             outcome: LEFT,
+            budget_refused: None,
             stream: false,
             tokens: None,
             cost_micros: None,
             first_content_milliseconds: None,
             milliseconds: 0,
         };
-        Self { gateway, begun: Instant::now(), admitted: Hour::of(time), line, attempt: None, status: None, ended: false }
+        Self {
+            gateway,
+            begun: Instant::now(),
+            admitted: Hour::of(time),
+            line,
+            budget_remaining: None,
+            attempt: None,
+            status: None,
+            ended: false,
+        }
     }
 
-    /// An attempt begins that can use this much at most.
+    /// An attempt is to begin that can use this much at most. Until it [begins](Self::begins) nothing is sent, and nothing
+    /// comes of it.
     pub fn attempt(&mut self, running: Running, most: Usage, price: Option<Price>) {
         self.abandon();
         let backend = Arc::clone(running.shared_backend());
-        self.line.backend = Some(Arc::clone(&backend));
-        self.attempt = Some(Attempt { running, begun: Instant::now(), most, price, status: None, backend });
+        self.attempt = Some(Attempt { running, reserved: None, begun: Instant::now(), most, price, status: None, backend });
+    }
+
+    /// The attempt has room in every budget, and begins.
+    pub fn begins(&mut self, reserved: Reserved) {
+        match &mut self.attempt {
+            Some(attempt) => {
+                self.line.backend = Some(Arc::clone(&attempt.backend));
+                attempt.begun = Instant::now();
+                attempt.reserved = Some(reserved);
+            }
+            None => self.gateway.give_back(reserved),
+        }
     }
 
     /// The head of the backend's answer came. `limited`: nothing is left of the limits of its key for this long.
@@ -129,6 +158,19 @@ impl Settlement {
         self.status = Some(status);
     }
 
+    /// The gateway answers the call itself.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.status(refusal.status());
+        self.ends(refusal.code());
+        if let Some(reason) = of_budget(refusal) {
+            self.line.budget_refused = budget_of(refusal).map(str::to_owned);
+            self.gateway.metrics.refused_by_budget(self.line.route.as_deref().unwrap_or_default(), reason);
+        }
+        if is_of_task(refusal) {
+            self.gateway.metrics.refused_of_task(self.line.route.as_deref().unwrap_or_default(), refusal.code());
+        }
+    }
+
     /// The call ends so, when it is dropped. Without this its client has left.
     pub fn ends(&mut self, outcome: &'static str) {
         self.line.outcome = outcome;
@@ -146,19 +188,29 @@ impl Settlement {
     }
 
     fn end_attempt(&mut self, outcome: Outcome<'_>, name: &'static str, metered: Metered, error: Option<String>) {
-        let Some(Attempt { running, begun, most, price, status, backend }) = self.attempt.take() else { return };
+        let Some(Attempt { running, reserved, begun, most, price, status, backend }) = self.attempt.take() else { return };
+        let Some(reserved) = reserved else {
+            // It has waited for room in a budget, and says nothing about the backend.
+            self.gateway.learn(|learned, now| learned.ended(running, Outcome::Abandoned, now));
+            return;
+        };
         let (usage, exact) = metered.or_at_most(most);
         let key = running.shared_key().cloned();
         let failed = matches!(outcome, Outcome::Failed(_));
         self.gateway.learn(|learned, now| learned.ended(running, outcome, now));
         self.gateway.metrics.attempted(&backend, name);
-        if let Some((caller, route)) = self.line.caller.as_ref().zip(self.line.route.as_ref()) {
-            let series = Series { caller: (**caller).to_owned(), route: (**route).to_owned(), backend: (*backend).to_owned() };
-            self.gateway.used(series, self.admitted, &counts(&usage, exact, failed));
+        let cost = cost_of(&usage, price, exact);
+        let names = self.line.caller.as_ref().zip(self.line.route.as_ref());
+        let series = names.map(|(caller, route)| Series {
+            caller: (**caller).to_owned(),
+            route: (**route).to_owned(),
+            backend: (*backend).to_owned(),
+        });
+        let counts = counts(&usage, cost, exact, failed);
+        if self.gateway.settle(series, self.admitted, &counts, reserved, used(&usage, cost, exact)).exceeded {
+            self.gateway.metrics.reservation_exceeded(&backend);
         }
-        // A call used what all its attempts did. What cost nothing needs no price.
-        let price = price.or((usage == Usage::default()).then(Price::default));
-        let cost = price.map(|price| cost(&usage, &if exact { price } else { at_most(price) }));
+        // A call used what all its attempts did.
         let (tokens, before) = (tokens(&usage, exact), self.line.tokens);
         self.line.tokens = Some(before.map_or(tokens, |before| before.and(&tokens)));
         self.line.cost_micros = match before {
@@ -203,16 +255,35 @@ fn tokens(usage: &Usage, exact: bool) -> Tokens {
     Tokens { input, cached_input: usage.cached_input, cache_write: usage.cache_write, output: usage.output, exact }
 }
 
-/// What an attempt adds to what its caller used.
-fn counts(usage: &Usage, exact: bool, failed: bool) -> Counts {
+/// What an attempt adds to what its caller used. Of one whose backend has no price the cost is not known.
+fn counts(usage: &Usage, cost: Option<u64>, exact: bool, failed: bool) -> Counts {
     let Tokens { input, cached_input, output, .. } = tokens(usage, exact);
     let estimated = if exact { 0 } else { input.saturating_add(output) };
-    Counts { input, output, cached_input, estimated, requests: 1, errors: u64::from(failed) }
+    let (cost, unpriced) = cost.map_or((0, 1), |cost| (cost, 0));
+    Counts { input, output, cached_input, estimated, requests: 1, errors: u64::from(failed), cost, unpriced }
 }
 
-/// The price of a bound: nobody said which of the input was written into a cache.
+/// The same, as budgets count it.
+fn used(usage: &Usage, cost: Option<u64>, exact: bool) -> Used {
+    let Usage { input, cached_input, cache_write, output } = *usage;
+    Used { input, cached_input, cache_write, output, cost, exact }
+}
+
+/// What an attempt reserves in budgets that can use this much at most.
+pub fn most(usage: &Usage, price: Option<Price>) -> Most {
+    let Tokens { input, output, .. } = tokens(usage, false);
+    Most { tokens: input.saturating_add(output), cost: cost_of(usage, price, false) }
+}
+
+/// What this costs; none: nobody knows. What used nothing needs no price.
+fn cost_of(usage: &Usage, price: Option<Price>, exact: bool) -> Option<u64> {
+    let price = price.or((*usage == Usage::default()).then(Price::default))?;
+    Some(cost(usage, &if exact { price } else { at_most(price) }))
+}
+
+/// The price of a bound: nobody said which of the input was written into a cache, or read from one.
 fn at_most(price: Price) -> Price {
-    Price { input: price.input.max(price.cache_write), ..price }
+    Price { input: price.input.max(price.cache_write).max(price.cached_input), ..price }
 }
 
 /// In millionths of the currency, rounded up: prices are for a million tokens.
@@ -226,6 +297,34 @@ fn cost(usage: &Usage, price: &Price) -> u64 {
     ];
     let sum = parts.into_iter().fold(0, u128::saturating_add);
     u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// What a refusal by a budget is called in metrics; none for any other.
+fn of_budget(refusal: &Refusal) -> Option<&'static str> {
+    match refusal {
+        // It has the code of the next, for clients.
+        Refusal::NewTasksRefused(_) => Some("new_task"),
+        Refusal::BudgetExceeded(_)
+        | Refusal::BudgetUnknown { .. }
+        | Refusal::BudgetBusy
+        | Refusal::UnboundedTool { .. }
+        | Refusal::PriceMissing => Some(refusal.code()),
+        _ => None,
+    }
+}
+
+/// Whether a call is refused because its task may do no more.
+fn is_of_task(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::TaskLimitExceeded { .. } | Refusal::TaskBusy | Refusal::IdenticalRequests { .. })
+}
+
+/// The budget that refuses a call, where it is one.
+fn budget_of(refusal: &Refusal) -> Option<&str> {
+    match refusal {
+        Refusal::BudgetExceeded(spent) | Refusal::NewTasksRefused(spent) => Some(&spent.budget),
+        Refusal::BudgetUnknown { budget } => Some(budget),
+        _ => None,
+    }
 }
 
 /// What a failure is called in metrics and the routing log.
@@ -261,15 +360,40 @@ mod tests {
         assert_eq!(at_most(price), Price { input: 3_750_000, ..price });
         let cheap = Price { cache_write: 0, ..price };
         assert_eq!(at_most(cheap), cheap);
+        let dear = Price { cached_input: 4_000_000, ..price };
+        assert_eq!(at_most(dear), Price { input: 4_000_000, ..dear });
+    }
+
+    #[test]
+    fn an_attempt_reserves_no_less_than_it_is_charged_where_nobody_says_what_it_used() {
+        let price = Price { input: 3_000_000, output: 15_000_000, cached_input: 300_000, cache_write: 3_750_000 };
+        let bound = Usage { input: 1000, output: 100, ..Usage::default() };
+        assert_eq!(most(&bound, Some(price)), Most { tokens: 1100, cost: Some(3750 + 1500) });
+        assert_eq!(used(&bound, cost_of(&bound, Some(price), false), false).cost, Some(3750 + 1500));
+        for read in [Usage { cached_input: 1000, input: 0, ..bound }, Usage { cache_write: 1000, input: 0, ..bound }] {
+            assert!(cost_of(&read, Some(price), true) <= most(&bound, Some(price)).cost, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_price_nobody_knows_what_an_attempt_costs_unless_it_uses_nothing() {
+        assert_eq!(most(&Usage { output: 1, ..Usage::default() }, None), Most { tokens: 1, cost: None });
+        assert_eq!(most(&Usage::default(), None), Most { tokens: 0, cost: Some(0) });
     }
 
     #[test]
     fn an_attempt_counts_as_a_call_with_its_tokens_and_says_which_are_a_bound() {
         let usage = Usage { input: 1, cached_input: 2, cache_write: 4, output: 8 };
-        let exact = Counts { input: 7, output: 8, cached_input: 2, requests: 1, ..Counts::default() };
-        assert_eq!(counts(&usage, true, false), exact);
-        assert_eq!(counts(&usage, false, false), Counts { estimated: 15, ..exact });
-        assert_eq!(counts(&Usage::default(), true, true), Counts { requests: 1, errors: 1, ..Counts::default() });
+        let exact = Counts { input: 7, output: 8, cached_input: 2, requests: 1, cost: 9, ..Counts::default() };
+        assert_eq!(counts(&usage, Some(9), true, false), exact);
+        assert_eq!(counts(&usage, Some(9), false, false), Counts { estimated: 15, ..exact });
+        assert_eq!(counts(&Usage::default(), Some(0), true, true), Counts { requests: 1, errors: 1, ..Counts::default() });
+    }
+
+    #[test]
+    fn an_attempt_without_a_price_is_counted_as_one_and_not_as_free() {
+        let usage = Usage { input: 1, ..Usage::default() };
+        assert_eq!(counts(&usage, None, true, false), Counts { input: 1, requests: 1, unpriced: 1, ..Counts::default() });
     }
 
     #[test]

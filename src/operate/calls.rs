@@ -125,7 +125,13 @@ impl Calls {
         Ok(written.resource_version().and_then(|version| version.parse().ok()))
     }
 
-    async fn call<T>(
+    /// The client, for calls that [`Self::call`] makes.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Makes a call, if this process leads, and within the time that one has. `doing` and `name` are for the error.
+    pub(super) async fn call<T>(
         &self,
         doing: &'static str,
         kind: &'static str,

@@ -1,47 +1,20 @@
 //! The operator's own metrics. Labels are kinds, verbs and outcomes, and names of objects only where these are pools, their
-//! queues, and the routes and backends that they call.
+//! queues, budgets, and the routes and backends that pools call.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use quartermaster_core::decide::gateway::exchange::usage::Counts;
 use quartermaster_core::decide::gateway::exchange::usage_totals::CallerSeries;
 use tokio::time::Instant;
 
+use super::budget_figures::BudgetFigures;
+pub(crate) use super::metric_definitions::{Definitions, encode};
+pub use super::metric_definitions::{Exposition, MetricsError};
 use super::pool_figures::PoolFigures;
 use super::queue::Queue;
-
-/// Metrics that cannot be set up or shown.
-#[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    /// A metric's definition is refused: a bug of this file.
-    #[error("register the metric {name}")]
-    Register {
-        /// Name of the metric.
-        name: &'static str,
-        /// Why.
-        source: prometheus::Error,
-    },
-    /// The text format could not be written.
-    #[error("write the metrics as text")]
-    Encode(#[source] prometheus::Error),
-}
-
-/// What has metrics to show.
-pub trait Exposition: Send + Sync {
-    /// All of them in Prometheus' text format, [`prometheus::TEXT_FORMAT`].
-    ///
-    /// # Errors
-    ///
-    /// When a collector yields what the format does not allow.
-    fn text(&self) -> Result<Vec<u8>, MetricsError>;
-}
 
 /// How far one watch is. A clone is of the same.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +45,7 @@ struct Looked {
     watches: Vec<(&'static str, WatchProgress)>,
     pools: Vec<PoolsShown>,
     callers: Vec<CallersShown>,
+    budgets: Vec<BudgetsShown>,
 }
 
 /// What tells how many tokens callers used.
@@ -89,6 +63,17 @@ struct PoolsShown(Box<dyn Fn(&PoolFigures) + Send>);
 impl std::fmt::Debug for PoolsShown {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("PoolsShown")
+    }
+}
+
+/// What tells the figures of all budgets, given how many tokens callers used.
+struct BudgetsShown(Box<ShowBudgets>);
+
+type ShowBudgets = dyn Fn(&BudgetFigures, &BTreeMap<CallerSeries, Counts>) + Send;
+
+impl std::fmt::Debug for BudgetsShown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("BudgetsShown")
     }
 }
 
@@ -121,6 +106,7 @@ pub struct Metrics {
     pools: PoolFigures,
     caller_tokens: IntCounterVec,
     caller_estimated_tokens: IntCounterVec,
+    budgets: BudgetFigures,
     schema_outdated: IntGaugeVec,
     leader: IntGauge,
     lease_failures: IntCounter,
@@ -224,6 +210,7 @@ impl Metrics {
                 "Those of the tokens of an agent pool that are an upper bound: the call was cut, or its usage not told.",
                 &["namespace", "pool", "route", "backend"],
             )?,
+            budgets: BudgetFigures::new(&new)?,
             schema_outdated: new.gauges(
                 "quartermaster_schema_outdated",
                 "1 while the served CustomResourceDefinition lacks fields that this operator knows.",
@@ -316,6 +303,11 @@ impl Metrics {
         lock(&self.looked).callers.push(CallersShown(Box::new(tell)));
     }
 
+    /// Shows the budgets that this tells of from now on. It is given the tokens of callers that are shown.
+    pub fn show_budgets(&self, tell: impl Fn(&BudgetFigures, &BTreeMap<CallerSeries, Counts>) + Send + 'static) {
+        lock(&self.looked).budgets.push(BudgetsShown(Box::new(tell)));
+    }
+
     /// Whether this process leads.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(leads.into());
@@ -336,8 +328,8 @@ impl Metrics {
         // What is told are sums, and nobody else counts here.
         self.caller_tokens.reset();
         self.caller_estimated_tokens.reset();
-        for (caller, counts) in looked.callers.iter().flat_map(|callers| (callers.0)()) {
-            let CallerSeries { namespace, series } = &caller;
+        let callers: BTreeMap<CallerSeries, Counts> = looked.callers.iter().flat_map(|callers| (callers.0)()).collect();
+        for (CallerSeries { namespace, series }, counts) in &callers {
             let labels = [namespace, &series.caller, &series.route, &series.backend].map(String::as_str);
             let [namespace, pool, route, backend] = labels;
             for (direction, tokens) in [("input", counts.input), ("output", counts.output)] {
@@ -345,6 +337,8 @@ impl Metrics {
             }
             self.caller_estimated_tokens.with_label_values(&labels).inc_by(counts.estimated);
         }
+        self.budgets.reset();
+        looked.budgets.iter().for_each(|budgets| (budgets.0)(&self.budgets, &callers));
         let mut kinds: BTreeMap<&str, (bool, Option<Duration>)> = BTreeMap::new();
         for (kind, progress) in &looked.watches {
             let progress = lock(&progress.0);
@@ -370,13 +364,6 @@ impl Exposition for Metrics {
     }
 }
 
-/// Everything of a registry in Prometheus' text format.
-pub(crate) fn encode(registry: &Registry) -> Result<Vec<u8>, MetricsError> {
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text).map_err(MetricsError::Encode)?;
-    Ok(text)
-}
-
 /// A list of plain values is whole after every statement, so that a panic elsewhere leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -386,187 +373,6 @@ fn saturating(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Makes metrics and registers them.
-pub(crate) struct Definitions<'registry> {
-    /// Where.
-    pub(crate) registry: &'registry Registry,
-}
-
-impl Definitions<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, name: &'static str, collector: &C) -> Result<(), MetricsError> {
-        self.registry.register(Box::new(collector.clone())).map_err(|source| MetricsError::Register { name, source })
-    }
-
-    /// What every process of ours shows of itself: its version, and what the system tells.
-    pub(crate) fn process(&self, version: &str) -> Result<(), MetricsError> {
-        let build = self.gauges("quartermaster_build_info", "1, with the version as label.", &["version"])?;
-        build.with_label_values(&[version]).set(1);
-        #[cfg(target_os = "linux")]
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        self.registry.register(Box::new(process)).map_err(|source| MetricsError::Register { name: "process", source })
-    }
-
-    fn add<C: Collector + Clone + 'static>(&self, name: &'static str, made: prometheus::Result<C>) -> Result<C, MetricsError> {
-        let collector = made.map_err(|source| MetricsError::Register { name, source })?;
-        self.register(name, &collector)?;
-        Ok(collector)
-    }
-
-    pub(crate) fn counter(&self, name: &'static str, help: &str) -> Result<IntCounter, MetricsError> {
-        self.add(name, IntCounter::new(name, help))
-    }
-
-    pub(crate) fn counters(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntCounterVec, MetricsError> {
-        self.add(name, IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(crate) fn gauge(&self, name: &'static str, help: &str) -> Result<IntGauge, MetricsError> {
-        self.add(name, IntGauge::new(name, help))
-    }
-
-    pub(crate) fn gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
-        self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(crate) fn real_gauges(&self, name: &'static str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
-        self.add(name, GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn ages(&self, name: &'static str, help: &str) -> Result<GaugeVec, MetricsError> {
-        self.add(name, GaugeVec::new(Opts::new(name, help), &["kind"]))
-    }
-
-    pub(crate) fn histograms(
-        &self,
-        name: &'static str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, MetricsError> {
-        self.add(name, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use quartermaster_core::decide::gateway::exchange::usage::Series;
-
-    use super::*;
-    use crate::operate::key::ObjectKey;
-
-    #[tokio::test(start_paused = true)]
-    async fn what_changes_with_the_time_is_looked_at_when_somebody_asks() {
-        let metrics = Metrics::new("1.2.3").unwrap();
-        let queue = Arc::new(Queue::default());
-        metrics.show_queue("InferenceBackend", queue.clone());
-        let (one, other, nodes) = (metrics.watch("pods"), metrics.watch("pods"), metrics.watch("nodes"));
-        queue.add(ObjectKey::new("team", "a"));
-        for watch in [&one, &nodes] {
-            watch.synced();
-            watch.delivered();
-        }
-        tokio::time::advance(Duration::from_secs(5)).await;
-        nodes.delivered();
-        tokio::time::advance(Duration::from_secs(2)).await;
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        for line in [
-            r#"quartermaster_queue_depth{kind="InferenceBackend"} 1"#,
-            r#"quartermaster_oldest_item_age_seconds{kind="InferenceBackend"} 7"#,
-            r#"quartermaster_store_synced{kind="pods"} 0"#,
-            r#"quartermaster_store_synced{kind="nodes"} 1"#,
-            r#"quartermaster_watch_last_event_age_seconds{kind="pods"} 7"#,
-            r#"quartermaster_watch_last_event_age_seconds{kind="nodes"} 2"#,
-        ] {
-            assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
-        }
-        other.synced();
-        queue.next().await;
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        for line in [
-            r#"quartermaster_queue_depth{kind="InferenceBackend"} 0"#,
-            r#"quartermaster_oldest_item_age_seconds{kind="InferenceBackend"} 0"#,
-            r#"quartermaster_store_synced{kind="pods"} 1"#,
-        ] {
-            assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
-        }
-    }
-
-    #[test]
-    fn what_happened_is_what_prometheus_reads() {
-        let metrics = Metrics::new("1.2.3").unwrap();
-        metrics.reconciled("InferenceBackend", "success", Duration::from_millis(3));
-        metrics.clone().reconciled("InferenceBackend", "ApplyRefused", Duration::from_secs(2));
-        metrics.panicked("InferenceBackend");
-        metrics.timed_out("InferenceBackend");
-        metrics.called_api("apply", "deployments", Some(409));
-        metrics.called_api("get", "leases", None);
-        metrics.skipped_apply("Deployment");
-        metrics.decided_status("InferenceBackend", true);
-        metrics.decided_status("InferenceBackend", false);
-        metrics.restarted_watch("Node");
-        metrics.set_invalid_objects("InferenceBackend", 2);
-        metrics.set_schema_outdated("InferenceBackend", true);
-        metrics.polled("redis", 1, Duration::from_millis(3));
-        let pool = ObjectKey::new("team", "coder");
-        metrics.show_pools(move |figures| {
-            figures.replicas(&pool, "desired", Some(3));
-            figures.tasks(&pool, "tasks", "waiting", Some(58));
-            figures.tasks(&pool, "tasks", "in_flight", None);
-        });
-        let series = Series { caller: "coder".to_owned(), route: "smart-router".to_owned(), backend: "qwen".to_owned() };
-        let caller = CallerSeries { namespace: "team".to_owned(), series };
-        let used = Counts { input: 100, output: 7, cached_input: 90, estimated: 40, ..Counts::default() };
-        let gone = CallerSeries { namespace: "gone".to_owned(), ..caller.clone() };
-        let told = Arc::new(Mutex::new(BTreeMap::from([(caller, used), (gone.clone(), used)])));
-        metrics.show_callers({
-            let told = told.clone();
-            move || lock(&told).clone()
-        });
-        assert!(String::from_utf8(metrics.text().unwrap()).unwrap().contains(r#"namespace="gone""#));
-        // What is told is a sum: looking twice counts nothing twice. What is no longer told is no longer shown.
-        lock(&told).remove(&gone);
-        metrics.set_leader(true);
-        metrics.set_leader(false);
-        metrics.failed_lease_request();
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        for line in [
-            r#"quartermaster_reconciles_total{kind="InferenceBackend",outcome="success"} 1"#,
-            r#"quartermaster_reconciles_total{kind="InferenceBackend",outcome="ApplyRefused"} 1"#,
-            r#"quartermaster_reconcile_duration_seconds_count{kind="InferenceBackend"} 2"#,
-            r#"quartermaster_reconcile_duration_seconds_bucket{kind="InferenceBackend",le="0.005"} 1"#,
-            r#"quartermaster_reconcile_panics_total{kind="InferenceBackend"} 1"#,
-            r#"quartermaster_reconcile_timeouts_total{kind="InferenceBackend"} 1"#,
-            r#"quartermaster_api_calls_total{code="409",resource="deployments",verb="apply"} 1"#,
-            r#"quartermaster_api_calls_total{code="none",resource="leases",verb="get"} 1"#,
-            r#"quartermaster_applies_skipped_total{kind="Deployment"} 1"#,
-            r#"quartermaster_status_writes_total{changed="true",kind="InferenceBackend"} 1"#,
-            r#"quartermaster_status_writes_total{changed="false",kind="InferenceBackend"} 1"#,
-            r#"quartermaster_watch_restarts_total{kind="Node"} 1"#,
-            r#"quartermaster_invalid_objects{kind="InferenceBackend"} 2"#,
-            r#"quartermaster_schema_outdated{kind="InferenceBackend"} 1"#,
-            r#"quartermaster_queue_polls_total{system="redis"} 1"#,
-            r#"quartermaster_queue_poll_failures_total{system="redis"} 1"#,
-            r#"quartermaster_queue_poll_duration_seconds_count{system="redis"} 1"#,
-            r#"quartermaster_agent_pool_replicas{namespace="team",pool="coder",state="desired"} 3"#,
-            r#"quartermaster_agent_pool_tasks{namespace="team",pool="coder",queue="tasks",state="waiting"} 58"#,
-            r#"quartermaster_caller_tokens_total{backend="qwen",direction="input",namespace="team",pool="coder",route="smart-router"} 100"#,
-            r#"quartermaster_caller_tokens_total{backend="qwen",direction="output",namespace="team",pool="coder",route="smart-router"} 7"#,
-            r#"quartermaster_caller_estimated_tokens_total{backend="qwen",namespace="team",pool="coder",route="smart-router"} 40"#,
-            "quartermaster_leader 0",
-            "quartermaster_lease_failures_total 1",
-            r#"quartermaster_build_info{version="1.2.3"} 1"#,
-        ] {
-            assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
-        }
-        assert!(!text.contains(r#"namespace="gone""#), "{text}");
-    }
-
-    #[test]
-    fn a_metric_registered_twice_is_an_error_that_names_it() {
-        let registry = Registry::new();
-        let new = Definitions { registry: &registry };
-        new.gauge("quartermaster_leader", "One.").unwrap();
-        let error = new.gauge("quartermaster_leader", "Another.").unwrap_err();
-        assert_eq!(error.to_string(), "register the metric quartermaster_leader");
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@
 
 pub mod act;
 pub mod admin;
+pub mod budget_figures;
 pub mod cache;
 pub mod calls;
 pub mod children;
@@ -20,7 +21,9 @@ pub mod events;
 pub mod health;
 pub mod key;
 pub mod leadership;
+pub mod ledger;
 pub mod memory;
+pub mod metric_definitions;
 pub mod metrics;
 pub mod namespaces;
 pub mod object;

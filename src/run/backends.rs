@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
+use quartermaster_core::api::{InferenceBackend, TokenBudget};
 use quartermaster_core::decide::backend::children::BACKEND_LABEL;
 use quartermaster_core::decide::backend::facts::Settings;
 use tokio::sync::mpsc;
@@ -41,6 +42,7 @@ pub struct OfGateways {
 pub fn driver(
     shared: &Shared,
     secrets: &Arc<Cache<ChildFacts>>,
+    budgets: &Arc<Cache<Stored<TokenBudget>>>,
     gateways: OfGateways,
     observations: Option<Observations>,
     tasks: &mut JoinSet<()>,
@@ -64,6 +66,7 @@ pub fn driver(
         engines: engine_health::Engines::new(shared.connector.clone(), wake),
         gateway_pods: gateways.pods,
         replicas: gateways.replicas,
+        budgets: budgets.clone(),
         settings: Arc::new(Settings {
             accelerator_profiles: configuration.accelerator_profiles.clone(),
             vllm: configuration.vllm.clone(),
@@ -79,14 +82,21 @@ pub fn driver(
 }
 
 /// Starts the watches of what InferenceBackends are observed by. `tell`: whom a change of a backend, or of its pods, concerns beside.
-pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Backends>>, tell: impl Fn(&ObjectKey) + Clone + Send + 'static) {
+/// `tell_of_backend`: whom a change of a backend itself concerns.
+pub fn watch(
+    watches: &mut Watches<'_>,
+    driver: &Arc<Driver<Backends>>,
+    tell: impl Fn(&ObjectKey) + Clone + Send + 'static,
+    tell_of_backend: impl Fn(&ObjectKey, &Change<Stored<InferenceBackend>>) + Clone + Send + 'static,
+) {
     let ours = || Selection { labels: Some(BACKEND_LABEL.to_owned()), fields: None };
     let backends = &driver.control;
     let wake = {
         let (driver, tell) = (driver.clone(), tell.clone());
-        move |key: &ObjectKey, _: &Change<_>| {
+        move |key: &ObjectKey, change: &Change<Stored<InferenceBackend>>| {
             driver.queue.add(key.clone());
             tell(key);
+            tell_of_backend(key, change);
         }
     };
     watches.whole(Backends::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), wake);

@@ -1,7 +1,7 @@
 //! ModelRoutes and the gateways of their namespaces under control: what they are observed by, whom each change wakes, and the exchange
 //! with the gateways' replicas.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
-use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute};
+use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute, TokenBudget};
 use quartermaster_core::decide::gateway::children::{GATEWAY_LABEL, NAME};
 use quartermaster_core::decide::gateway::exchange::usage_totals::CallerSeries;
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::accounts;
 use super::authority::{self, AuthorityError};
 use super::backends::OfGateways;
 use super::shared::{Lacks, Shared};
@@ -29,6 +30,7 @@ use crate::controllers::gateway_certificates::Certificates;
 use crate::controllers::model_route::{MODEL_ROUTE, Routes, names};
 use crate::controllers::referrers::Referrers;
 use crate::exchange::PORT;
+use crate::exchange::accounts::{Accounts, Beginning};
 use crate::exchange::certificates::{Authority, CertificateError, Certified, Identity};
 use crate::exchange::client::{self, Fleet, GatewayPod, Operator, Traffic};
 use crate::exchange::replicas::Replicas;
@@ -40,6 +42,7 @@ use crate::operate::children::{ChildFacts, DEPLOYMENT, SECRET};
 use crate::operate::driver::{Driver, Observations};
 use crate::operate::key::ObjectKey;
 use crate::operate::leadership::Leadership;
+use crate::operate::ledger::Store;
 use crate::operate::namespaces::{NamespaceControl as _, NamespaceDriver};
 use crate::operate::object::Stored;
 use crate::operate::queue::Queue;
@@ -65,6 +68,10 @@ pub struct Others {
     pub pools: Arc<Cache<Stored<AgentPool>>>,
     /// Their pods.
     pub agents: Arc<Cache<CachedAgent>>,
+    /// The TokenBudgets.
+    pub budgets: Arc<Cache<Stored<TokenBudget>>>,
+    /// What may be spent, and what was used.
+    pub accounts: Arc<Accounts>,
     /// What gateways tell of backends.
     pub told: OfGateways,
 }
@@ -80,6 +87,8 @@ pub struct Driven {
     /// Whether any namespace has a route.
     any_route: watch::Sender<bool>,
     replicas: Arc<Replicas>,
+    budgets: Arc<Cache<Stored<TokenBudget>>>,
+    accounts: Arc<Accounts>,
     /// Wakes the backends of a namespace.
     wake_backends: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -127,6 +136,7 @@ pub fn driver(shared: &Shared, others: Others, observations: Option<Observations
         routes: routes.clone(),
         backends: others.backends.clone(),
         pools: others.pools,
+        budgets: others.budgets.clone(),
         backend_pods: others.backend_pods,
         agents: others.agents,
         pods,
@@ -144,7 +154,12 @@ pub fn driver(shared: &Shared, others: Others, observations: Option<Observations
         operator_namespace: shared.clients.namespace.clone(),
         decided: Mutex::default(),
     });
-    let control = Routes { gateways: gateways.clone(), backends: others.backends, outdated_schema: lacks.subscribe() };
+    let control = Routes {
+        gateways: gateways.clone(),
+        backends: others.backends,
+        budgets: others.budgets.clone(),
+        outdated_schema: lacks.subscribe(),
+    };
     let of_routes = shared.driver(control, routes, ChildCaches::default(), lacks, observations, tasks);
     let _first = route_queue.set(of_routes.queue.clone());
     let calls = Calls::new(shared.clients.calls.clone(), shared.leadership.clone());
@@ -157,15 +172,23 @@ pub fn driver(shared: &Shared, others: Others, observations: Option<Observations
     });
     shared.metrics.show_queue(Gateways::NAME, of_gateways.queue.clone());
     shared.metrics.show_callers({
-        let replicas = replicas.clone();
+        let accounts = others.accounts.clone();
         let exists = move |caller: &CallerSeries| {
             callers.get(&ObjectKey { namespace: caller.namespace.clone(), name: caller.series.caller.clone() }).is_some()
         };
         // The series of a pool end with it.
-        move || replicas.totals().into_iter().filter(|(caller, _)| exists(caller)).collect()
+        move || accounts.totals().into_iter().filter(|(caller, _)| exists(caller)).collect()
     });
-    let any_route = watch::Sender::new(false);
-    Driven { routes: of_routes, gateways: of_gateways, fleet, any_route, replicas, wake_backends: Arc::new(wake_backends) }
+    Driven {
+        routes: of_routes,
+        gateways: of_gateways,
+        fleet,
+        any_route: watch::Sender::new(false),
+        replicas,
+        budgets: others.budgets,
+        accounts: others.accounts,
+        wake_backends: Arc::new(wake_backends),
+    }
 }
 
 /// Starts the watch of the pods of gateways, by which backends are observed as well.
@@ -173,21 +196,29 @@ pub fn watch_pods(watches: &mut Watches<'_>, driven: &Driven) {
     let ours = Selection { labels: Some(GATEWAY_LABEL.to_owned()), fields: None };
     let (routes, gateways) = (&driven.routes, &driven.gateways);
     watches.namespaced::<Pod, _>("pods", ours, &gateways.control.pods, cut::gateway_pod, {
-        let (routes, fleet) = (routes.clone(), driven.fleet.clone());
+        let (routes, fleet, accounts) = (routes.clone(), driven.fleet.clone(), driven.accounts.clone());
         move |key: &ObjectKey, change: &Change<CachedGatewayPod>| {
             follow(&fleet, key, change);
+            if let Some(gone) = gone(change) {
+                accounts.gone(&key.namespace, gone);
+            }
             routes.objects.owned_by(&key.namespace).into_iter().for_each(|(route, _)| routes.queue.add(route));
         }
     });
 }
 
-/// Starts the watches of what else gateways are observed by.
-pub fn watch(watches: &mut Watches<'_>, driven: &Driven) {
+/// Starts the watches of what else gateways are observed by. `tell`: whom a change of a route concerns beside.
+pub fn watch(
+    watches: &mut Watches<'_>,
+    driven: &Driven,
+    tell: impl Fn(&ObjectKey, &Change<Stored<ModelRoute>>) + Clone + Send + 'static,
+) {
     let ours = || Selection { labels: Some(GATEWAY_LABEL.to_owned()), fields: None };
     let (routes, gateways) = (&driven.routes, &driven.gateways);
     watches.whole(MODEL_ROUTE, Selection::default(), &routes.objects, |object| Some(Stored::of(object)), {
         let (routes, gateways, any_route) = (routes.clone(), gateways.clone(), driven.any_route.clone());
-        move |key: &ObjectKey, _: &Change<Stored<ModelRoute>>| {
+        move |key: &ObjectKey, change: &Change<Stored<ModelRoute>>| {
+            tell(key, change);
             // Several watches may tell at once: the last one to enter sees what all of them have left.
             any_route.send_if_modified(|any| {
                 let now = !routes.objects.is_empty();
@@ -277,16 +308,47 @@ fn follow(fleet: &watch::Sender<Option<Arc<Fleet>>>, key: &ObjectKey, change: &C
     });
 }
 
+/// The uid of a pod in which nothing runs any more.
+fn gone(change: &Change<CachedGatewayPod>) -> Option<&str> {
+    let before = change.before.as_ref().filter(|before| before.address.is_some())?;
+    let runs = |after: &Arc<CachedGatewayPod>| after.uid == before.uid && after.address.is_some();
+    (!change.after.as_ref().is_some_and(runs)).then_some(before.uid.as_str())
+}
+
+/// The pods of gateways in which something may run, by namespace, by uid.
+fn running(pods: &Cache<CachedGatewayPod>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut running: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for pod in pods.values().iter().filter(|pod| pod.address.is_some()) {
+        running.entry(pod.namespace.clone()).or_default().insert(pod.uid.clone());
+    }
+    running
+}
+
+/// Lets accounts be kept from now on, when this process begins to lead.
+fn take_over(accounts: &Accounts, term: u64, budgets: &Cache<Stored<TokenBudget>>, pods: &Cache<CachedGatewayPod>) {
+    let with_budgets = budgets.keys().into_iter().map(|budget| budget.namespace).collect();
+    let before = running(pods);
+    accounts.begin(Beginning { term, with_budgets, pods: before.clone() });
+    // Of those that have gone in between nobody has told.
+    let now = running(pods);
+    for (namespace, pods) in before {
+        let of_namespace = now.get(&namespace);
+        let gone = pods.iter().filter(|pod| !of_namespace.is_some_and(|running| running.contains(*pod)));
+        gone.for_each(|pod| accounts.gone(&namespace, pod));
+    }
+}
+
 fn pod(key: &ObjectKey, address: std::net::IpAddr) -> GatewayPod {
     GatewayPod { namespace: key.namespace.clone(), name: key.name.clone(), address: SocketAddr::new(address, PORT) }
 }
 
 /// Lets gateways be made and told from when this process leads, until the work ends. None is made before the authority of the exchange
-/// is there, and there is none before the first route: an installation without routes writes nothing.
+/// is there, and there is none before the first route: an installation without routes writes nothing. They are told of accounts once
+/// the ledger is read.
 ///
 /// # Errors
 ///
-/// A worker ended in a panic.
+/// A worker, or who keeps the ledger, ended in a panic.
 pub fn drive(
     shared: &Shared,
     driven: Driven,
@@ -294,7 +356,9 @@ pub fn drive(
 ) -> impl Future<Output = Result<(), JoinError>> + Send + 'static {
     let (mut leads, working) = (shared.leadership.subscribe(), shared.working.clone());
     let watchdog = shared.health.watch(Gateways::NAME);
-    let Driven { routes: _, gateways, fleet, any_route, replicas, wake_backends } = driven;
+    let Driven { routes: _, gateways, fleet, any_route, replicas, budgets, accounts, wake_backends } = driven;
+    let calls = Calls::new(shared.clients.calls.clone(), shared.leadership.clone());
+    let ledger = Store::new(calls, shared.clients.namespace.clone());
     let exchange = Exchange {
         client: shared.clients.calls.clone(),
         namespace: shared.clients.namespace.clone(),
@@ -303,6 +367,7 @@ pub fn drive(
         fleet,
         any_route,
         replicas,
+        accounts: accounts.clone(),
         wake_backends,
     };
     async move {
@@ -314,15 +379,22 @@ pub fn drive(
             () = working.cancelled() => return Ok(()),
             () = begin => {}
         }
-        let leaving = CancellationToken::new();
+        let term = exchange.leadership.term();
+        take_over(&accounts, term, &budgets, &gateways.control.pods);
+        let (leaving, all_heard) = (CancellationToken::new(), CancellationToken::new());
+        let mut keeping = tokio::spawn(accounts::keep(accounts, ledger, term, all_heard.clone()));
         let following = tokio::spawn(exchange.follow(leaving.clone()));
         let ended = tokio::select! {
             ended = gateways.run(leads, watchdog, working) => ended,
             () = exchange.keep() => Ok(()),
+            // Before it is told that all is heard it ends only in a panic.
+            panicked = &mut keeping => return panicked,
         };
-        // The last word of every gateway is heard.
+        // The last word of every gateway is heard, then written down.
         leaving.cancel();
-        following.await.and(ended)
+        let followed = following.await;
+        all_heard.cancel();
+        keeping.await.and(followed).and(ended)
     }
 }
 
@@ -335,6 +407,7 @@ struct Exchange {
     fleet: watch::Sender<Option<Arc<Fleet>>>,
     any_route: watch::Sender<bool>,
     replicas: Arc<Replicas>,
+    accounts: Arc<Accounts>,
     wake_backends: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -424,7 +497,7 @@ impl Exchange {
     /// Tells the fleet, and hears it, until cancelled.
     fn follow(&self, cancelled: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let (leadership, control, replicas) = (self.leadership.clone(), self.gateways.control.clone(), self.replicas.clone());
-        let wake_backends = self.wake_backends.clone();
+        let (accounts, wake_backends) = (self.accounts.clone(), self.wake_backends.clone());
         let mut fleet = self.fleet.subscribe();
         async move {
             let first = tokio::select! {
@@ -438,6 +511,7 @@ impl Exchange {
                 leads: Arc::new(move || leadership.leads()),
                 fleet: receiver,
                 replicas,
+                accounts,
                 wake: Arc::new(move |namespace| {
                     (control.wake_routes)(namespace);
                     // What calls meet is said of the backends' keys.

@@ -1,7 +1,9 @@
 //! Running the operator: everything is made here, started in order, and ended in the reverse order.
 
+mod accounts;
 mod authority;
 mod backends;
+mod budgets;
 pub(crate) mod destinations;
 mod gateways;
 mod pools;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::Api;
+use quartermaster_core::api::TokenBudget;
 use quartermaster_core::api::configuration::Configuration;
 use quartermaster_core::decide::configuration::InvalidValue;
 use quartermaster_core::decide::lease::{Candidate, Loss, Timing};
@@ -22,6 +25,8 @@ use tracing::{error, info, warn};
 use crate::controllers::agent_pool::Pools;
 use crate::controllers::inference_backend::Backends;
 use crate::controllers::model_route::Routes;
+use crate::controllers::token_budget::Budgets;
+use crate::exchange::accounts::Accounts;
 use crate::operate::admin::{self, AdminError, Shown};
 use crate::operate::cache::Cache;
 use crate::operate::children::ChildFacts;
@@ -31,6 +36,7 @@ use crate::operate::driver::Observations;
 use crate::operate::health::{Health, Readiness};
 use crate::operate::leadership::{self, Leadership};
 use crate::operate::metrics::{Metrics, MetricsError};
+use crate::operate::object::Stored;
 use crate::operate::shutdown;
 use crate::sources::connect::{ConfiguredLookup, Connector, SystemLookup};
 use destinations::{ApiServerAddresses, OwnAddressError};
@@ -92,12 +98,12 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     let (health, readiness) = (Health::default(), Readiness::default());
     let observations = |kind: &'static str| configuration.admin.observations.then(|| (kind, Observations::default()));
     let (of_backends, of_pools) = (observations(Backends::KIND.kind), observations(Pools::KIND.kind));
-    let of_routes = observations(Routes::KIND.kind);
+    let (of_routes, of_budgets) = (observations(Routes::KIND.kind), observations(Budgets::KIND.kind));
     let shown = Shown {
         health: health.clone(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
-        observations: of_backends.iter().chain(&of_pools).chain(&of_routes).cloned().collect(),
+        observations: of_backends.iter().chain(&of_pools).chain(&of_routes).chain(&of_budgets).cloned().collect(),
     };
     info!(version = env!("CARGO_PKG_VERSION"), identity, admin = admin::bound(&listener).map(tracing::field::display), "starting");
     if configuration.destinations.allow_loopback {
@@ -136,9 +142,11 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     // What several kinds are observed by.
     let secrets: Arc<Cache<ChildFacts>> = Arc::default();
     let told = backends::OfGateways::default();
+    let (budgets, accounts) = (Arc::<Cache<Stored<TokenBudget>>>::default(), Arc::<Accounts>::default());
     let of_backends = of_backends.map(|(_, observations)| observations);
-    let backends = backends::driver(&shared, &secrets, told.clone(), of_backends, &mut watches.tasks);
-    let pools = pools::driver(&shared, &secrets, of_pools.map(|(_, observations)| observations), &mut watches.tasks);
+    let backends = backends::driver(&shared, &secrets, &budgets, told.clone(), of_backends, &mut watches.tasks);
+    let of_pools = of_pools.map(|(_, observations)| observations);
+    let pools = pools::driver(&shared, &secrets, &budgets, of_pools, &mut watches.tasks);
     let others = gateways::Others {
         secrets: secrets.clone(),
         backends: backends.objects.clone(),
@@ -146,9 +154,19 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         backend_pods: backends.control.pods.clone(),
         pools: pools.objects.clone(),
         agents: pools.control.agents.clone(),
+        budgets: budgets.clone(),
+        accounts: accounts.clone(),
         told,
     };
     let gateways = gateways::driver(&shared, others, of_routes.map(|(_, observations)| observations), &mut watches.tasks);
+    let others = budgets::Others {
+        budgets,
+        pools: pools.objects.clone(),
+        routes: gateways.routes.objects.clone(),
+        backends: backends.objects.clone(),
+        accounts,
+    };
+    let budgets = budgets::driver(&shared, others, of_budgets.map(|(_, observations)| observations), &mut watches.tasks);
     watches.secrets(&secrets, {
         let (wake_backends, wake_pools) = (backends::wake_by_secret(&backends), pools::wake_by_secret(&pools));
         let wake_gateways = gateways::wake_by_secret(&gateways);
@@ -159,13 +177,17 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
         }
     });
     watches.api_server(&shared.api_server);
-    let of_both = watches.first_lists();
-    backends::watch(&mut watches, &backends, gateways::wake_by_backend(&gateways));
+    let (routes, of_backends) = (gateways.routes.queue.clone(), backends.queue.clone());
+    let obedient = budgets::Obedient { pools: pools.clone(), routes, backends: of_backends };
+    budgets::watch(&mut watches, &budgets, obedient, gateways::wake_by_namespace(&gateways));
+    // Nobody takes itself to be free of budgets because they are not known yet.
+    let of_all = watches.first_lists();
+    backends::watch(&mut watches, &backends, gateways::wake_by_backend(&gateways), budgets::wake_by_backend(&budgets));
     gateways::watch_pods(&mut watches, &gateways);
-    let lists_of_backends = watches.first_lists().and(&of_both);
-    pools::watch(&mut watches, &pools, gateways::wake_by_namespace(&gateways));
-    let lists_of_pools = watches.first_lists().and(&of_both);
-    gateways::watch(&mut watches, &gateways);
+    let lists_of_backends = watches.first_lists().and(&of_all);
+    pools::watch(&mut watches, &pools, gateways::wake_by_namespace(&gateways), budgets::wake_by_pool(&budgets));
+    let lists_of_pools = watches.first_lists().and(&of_all);
+    gateways::watch(&mut watches, &gateways, budgets::wake_by_route(&budgets));
     // A plan is made of all of them.
     let lists_of_gateways = watches.first_lists().and(&lists_of_backends).and(&lists_of_pools);
     watches.tasks.spawn({
@@ -193,6 +215,8 @@ pub async fn run(configuration: Configuration, start: Start) -> Result<(), RunEr
     driving.spawn(shared.drive(backends, lists_of_backends));
     driving.spawn(shared.drive(pools, lists_of_pools));
     driving.spawn(shared.drive(gateways.routes.clone(), lists_of_gateways.clone()));
+    driving.spawn(shared.drive(budgets.budgets.clone(), lists_of_gateways.clone()));
+    driving.spawn(budgets::drive(&shared, budgets, lists_of_gateways.clone()));
     driving.spawn(gateways::drive(&shared, gateways, lists_of_gateways));
 
     let ended = tokio::select! {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use quartermaster_core::api::AgentPool;
+use quartermaster_core::api::{AgentPool, TokenBudget};
 use quartermaster_core::decide::pool::children::POOL_LABEL;
 use tokio::task::JoinSet;
 
@@ -31,6 +31,7 @@ use crate::sources::secrets::Secrets;
 pub fn driver(
     shared: &Shared,
     secrets: &Arc<Cache<ChildFacts>>,
+    budgets: &Arc<Cache<Stored<TokenBudget>>>,
     observations: Option<Observations>,
     tasks: &mut JoinSet<()>,
 ) -> Arc<Driver<Pools>> {
@@ -61,6 +62,7 @@ pub fn driver(
         secret_metadata: secrets.clone(),
         secrets: Secrets::new(shared.clients.calls.clone()),
         referrers: Referrers::default(),
+        budgets: budgets.clone(),
         poller: Poller::new(shared.connector.clone(), wake, report),
         records: Mutex::default(),
         outdated_schema: lacks.subscribe(),
@@ -73,14 +75,20 @@ pub fn driver(
 }
 
 /// Starts the watches of what AgentPools are observed by. `tell`: whom a change of a pool, or of its pods, concerns beside, by its
-/// namespace.
-pub fn watch(watches: &mut Watches<'_>, driver: &Arc<Driver<Pools>>, tell: impl Fn(&str) + Clone + Send + 'static) {
+/// namespace. `tell_of_pool`: whom a change of a pool itself concerns.
+pub fn watch(
+    watches: &mut Watches<'_>,
+    driver: &Arc<Driver<Pools>>,
+    tell: impl Fn(&str) + Clone + Send + 'static,
+    tell_of_pool: impl Fn(&ObjectKey, &Change<Stored<AgentPool>>) + Clone + Send + 'static,
+) {
     let ours = || Selection { labels: Some(POOL_LABEL.to_owned()), fields: None };
     let pools = &driver.control;
     watches.whole(Pools::KIND, Selection::default(), &driver.objects, |object| Some(Stored::of(object)), {
         let (driver, tell) = (driver.clone(), tell.clone());
         move |key: &ObjectKey, change: &Change<Stored<AgentPool>>| {
             tell(&key.namespace);
+            tell_of_pool(key, change);
             let pool = change.after.as_ref().and_then(|stored| stored.object.as_ref().ok());
             let concerned = driver.control.register.set(key, pool.map(AsRef::as_ref));
             driver.queue.add(key.clone());

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{Team, condition, small_model};
 use crate::versions::Watched;
-use crate::{argo_cd, pools, routes};
+use crate::{argo_cd, budgets, pools, routes};
 
-/// Keeps every version of the backends, pools and routes of a namespace, in their order.
+/// Keeps every version of the backends, pools, routes and budgets of a namespace, in their order.
 pub struct Versions(Vec<Watched>);
 
 impl Versions {
     /// Begins to watch. A kind whose definition is not served has no versions.
-    pub async fn watch(kinds: [Api<DynamicObject>; 3]) -> Self {
+    pub async fn watch(kinds: [Api<DynamicObject>; 4]) -> Self {
         let mut watched = Vec::new();
         for kind in kinds {
             watched.extend(Watched::begin(kind).await);
@@ -42,6 +42,9 @@ impl Versions {
             }
             if now["kind"] == "ModelRoute" {
                 broken.extend(routes::contract::violations(now));
+            }
+            if now["kind"] == "TokenBudget" {
+                broken.extend(budgets::contract::violations(now));
             }
             if !broken.is_empty() {
                 let before = earlier.map(|earlier| serde_json::to_string_pretty(&earlier["status"]).unwrap()).unwrap_or_default();

@@ -201,12 +201,15 @@ impl Schedule {
 
     /// Whether a run may do without a write. What is written about children follows from the spec. How many statuses are written
     /// on the way, and how many events tell of them, depends on when pods become ready: one by one on a busy machine, together on
-    /// an idle one. An object's last ones may not come then. Those up to the middle always come.
+    /// an idle one. An object's last ones may not come then. Those up to the middle always come. The same holds for what is written
+    /// into ConfigMaps: the ledger by the clock, and the plan when something of it changes.
     fn is_optional(&self, write: &WriteIdentity) -> bool {
         let of = |write: &WriteIdentity| (write.resource.clone(), write.subresource.clone(), write.name.clone());
         let like: Vec<&WriteIdentity> = self.writes.iter().chain(self.events).filter(|other| of(other) == of(write)).collect();
         let place = like.iter().position(|other| *other == write);
-        let depends = write.subresource == "status" && write.verb == Verb::Patch || write.resource == "events";
+        let depends = write.subresource == "status" && write.verb == Verb::Patch
+            || write.resource == "events"
+            || write.resource == "configmaps";
         depends && place.is_some_and(|before| 2 * (before + 1) > like.len() + 1)
     }
 

@@ -258,25 +258,31 @@ pub async fn objects(faulty: &Faulty) -> BTreeMap<String, Value> {
     for kind in kinds {
         for object in faulty.api(&kind).list(&ListParams::default()).await.unwrap().items {
             let name = object.metadata.name.clone().unwrap_or_default();
-            let mut value = serde_json::to_value(object).unwrap();
-            mask(&mut value, &faulty.namespace);
-            if kind.kind == "Secret" {
-                // Drawn by chance. That they stay what they are is watched while the run goes on. Certificates and what belongs to
-                // them are not even of one length.
-                let certified = |entry: &str| ["tls.crt", "tls.key", "ca.crt"].contains(&entry);
-                for (entry, text) in value["data"].as_object_mut().into_iter().flatten() {
-                    *text = if certified(entry) { json!("there") } else { json!(text.as_str().unwrap().len()) };
-                }
-            }
-            if kind.kind != "InferenceBackend" {
-                // What the control plane makes of it, and in how many steps, is not the operator's.
-                value.as_object_mut().unwrap().remove("status");
-                value["metadata"].as_object_mut().unwrap().remove("generation");
-            }
+            let value = neutral(&kind.kind, &object, &faulty.namespace);
             objects.insert(format!("{}/{name}", kind.kind), value);
         }
     }
     objects
+}
+
+/// An object of a kind, without what differs from run to run by nature.
+pub fn neutral(kind: &str, object: &DynamicObject, namespace: &str) -> Value {
+    let mut value = serde_json::to_value(object).unwrap();
+    mask(&mut value, namespace);
+    if kind == "Secret" {
+        // Drawn by chance. That they stay what they are is watched while the run goes on. Certificates and what belongs to them are
+        // not even of one length.
+        let certified = |entry: &str| ["tls.crt", "tls.key", "ca.crt"].contains(&entry);
+        for (entry, text) in value["data"].as_object_mut().into_iter().flatten() {
+            *text = if certified(entry) { json!("there") } else { json!(text.as_str().unwrap().len()) };
+        }
+    }
+    if !["InferenceBackend", "ModelRoute", "TokenBudget", "AgentPool"].contains(&kind) {
+        // What the control plane makes of it, and in how many steps, is not the operator's.
+        value.as_object_mut().unwrap().remove("status");
+        value["metadata"].as_object_mut().unwrap().remove("generation");
+    }
+    value
 }
 
 /// Takes out what is another in every namespace and at every time.

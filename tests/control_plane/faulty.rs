@@ -24,6 +24,7 @@ pub struct Faulty {
     team: Arc<Team>,
     pub proxy: Arc<FaultProxy>,
     running: Arc<Mutex<Option<Operator>>>,
+    configuration: String,
 }
 
 impl Deref for Faulty {
@@ -37,6 +38,11 @@ impl Deref for Faulty {
 impl Faulty {
     /// A team, a proxy without rules, and no operator yet. An operator that a rule kills is started again at once.
     pub async fn new(name: &str) -> Self {
+        Self::with(name, ALONE).await
+    }
+
+    /// The same whose operators have this configuration. They lead without a lease.
+    pub async fn with(name: &str, configuration: &str) -> Self {
         let team = Arc::new(Team::new(name).await);
         let proxy = Arc::new(FaultProxy::start(team.operator_kubeconfig()).await.unwrap());
         let running: Arc<Mutex<Option<Operator>>> = Arc::default();
@@ -47,15 +53,21 @@ impl Faulty {
         };
         let start_again = {
             let (team, running, kubeconfig) = (team.clone(), running.clone(), proxy.kubeconfig().to_owned());
-            move || *running.lock().unwrap() = Some(team.start_as(&kubeconfig, ALONE, &[]))
+            let configuration = configuration.to_owned();
+            move || *running.lock().unwrap() = Some(team.start_as(&kubeconfig, &configuration, &[]))
         };
         proxy.on_kill(kill, start_again);
-        Self { team, proxy, running }
+        Self { team, proxy, running, configuration: configuration.to_owned() }
+    }
+
+    /// The team, for those who stay as long as this.
+    pub fn team(&self) -> Arc<Team> {
+        self.team.clone()
     }
 
     /// Starts an operator that leads without a lease, and does not wait.
     pub fn start_operator(&self) {
-        *self.running.lock().unwrap() = Some(self.start_with(ALONE));
+        *self.running.lock().unwrap() = Some(self.start_with(&self.configuration));
     }
 
     /// Kills the operator, and starts another one. Does not wait.

@@ -27,6 +27,8 @@ const ACCOUNT: &str = "quartermaster";
 pub const DEFINITION: &str = include_str!("../../crds/quartermaster.dev_inferencebackends.yaml");
 /// The same of ModelRoutes.
 pub const ROUTE_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_modelroutes.yaml");
+/// The same of TokenBudgets.
+pub const BUDGET_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_tokenbudgets.yaml");
 /// The same of AgentPools.
 pub const POOL_DEFINITION: &str = include_str!("../../crds/quartermaster.dev_agentpools.yaml");
 
@@ -45,7 +47,7 @@ pub struct Team {
 impl Drop for Team {
     fn drop(&mut self) {
         // The accelerators of the fake nodes are for all tests: those that a test has used are free again after it.
-        self.kubectl(&["delete", "inferencebackends,modelroutes,agentpools", "--all", "--wait=false"]);
+        self.kubectl(&["delete", "inferencebackends,modelroutes,tokenbudgets,agentpools", "--all", "--wait=false"]);
         self.check_contract();
     }
 }
@@ -64,7 +66,7 @@ impl Team {
         let namespace = format!("{name}-{:06x}", fastrand::u32(..1 << 24));
         let mut team = Self { namespace, connection, client, kubeconfig: PathBuf::new(), versions: Mutex::default() };
         team.kubeconfig = team.account(ACCOUNT).await;
-        team.versions = Mutex::new(Some(Versions::watch([team.backends(), team.pools(), team.routes()]).await));
+        team.versions = Mutex::new(Some(Versions::watch([team.backends(), team.pools(), team.routes(), team.budgets()]).await));
         team
     }
 
@@ -162,6 +164,11 @@ impl Team {
     /// The ModelRoutes.
     pub fn routes(&self) -> Api<DynamicObject> {
         self.api(&resource("quartermaster.dev", "v1alpha1", "ModelRoute", "modelroutes"))
+    }
+
+    /// The TokenBudgets.
+    pub fn budgets(&self) -> Api<DynamicObject> {
+        self.api(&resource("quartermaster.dev", "v1alpha1", "TokenBudget", "tokenbudgets"))
     }
 
     /// The Deployments.
@@ -327,10 +334,15 @@ pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiReso
 
 /// Installs a definition of InferenceBackends, and those of the other kinds of this version, and waits until they are served.
 pub async fn install(connection: &Connection, definition: &str) {
-    account::apply(connection, &[definition, ROUTE_DEFINITION, POOL_DEFINITION].join("\n")).await.unwrap();
+    account::apply(connection, &[definition, ROUTE_DEFINITION, BUDGET_DEFINITION, POOL_DEFINITION].join("\n")).await.unwrap();
     let client = connection.client().await.unwrap();
     let started = Instant::now();
-    for (kind, plural) in [("InferenceBackend", "inferencebackends"), ("ModelRoute", "modelroutes"), ("AgentPool", "agentpools")] {
+    for (kind, plural) in [
+        ("InferenceBackend", "inferencebackends"),
+        ("ModelRoute", "modelroutes"),
+        ("TokenBudget", "tokenbudgets"),
+        ("AgentPool", "agentpools"),
+    ] {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource("quartermaster.dev", "v1alpha1", kind, plural));
         while api.list(&ListParams::default()).await.is_err() {
             assert!(started.elapsed() < DEADLINE, "the definitions are never served");

@@ -6,18 +6,22 @@ use kube::api::{Api, DynamicObject, PostParams};
 use quartermaster_core::api::agent_pool::AgentPoolSpec;
 use quartermaster_core::api::inference_backend::InferenceBackendSpec;
 use quartermaster_core::api::model_route::ModelRouteSpec;
+use quartermaster_core::api::token_budget::TokenBudgetSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::harness::{DEFINITION, POOL_DEFINITION, ROUTE_DEFINITION, Team};
+use crate::harness::{BUDGET_DEFINITION, DEFINITION, POOL_DEFINITION, ROUTE_DEFINITION, Team};
 
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 14] = [
     ("hosted-provider", include_str!("../../examples/backends/hosted-provider.yaml")),
     ("llama-70b", include_str!("../../examples/backends/llama-70b.yaml")),
     ("mixture-of-experts", include_str!("../../examples/backends/mixture-of-experts.yaml")),
     ("ollama", include_str!("../../examples/backends/ollama.yaml")),
     ("small-model", include_str!("../../examples/backends/small-model.yaml")),
+    ("daily", include_str!("../../examples/budgets/daily.yaml")),
+    ("full budget", include_str!("../../examples/budgets/full.yaml")),
+    ("sprint", include_str!("../../examples/budgets/sprint.yaml")),
     ("coder", include_str!("../../examples/pools/coder.yaml")),
     ("interactive-and-batch", include_str!("../../examples/pools/interactive-and-batch.yaml")),
     ("callers", include_str!("../../examples/routes/callers.yaml")),
@@ -123,6 +127,7 @@ async fn every_field_of_a_spec_survives_the_api_server_and_the_operators_own_typ
     survive::<InferenceBackendSpec>("InferenceBackend", &team.backends(), DEFINITION, &full_backends()).await;
     survive::<AgentPoolSpec>("AgentPool", &team.pools(), POOL_DEFINITION, &full_pools()).await;
     survive::<ModelRouteSpec>("ModelRoute", &team.routes(), ROUTE_DEFINITION, &full_routes()).await;
+    survive::<TokenBudgetSpec>("TokenBudget", &team.budgets(), BUDGET_DEFINITION, &full_budgets()).await;
 }
 
 /// Stores these specs and decodes them: they stay what they are. Together they have every field that the definition declares.
@@ -286,7 +291,10 @@ fn full_pools() -> Vec<Value> {
             "pollInterval": "2s", "cooldown": "5m", "onMetricFailure": { "hold": "3m", "thenReplicas": 1 },
         },
         "batch": { "maxTasks": 4 }, "scaleIn": { "prefer": "Any", "waitForIdle": "10m" },
-        "taskLimits": { "maxSteps": 50, "maxToolCalls": 100, "maxRetriesPerTool": 0, "timeout": "15m" },
+        "taskLimits": {
+            "maxTokensPerTask": 200_000, "maxCostPerTask": "2.00", "maxIdenticalRequests": 20,
+            "maxSteps": 50, "maxToolCalls": 100, "maxRetriesPerTool": 0, "timeout": "15m",
+        },
         "suspend": true,
     });
     let target = json!({
@@ -312,7 +320,8 @@ fn full_routes() -> Vec<Value> {
         "rules": [{
             "name": "long",
             "when": {
-                "promptTokens": { "atLeast": 8000, "atMost": 1_000_000_000 }, "taskTypes": ["code"], "priorities": ["P0", "P4"],
+                "promptTokens": { "atLeast": 8000, "atMost": 1_000_000_000 }, "budgetUsedPercent": { "atLeast": 80, "atMost": 1000 },
+                "taskTypes": ["code"], "priorities": ["P0", "P4"],
                 "userTiers": ["gold"], "complexity": ["high"], "agentPools": ["coder"], "labels": { "team": ["a", "b"] },
             },
             "strategy": "LowestCost", "backends": [{ "name": "large", "tier": "Standard", "weight": 1 }],
@@ -329,4 +338,48 @@ fn full_routes() -> Vec<Value> {
     });
     let least = json!({ "backends": [{ "name": "large" }] });
     vec![whole, least]
+}
+
+/// Specs of TokenBudgets that together have every field.
+fn full_budgets() -> Vec<Value> {
+    let sprint = json!({
+        "tokens": 9_007_199_254_740_992_u64, "cost": "250.00",
+        "period": { "type": "Sprint", "start": "2026-11-16T09:00", "lengthDays": 14, "timeZone": "Europe/Madrid" },
+        "appliesTo": {
+            "agentPoolSelector": {
+                "matchLabels": { "team": "dev" },
+                "matchExpressions": [
+                    { "key": "example.com/stage", "operator": "NotIn", "values": ["trial", "experiment"] },
+                    { "key": "legacy", "operator": "DoesNotExist" },
+                ],
+            },
+            "modelRoutes": [{ "name": "smart-router" }, { "name": "embed" }],
+        },
+        "enforcement": "Block",
+        "thresholds": [
+            { "atPercent": 80, "action": "Alert", "severity": "Critical" }, { "atPercent": 80, "action": "Redistribute" },
+            { "atPercent": 90, "action": "Downgrade", "tier": "Economy" },
+            { "atPercent": 100, "action": "PausePools", "belowCriticality": "Critical" },
+        ],
+        "counting": { "cachedInputPercent": 0 }, "message": "Ask #platform for an extension.",
+        "share": { "type": "Weighted", "weights": { "planner": 3, "coder": 5 } }, "carryOver": { "maxPercent": 20 },
+        "extensions": [
+            { "tokens": 500_000, "until": "2026-11-28T00:00:00Z", "reason": "incident 4711" },
+            { "cost": "25.00", "until": "2026-11-30T08:00:00Z" },
+        ],
+        "whenUsageUnknown": "Allow", "suspend": true,
+    });
+    let weekly = json!({
+        "tokens": 1, "period": { "type": "Weekly", "weekStart": "Sunday" }, "appliesTo": {}, "enforcement": "DryRun", "thresholds": [],
+        "share": { "type": "Equal" }, "whenUsageUnknown": "Hold",
+    });
+    let monthly = json!({
+        "cost": "0.000001", "period": { "type": "Monthly", "dayOfMonth": 31 }, "appliesTo": { "agentPoolSelector": {} },
+        "enforcement": "Alert", "share": { "type": "None" }, "whenUsageUnknown": "Block", "suspend": false,
+    });
+    let once = json!({
+        "tokens": 1000, "appliesTo": {},
+        "period": { "type": "Once", "start": "2026-11-16T09:00", "end": "2026-11-30T18:00:00", "timeZone": "UTC" },
+    });
+    vec![sprint, weekly, monthly, once]
 }

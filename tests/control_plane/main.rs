@@ -12,11 +12,14 @@ mod rules;
 mod versions;
 
 mod bad_input;
+mod budget_definition;
+mod budgets;
 mod caller_usage;
 mod cluster_wide;
 mod columns;
 mod contract;
 mod crashes;
+mod crashes_together;
 mod differential;
 mod engines;
 mod faults;

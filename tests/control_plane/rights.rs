@@ -9,6 +9,7 @@ use quartermaster_dev::account;
 use quartermaster_dev::fault_proxy::{Action, Match};
 use serde_json::{Value, json};
 
+use crate::budgets::use_every_right_on_budgets;
 use crate::faulty::{ALONE, Faulty};
 use crate::harness::{DEADLINE, Team, condition, resource, small_model};
 use crate::pools::use_every_right_on_pools;
@@ -51,6 +52,7 @@ pub async fn use_every_right(team: &Team) {
     }
     use_every_right_on_pools(team).await;
     use_every_right_on_routes(team).await;
+    use_every_right_on_budgets(team).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

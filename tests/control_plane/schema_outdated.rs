@@ -68,11 +68,16 @@ async fn without_the_definition_it_says_what_it_waits_for_and_starts_to_work_whe
     let waiting = operator
         .until_readiness("wait for the definitions alone", |readiness| {
             let gates = readiness["waitingFor"].as_array().map(Vec::as_slice).unwrap_or_default();
-            gates.len() == 6 && gates.iter().all(|gate| gate["reason"] != "not done yet")
+            gates.len() == 8 && gates.iter().all(|gate| gate["reason"] != "not done yet")
         })
         .await
         .to_string();
-    let kinds = [("InferenceBackend", "inferencebackends"), ("AgentPool", "agentpools"), ("ModelRoute", "modelroutes")];
+    let kinds = [
+        ("InferenceBackend", "inferencebackends"),
+        ("AgentPool", "agentpools"),
+        ("ModelRoute", "modelroutes"),
+        ("TokenBudget", "tokenbudgets"),
+    ];
     for (kind, plural) in kinds {
         let (schema, watch) = (format!("served schema of {kind}"), format!("watch {plural}"));
         assert!(waiting.contains(&schema) && waiting.contains(&watch), "{waiting}");

@@ -1,4 +1,4 @@
-//! What people may do with backends and routes under deploy/user-roles.yaml, by the roles that every cluster has.
+//! What people may do with backends, routes and budgets under deploy/user-roles.yaml, by the roles that every cluster has.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const RIGHTS: [(&[&str], &str, &[&str]); 5] = [
     (&["update", "patch"], "scale", &["edit", "admin"]),
 ];
 
-/// The same about routes.
+/// The same about routes, and about budgets.
 const RIGHTS_TO_ROUTES: [(&[&str], &str, &[&str]); 4] = [
     (&["get", "list", "watch"], "", &["view", "edit", "admin"]),
     (&["create", "update", "patch", "delete", "deletecollection"], "", &["admin"]),
@@ -40,13 +40,14 @@ async fn who_edits_a_namespace_writes_backends_but_not_their_status_and_who_view
     let may = |role: &str, verb: &str, subresource: &str| may_with("inferencebackends", role, verb, subresource);
     // The roles are put together by a controller.
     let started = Instant::now();
-    let has_routes = || may_with("modelroutes", "admin", "create", "");
-    while !(may("view", "get", "") && may("edit", "create", "") && may("admin", "create", "") && has_routes()) {
+    let has_others = || ["modelroutes", "tokenbudgets"].iter().all(|kind| may_with(kind, "admin", "create", ""));
+    while !(may("view", "get", "") && may("edit", "create", "") && may("admin", "create", "") && has_others()) {
         assert!(started.elapsed() < DEADLINE, "the roles never get the rules");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let of_routes = RIGHTS_TO_ROUTES.into_iter().map(|rights| ("modelroutes", rights));
-    for (kind, (verbs, subresource, roles)) in RIGHTS.into_iter().map(|rights| ("inferencebackends", rights)).chain(of_routes) {
+    let of = |kind: &'static str| RIGHTS_TO_ROUTES.into_iter().map(move |rights| (kind, rights));
+    let of_backends = RIGHTS.into_iter().map(|rights| ("inferencebackends", rights));
+    for (kind, (verbs, subresource, roles)) in of_backends.chain(of("modelroutes")).chain(of("tokenbudgets")) {
         for verb in verbs {
             let allowed = |role: &&str| may_with(kind, role, verb, subresource);
             let allowed: Vec<_> = ["view", "edit", "admin"].into_iter().filter(allowed).collect();

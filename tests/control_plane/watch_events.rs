@@ -19,7 +19,7 @@ const WATCHED_BY_SEVERAL: [(&str, usize); 7] = [
     (" pods ", 3),
     ("services", 2),
     ("networkpolicies", 2),
-    ("configmaps", 2),
+    ("configmaps", 3),
 ];
 
 /// The kinds that tell of children.

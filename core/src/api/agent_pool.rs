@@ -8,8 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::price::Amount;
 use super::queue::QueueSpec;
 use super::scaling::ScalingSpec;
+use super::status::{BudgetState, MAX_BUDGETS};
+use super::token_budget::MAX_TOKENS;
 
 /// Agents that take tasks from queues.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -33,6 +36,7 @@ use super::scaling::ScalingSpec;
     printcolumn(name = "Current", type_ = "integer", json_path = ".status.replicas", description = "Replicas that exist."),
     printcolumn(name = "Queue", type_ = "integer", json_path = ".status.queueDepth", description = "Tasks that wait, rounded."),
     printcolumn(name = "In-Flight", type_ = "integer", json_path = ".status.inFlight", description = "Tasks that agents work on, rounded."),
+    printcolumn(name = "Budget", type_ = "string", json_path = ".status.budgetSummary", description = "The budget that pauses the pool; else that of which most is used."),
     printcolumn(name = "Limited-By", type_ = "string", json_path = ".status.limitedBy", description = "What holds the replicas back."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation."),
     printcolumn(name = "Decision", type_ = "string", json_path = ".status.decision", description = "Why there are as many replicas.", priority = 1),
@@ -181,9 +185,25 @@ pub enum Prefer {
 }
 
 /// What one task may take.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.maxCostPerTask) || self.maxCostPerTask.matches('[1-9]')").message("taskLimits.maxCostPerTask must be more than 0: remove it where money is not limited").field_path(".maxCostPerTask"))]
 pub struct TaskLimits {
+    /// The most tokens that all model calls of one task may use, of prompts and answers together. The namespace's gateway refuses the
+    /// calls that could pass it, of clients that name the task in the header x-quartermaster-task-id. At most 9007199254740992.
+    /// Default: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_TOKENS))]
+    pub max_tokens_per_task: Option<i64>,
+    /// The most that all model calls of one task may cost, in the operator's currency, as quoted text such as "2.00". It needs the price
+    /// of every backend that is called. Held to by the gateway, as maxTokensPerTask. Default: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_per_task: Option<Amount>,
+    /// How often one task may make the same model call, byte for byte: an agent that goes round in a circle is stopped. Held to by the
+    /// gateway, as maxTokensPerTask. Default: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_identical_requests: Option<u32>,
     /// Steps of a task. Passed to the agents as QUARTERMASTER_TASK_MAX_STEPS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -209,8 +229,8 @@ pub struct AgentPoolStatus {
     /// The generation of the spec that this status describes. -1: not seen yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The conditions: Ready, AbleToScale, ScalingActive, ScalingLimited, MetricsAvailable, Suspended; Reconciling, Stalled and
-    /// SchemaOutdated only while True.
+    /// The conditions: Ready, AbleToScale, ScalingActive, ScalingLimited, MetricsAvailable, PausedByBudget, Suspended; Reconciling,
+    /// Stalled and SchemaOutdated only while True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -247,6 +267,15 @@ pub struct AgentPoolStatus {
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub decisions: Vec<ScalingDecision>,
+    /// The TokenBudgets that the calls of the pool count for: at most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_BUDGETS))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub budgets: Vec<BudgetState>,
+    /// The one that pauses the pool, else that of which most is used, for the column of kubectl get, such as sprint-42: Throttled.
+    /// Not for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_summary: Option<String>,
 }
 
 /// A change of the replicas.
@@ -268,6 +297,8 @@ pub struct ScalingDecision {
 pub enum LimitedBy {
     /// spec.suspend.
     Suspended,
+    /// A TokenBudget that pauses the pool.
+    Budget,
     /// spec.replicas.
     Pinned,
     /// spec.maxReplicas.

@@ -26,6 +26,8 @@ pub mod types {
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
     /// ModelRoute: every ready replica of the gateway goes by its spec.
     pub const PROGRAMMED: &str = "Programmed";
+    /// ModelRoute: a budget holds callers back. Present only while True.
+    pub const LIMITED_BY_BUDGET: &str = "LimitedByBudget";
     /// AgentPool: the replicas of its workload can be set.
     pub const ABLE_TO_SCALE: &str = "AbleToScale";
     /// AgentPool: the replicas follow the queues.
@@ -34,6 +36,14 @@ pub mod types {
     pub const SCALING_LIMITED: &str = "ScalingLimited";
     /// AgentPool: every queue can be read. Absent where there is none.
     pub const METRICS_AVAILABLE: &str = "MetricsAvailable";
+    /// AgentPool: a budget pauses it: it makes no agent, and those at work finish.
+    pub const PAUSED_BY_BUDGET: &str = "PausedByBudget";
+    /// TokenBudget: what was used is known, and below no truth.
+    pub const USAGE_KNOWN: &str = "UsageKnown";
+    /// TokenBudget: the limit is reached. An exhausted budget is ready.
+    pub const EXHAUSTED: &str = "Exhausted";
+    /// TokenBudget: what is left lasts for the period if it is used as at present.
+    pub const ON_TRACK: &str = "OnTrack";
 }
 
 macro_rules! reasons {
@@ -202,12 +212,64 @@ reasons! {
     FORMAT_LIMITED = "FormatLimited";
     /// The data policy leaves no backend.
     NO_BACKEND_ALLOWED = "NoBackendAllowed";
+    /// Budgets hold callers back.
+    CALLERS_HELD_BACK = "CallersHeldBack";
+    /// A budget allows a caller only backends of a class that the route does not have.
+    NO_BACKEND_IN_TIER = "NoBackendInTier";
     /// The routes of the namespace are more than a ConfigMap can hold.
     PLAN_TOO_LARGE = "PlanTooLarge";
     /// No replica of the gateway is ready.
     GATEWAY_NOT_READY = "GatewayNotReady";
     /// The ConfigMap with the gateway's settings cannot be understood.
     INVALID_GATEWAY_SETTINGS = "InvalidGatewaySettings";
+
+    // Budgets.
+    /// The budget counts what its callers use, and holds them to its limit.
+    IN_FORCE = "InForce";
+    /// The budget shows what it would do, and does nothing.
+    DRY_RUN = "DryRun";
+    /// No AgentPool is one whose calls count.
+    NO_CALLERS = "NoCallers";
+    /// The first period has not started.
+    PERIOD_NOT_STARTED = "PeriodNotStarted";
+    /// The only period is over.
+    PERIOD_ENDED = "PeriodEnded";
+    /// A period has started.
+    PERIOD_STARTED = "PeriodStarted";
+    /// No time zone has the name in `period.timeZone`.
+    INVALID_TIME_ZONE = "InvalidTimeZone";
+    /// The fields of `period` make no period.
+    INVALID_PERIOD = "InvalidPeriod";
+    /// The thresholds contradict each other or the rest of the spec.
+    INVALID_THRESHOLDS = "InvalidThresholds";
+    /// The limit cannot be divided as `share` says.
+    INVALID_SHARE = "InvalidShare";
+    /// The selector of AgentPools is none that Kubernetes takes.
+    INVALID_SELECTOR = "InvalidSelector";
+    /// Everything that was used is counted.
+    USAGE_KNOWN = "UsageKnown";
+    /// The operator has not read yet what was used.
+    USAGE_UNKNOWN = "UsageUnknown";
+    /// The budget is new, and not every replica of the gateway has said what was used before.
+    USAGE_OPENING = "UsageOpening";
+    /// A replica of the gateway has not reported to the operator that leads.
+    GATEWAY_NOT_HEARD = "GatewayNotHeard";
+    /// The record of what was used is gone; it was made anew of what the gateways know, and waits for somebody to confirm it.
+    LEDGER_LOST = "LedgerLost";
+    /// Money is limited, and a backend that the callers may reach has no price.
+    PRICE_MISSING = "PriceMissing";
+    /// The limit is not reached.
+    WITHIN_BUDGET = "WithinBudget";
+    /// The limit is reached.
+    BUDGET_EXHAUSTED = "BudgetExhausted";
+    /// What is left lasts for the period.
+    ON_TRACK = "OnTrack";
+    /// What is left does not last for the period if it is used as at present.
+    PROJECTED_TO_RUN_OUT = "ProjectedToRunOut";
+    /// A threshold was reached, and its action is taken.
+    THRESHOLD_REACHED = "ThresholdReached";
+    /// The limit was raised, and the action of a threshold is taken no more.
+    THRESHOLD_LEFT = "ThresholdLeft";
 
     // Pools of agents.
     /// Every queue can be read.
@@ -258,6 +320,10 @@ reasons! {
     COOLDOWN = "Cooldown";
     /// Agents at work are not ended yet.
     BUSY_AGENTS = "BusyAgents";
+    /// A budget pauses the pool.
+    PAUSED = "Paused";
+    /// No budget pauses the pool.
+    NOT_PAUSED = "NotPaused";
 }
 
 /// Actions of events: what the operator was doing.

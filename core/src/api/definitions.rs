@@ -9,7 +9,9 @@ use super::agent_pool::{AgentPoolSpec, AgentPoolStatus};
 use super::inference_backend::InferenceBackendSpec;
 use super::model_route::{ModelRouteSpec, ModelRouteStatus};
 use super::status::InferenceBackendStatus;
-use super::{AgentPool, InferenceBackend, ModelRoute, schema};
+use super::token_budget::TokenBudgetSpec;
+use super::token_budget_status::TokenBudgetStatus;
+use super::{AgentPool, InferenceBackend, ModelRoute, TokenBudget, schema};
 
 /// A definition that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,7 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, DefinitionError> {
     Ok(vec![
         finish::<InferenceBackendSpec, InferenceBackendStatus>(InferenceBackend::crd())?,
         finish::<ModelRouteSpec, ModelRouteStatus>(ModelRoute::crd())?,
+        finish::<TokenBudgetSpec, TokenBudgetStatus>(TokenBudget::crd())?,
         finish::<AgentPoolSpec, AgentPoolStatus>(AgentPool::crd())?,
     ])
 }

@@ -19,12 +19,16 @@ pub mod references;
 pub mod scaling;
 pub mod schema;
 pub mod status;
+pub mod token_budget;
+pub mod token_budget_status;
 pub mod vllm;
 
 pub use agent_pool::{AgentPool, AgentPoolSpec, AgentPoolStatus};
 pub use inference_backend::{InferenceBackend, InferenceBackendSpec};
 pub use model_route::{ModelRoute, ModelRouteSpec, ModelRouteStatus};
 pub use status::InferenceBackendStatus;
+pub use token_budget::{TokenBudget, TokenBudgetSpec};
+pub use token_budget_status::TokenBudgetStatus;
 
 /// The API group of all resources.
 pub const GROUP: &str = "quartermaster.dev";

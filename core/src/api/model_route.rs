@@ -8,6 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::Duration;
+use super::token_budget_status::Phase;
+
+/// The most callers that a status lists as held back: those who are held back most.
+pub const MAX_CALLERS: usize = 50;
 
 /// Which backend answers a model call.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -25,6 +29,7 @@ use super::duration::Duration;
     printcolumn(name = "Model-Name", type_ = "string", json_path = ".status.modelName", description = "What clients put into \"model\"."),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".status.strategy", description = "How a backend is chosen among several."),
     printcolumn(name = "Backends", type_ = "string", json_path = ".status.readyBackends", description = "Backends that are ready, of all that the route names."),
+    printcolumn(name = "Budget", type_ = "string", json_path = ".status.budgetSummary", description = "The caller that a budget holds back most, how far, and which budget."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation."),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", description = "Where the gateway answers.", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready or not.", priority = 1),
@@ -165,6 +170,10 @@ pub struct When {
     /// Length of the prompt, estimated from its bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<Range>,
+    /// How much of the caller's budgets is used, in percent: of several the highest, and 0 of a caller that no TokenBudget covers. So
+    /// atMost takes its calls, and atLeast above 0 does not. It is more than 100 where a budget lets calls pass its limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_used_percent: Option<Range>,
     /// The label taskType is one of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
@@ -323,7 +332,8 @@ pub struct ModelRouteStatus {
     /// The generation of the spec that this status describes. -1: not seen yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The conditions: Ready, Accepted, ResolvedRefs, Programmed, Suspended; Reconciling, Stalled and SchemaOutdated only while True.
+    /// The conditions: Ready, Accepted, ResolvedRefs, Programmed, Suspended; LimitedByBudget, Reconciling, Stalled and
+    /// SchemaOutdated only while True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -349,6 +359,32 @@ pub struct ModelRouteStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub backends: Vec<BackendState>,
+    /// The callers whose calls a budget holds back, once for each such budget: at most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_CALLERS))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["agentPool".into(), "budget".into()]))]
+    pub callers: Vec<RouteCaller>,
+    /// The one that is held back most, for the column of kubectl get, such as coder: Economy by sprint-42. Not for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_summary: Option<String>,
+}
+
+/// A caller whose calls of a route a budget holds back: all of them, or all but those that a lower class answers. Where neither is
+/// said, those of new tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteCaller {
+    /// Name of the AgentPool that calls.
+    pub agent_pool: String,
+    /// The highest class of backends that answer. Absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Whether all its calls are refused.
+    pub blocked: bool,
+    /// Name of the TokenBudget.
+    pub budget: String,
+    /// How far that is used.
+    pub phase: Phase,
 }
 
 /// A backend that a route names.

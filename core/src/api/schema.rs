@@ -64,6 +64,59 @@ pub fn request_labels(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The schema of a selector of labels, with the rules of Kubernetes: what they refuse is refused when it is written, and not when
+/// it is used.
+pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    let demand = json!({
+        "type": "object",
+        "required": ["key", "operator"],
+        "properties": {
+            "key": { "type": "string", "description": "The label.", "minLength": 1, "maxLength": 317 },
+            "operator": {
+                "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                "description": "In and NotIn compare the label with values; Exists and DoesNotExist ask whether it is there.",
+            },
+            "values": {
+                "type": "array", "description": "For In and NotIn: the values.", "maxItems": 32, "x-kubernetes-list-type": "atomic",
+                "items": { "type": "string", "maxLength": 63 },
+            },
+        },
+        "x-kubernetes-validations": [{
+            "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+            "message": "matchExpressions[].values goes with the operators In and NotIn, and with no other: add values, or remove them",
+            "fieldPath": ".values",
+        }],
+    });
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object", "description": "Labels with values that must all be there.",
+                "maxProperties": 32, "additionalProperties": { "type": "string", "maxLength": 63 },
+            },
+            "matchExpressions": {
+                "type": "array", "description": "Demands on labels that must all be met.",
+                "maxItems": 32, "x-kubernetes-list-type": "atomic", "items": demand,
+            },
+        },
+    })
+}
+
+/// The schema of a local time to the minute or the second, without a zone.
+pub fn local_time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "maxLength": 19,
+        "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$",
+    })
+}
+
+/// The schema of weights by name.
+pub fn weights(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 256, "additionalProperties": { "type": "integer", "minimum": 1, "maximum": 1_000_000 },
+    })
+}
+
 /// The most characters of a text of a spec, where its field has no bound of its own: as for an item of `extraArgs`.
 pub const SPEC_TEXT: u32 = 4096;
 /// The most characters of a text of a status: what `metav1.Condition` allows a message.

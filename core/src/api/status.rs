@@ -1,4 +1,6 @@
-//! What the operator says about an InferenceBackend.
+//! What the operator says about an InferenceBackend, and what every kind says of the budgets that concern it.
+
+use std::cmp::Reverse;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -6,6 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quantity;
+use super::token_budget_status::Phase;
+
+/// The most budgets that a status lists: those of which most is used.
+pub const MAX_BUDGETS: usize = 50;
 
 /// What the operator observed and decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -54,9 +60,34 @@ pub struct InferenceBackendStatus {
     /// Largest context in tokens of an external backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_length: Option<u32>,
+    /// The TokenBudgets whose callers can reach the backend, each from the first threshold that it reached on: at most 50.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_BUDGETS))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub budgets: Vec<BudgetState>,
     /// The same in short, for the columns of kubectl get. Not for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
+}
+
+/// A budget that concerns an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetState {
+    /// Name of the TokenBudget.
+    pub name: String,
+    /// How far it is used.
+    pub phase: Phase,
+}
+
+impl BudgetState {
+    /// As many as a status has room for, those of which most is used, in the order of their names.
+    pub fn listed(mut budgets: Vec<Self>) -> Vec<Self> {
+        budgets.sort_by(|one, other| (Reverse(one.phase), &one.name).cmp(&(Reverse(other.phase), &other.name)));
+        budgets.truncate(MAX_BUDGETS);
+        budgets.sort_by(|one, other| one.name.cmp(&other.name));
+        budgets
+    }
 }
 
 /// What was chosen for a self-hosted model, and why.
@@ -248,6 +279,18 @@ mod tests {
         let one = SizingStatus { accelerator_product: Some("NVIDIA-L4".into()), gpus_per_replica: 1, ..SizingStatus::default() };
         assert_eq!(one.summary(), "1xL4");
         assert_eq!(SizingStatus::default().summary(), "CPU");
+    }
+
+    #[test]
+    fn of_more_budgets_than_there_is_room_for_those_of_which_most_is_used_are_listed() {
+        let budget = |number: usize, phase| BudgetState { name: format!("b{number:02}"), phase };
+        let mut budgets: Vec<BudgetState> = (0..MAX_BUDGETS).rev().map(|number| budget(number, Phase::Active)).collect();
+        budgets.push(budget(90, Phase::Warning));
+        budgets.push(budget(91, Phase::Exhausted));
+        let listed = BudgetState::listed(budgets);
+        let names: Vec<&str> = listed.iter().map(|budget| budget.name.as_str()).collect();
+        assert_eq!(names.len(), MAX_BUDGETS);
+        assert_eq!((names[0], names[47], names[48], names[49]), ("b00", "b47", "b90", "b91"));
     }
 
     #[test]

@@ -49,7 +49,9 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
     let has = |name: &str| value.get(name).is_some();
     let one_of = |names: &[&str]| names.iter().filter(|name| has(name)).count() == 1;
     let number = |name: &str| value.get(name).and_then(Value::as_u64);
+    let items = |name: &str| value.get(name).and_then(Value::as_array).into_iter().flatten();
     let length = |name: &str| value.get(name).and_then(Value::as_array).map_or(0, Vec::len);
+    let (type_, action) = (text(value, "type"), text(value, "action"));
     let provider_is_in = |providers: &[&str]| providers.contains(&text(value, "provider"));
     let at = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let checks_for = |type_: &str| at("/healthCheck/type") == type_;
@@ -121,6 +123,46 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
         "has(self.backends) && size(self.backends) > 0 || has(self.rules) && size(self.rules) > 0" => {
             length("backends") > 0 || length("rules") > 0
         }
+        "has(self.tokens) || has(self.cost)" => has("tokens") || has("cost"),
+        "!has(self.cost) || self.cost.matches('[1-9]')" => !has("cost") || is_more_than_zero(text(value, "cost")),
+        "!has(self.maxCostPerTask) || self.maxCostPerTask.matches('[1-9]')" => {
+            !has("maxCostPerTask") || is_more_than_zero(text(value, "maxCostPerTask"))
+        }
+        "!has(self.thresholds) || !self.thresholds.exists(threshold, threshold.action == 'Redistribute') || has(self.share) && self.share.type != 'None'" =>
+        {
+            let divides = value.get("share").is_some_and(|share| text(share, "type") != "None");
+            divides || !items("thresholds").any(|threshold| text(threshold, "action") == "Redistribute")
+        }
+        "!has(self.extensions) || self.extensions.all(extension, (!has(extension.tokens) || has(self.tokens)) && (!has(extension.cost) || has(self.cost)))" =>
+        {
+            let adds_to_a_limit =
+                |extension: &Value| ["tokens", "cost"].iter().all(|unit| extension.get(unit).is_none() || has(unit));
+            items("extensions").all(adds_to_a_limit)
+        }
+        "self.type != 'Sprint' || has(self.start) && has(self.lengthDays)" => {
+            type_ != "Sprint" || has("start") && has("lengthDays")
+        }
+        "self.type != 'Once' || has(self.start) && has(self.end)" => type_ != "Once" || has("start") && has("end"),
+        "!has(self.start) || self.type in ['Sprint', 'Once']" => !has("start") || ["Sprint", "Once"].contains(&type_),
+        "!has(self.end) || self.type == 'Once'" => !has("end") || type_ == "Once",
+        "!has(self.lengthDays) || self.type == 'Sprint'" => !has("lengthDays") || type_ == "Sprint",
+        "!has(self.weekStart) || self.type == 'Weekly'" => !has("weekStart") || type_ == "Weekly",
+        "!has(self.dayOfMonth) || self.type == 'Monthly'" => !has("dayOfMonth") || type_ == "Monthly",
+        "!(has(self.start) && has(self.end)) || self.start < self.end" => {
+            !(has("start") && has("end")) || text(value, "start") < text(value, "end")
+        }
+        "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)" => {
+            ["In", "NotIn"].contains(&text(value, "operator")) == (length("values") > 0)
+        }
+        "(self.action == 'Downgrade') == has(self.tier)" => (action == "Downgrade") == has("tier"),
+        "!has(self.tier) || self.tier != 'Premium'" => text(value, "tier") != "Premium",
+        "!has(self.belowCriticality) || self.action == 'PausePools'" => !has("belowCriticality") || action == "PausePools",
+        "!has(self.belowCriticality) || self.belowCriticality != 'BestEffort'" => text(value, "belowCriticality") != "BestEffort",
+        "!has(self.severity) || self.action == 'Alert'" => !has("severity") || action == "Alert",
+        "self.type == 'Weighted' || !has(self.weights)" => type_ == "Weighted" || !has("weights"),
+        "self.type != 'Weighted' || has(self.weights) && size(self.weights) > 0" => {
+            type_ != "Weighted" || value.get("weights").and_then(Value::as_object).is_some_and(|weights| !weights.is_empty())
+        }
         "!self.matches('[?#]')" => !itself.contains(['?', '#']),
         "!self.matches('^https?://[^/?#]*@')" => !has_credentials(itself),
         "has(self.value) != has(self.secretKeyRef)" => has("value") != has("secretKeyRef"),
@@ -137,6 +179,11 @@ fn holds(rule: &str, value: &Value) -> Option<bool> {
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether an amount of money is one.
+fn is_more_than_zero(amount: &str) -> bool {
+    amount.contains(|digit: char| ('1'..='9').contains(&digit))
 }
 
 fn is_label(name: &str) -> bool {

@@ -19,7 +19,7 @@ fn said(name: &str, spec: Value) -> Vec<String> {
 #[test]
 fn every_rule_of_our_definitions_about_a_new_object_is_known() {
     let mut unknown = Vec::new();
-    for kind in ["InferenceBackend", "AgentPool", "ModelRoute"] {
+    for kind in ["InferenceBackend", "AgentPool", "ModelRoute", "TokenBudget"] {
         visit(&definition(kind), None, "", &mut |rule, _, path| {
             let rule = text(rule, "rule");
             if !rule.contains("oldSelf") && holds(rule, &Value::Null).is_none() {
@@ -67,6 +67,10 @@ fn a_route_without_backends_and_rules_is_refused() {
     "spec.requestLabels: spec.requestLabels.priority must be one of P0, P1, P2, P3, P4"
 )]
 #[case::target(json!({ "targetRef": { "apiVersion": "v1" } }), "spec.targetRef.apiVersion: targetRef.apiVersion must be apps/v1")]
+#[case::cost_of_a_task(
+    json!({ "taskLimits": { "maxCostPerTask": "0.00" } }),
+    "spec.taskLimits.maxCostPerTask: taskLimits.maxCostPerTask must be more than 0"
+)]
 fn a_pool_that_the_api_server_would_refuse_is_refused_with_the_same_words(#[case] spec: Value, #[case] words: &str) {
     let object = json!({ "metadata": { "name": "coder" }, "spec": spec });
     let said: Vec<String> = violations(&definition("AgentPool"), &object).iter().map(ToString::to_string).collect();
@@ -80,11 +84,152 @@ fn a_good_pool_is_accepted() {
         "metadata": { "name": "coder" },
         "spec": {
             "modelRoutes": [{ "name": "smart" }], "requestLabels": { "priority": "P0", "userTier": "free" },
-            "minReplicas": 10, "scaling": { "step": { "high": 5, "low": 1 } },
+            "taskLimits": { "maxTokensPerTask": 1, "maxCostPerTask": "0.01" }, "minReplicas": 10, "scaling": { "step": { "high": 5, "low": 1 } },
             "queues": [{ "name": "a", "redisStream": { "url": "redis://redis:6379/2", "stream": "s", "group": "g" } }],
         },
     });
     assert!(violations(&definition("AgentPool"), &object).is_empty());
+}
+
+/// What is said of a budget that is good but for these members; a null removes one.
+fn said_of_budget(members: Value) -> Vec<String> {
+    let mut spec = json!({
+        "tokens": 1000, "period": { "type": "Monthly", "dayOfMonth": 31 }, "appliesTo": {}, "share": { "type": "Equal" },
+        "thresholds": [{ "atPercent": 80, "action": "Alert" }, { "atPercent": 80, "action": "Redistribute" }],
+    });
+    for (name, value) in members.as_object().unwrap() {
+        match value {
+            Value::Null => spec.as_object_mut().unwrap().remove(name),
+            value => spec.as_object_mut().unwrap().insert(name.clone(), value.clone()),
+        };
+    }
+    let object = json!({ "metadata": { "name": "sprint-42" }, "spec": spec });
+    violations(&definition("TokenBudget"), &object).iter().map(ToString::to_string).collect()
+}
+
+#[rstest]
+#[case::no_limit(json!({ "tokens": null }), "spec: spec.tokens or spec.cost is required")]
+#[case::no_money(json!({ "cost": "0.00" }), "spec.cost: spec.cost must be more than 0")]
+#[case::redistribution_without_shares(json!({ "share": null }), "spec.thresholds: the action Redistribute needs shares")]
+#[case::redistribution_of_no_shares(json!({ "share": { "type": "None" } }), "spec.thresholds: the action Redistribute needs shares")]
+#[case::an_extension_of_nothing(json!({ "extensions": [{}] }), "spec.extensions[0]: an extension needs tokens or cost")]
+#[case::an_extension_of_no_money(
+    json!({ "cost": "1", "extensions": [{ "cost": "0" }] }),
+    "spec.extensions[0].cost: extensions[].cost must be more than 0"
+)]
+#[case::an_extension_of_what_is_not_limited(
+    json!({ "extensions": [{ "tokens": 1 }, { "cost": "5" }] }),
+    "spec.extensions: spec.extensions can add to a limit that there is"
+)]
+#[case::a_sprint_without_length(
+    json!({ "period": { "type": "Sprint", "start": "2026-11-16T09:00" } }),
+    "spec.period: period.type Sprint needs period.start and period.lengthDays"
+)]
+#[case::a_sprint_without_start(
+    json!({ "period": { "type": "Sprint", "lengthDays": 14 } }),
+    "spec.period: period.type Sprint needs period.start and period.lengthDays"
+)]
+#[case::once_without_end(
+    json!({ "period": { "type": "Once", "start": "2026-11-16T09:00" } }),
+    "spec.period: period.type Once needs period.start and period.end"
+)]
+#[case::once_without_start(
+    json!({ "period": { "type": "Once", "end": "2026-11-16T09:00" } }),
+    "spec.period: period.type Once needs period.start and period.end"
+)]
+#[case::an_end_before_the_start(
+    json!({ "period": { "type": "Once", "start": "2026-11-16T09:00", "end": "2026-11-16T08:59:59" } }),
+    "spec.period.end: period.end must be after period.start"
+)]
+#[case::no_time_at_all(
+    json!({ "period": { "type": "Once", "start": "2026-11-16T09:00", "end": "2026-11-16T09:00" } }),
+    "spec.period.end: period.end must be after period.start"
+)]
+#[case::a_start_of_the_calendar(
+    json!({ "period": { "type": "Daily", "start": "2026-11-16T09:00" } }),
+    "spec.period.start: period.start belongs to the types Sprint and Once"
+)]
+#[case::an_end_of_a_sprint(
+    json!({ "period": { "type": "Sprint", "start": "2026-11-16T09:00", "lengthDays": 14, "end": "2026-11-30T09:00" } }),
+    "spec.period.end: period.end belongs to the type Once"
+)]
+#[case::a_length_of_a_month(
+    json!({ "period": { "type": "Monthly", "lengthDays": 14 } }),
+    "spec.period.lengthDays: period.lengthDays belongs to the type Sprint"
+)]
+#[case::a_week_of_a_month(
+    json!({ "period": { "type": "Monthly", "weekStart": "Sunday" } }),
+    "spec.period.weekStart: period.weekStart belongs to the type Weekly"
+)]
+#[case::a_day_of_a_week(
+    json!({ "period": { "type": "Weekly", "dayOfMonth": 2 } }),
+    "spec.period.dayOfMonth: period.dayOfMonth belongs to the type Monthly"
+)]
+#[case::no_tier(
+    json!({ "thresholds": [{ "atPercent": 90, "action": "Downgrade" }] }),
+    "spec.thresholds[0].tier: thresholds[].tier goes with the action Downgrade"
+)]
+#[case::a_tier_of_an_alert(
+    json!({ "thresholds": [{ "atPercent": 90, "action": "Alert", "tier": "Economy" }] }),
+    "spec.thresholds[0].tier: thresholds[].tier goes with the action Downgrade"
+)]
+#[case::a_tier_that_excludes_nobody(
+    json!({ "thresholds": [{ "atPercent": 90, "action": "Downgrade", "tier": "Premium" }] }),
+    "spec.thresholds[0].tier: thresholds[].tier Premium excludes no backend"
+)]
+#[case::a_criticality_of_an_alert(
+    json!({ "thresholds": [{ "atPercent": 90, "action": "Alert", "belowCriticality": "Critical" }] }),
+    "spec.thresholds[0].belowCriticality: thresholds[].belowCriticality belongs to the action PausePools"
+)]
+#[case::a_criticality_below_which_nobody_is(
+    json!({ "thresholds": [{ "atPercent": 90, "action": "PausePools", "belowCriticality": "BestEffort" }] }),
+    "spec.thresholds[0].belowCriticality: thresholds[].belowCriticality BestEffort pauses no pool"
+)]
+#[case::a_severity_of_a_pause(
+    json!({ "thresholds": [{ "atPercent": 90, "action": "PausePools", "severity": "Critical" }] }),
+    "spec.thresholds[0].severity: thresholds[].severity belongs to the action Alert"
+)]
+#[case::weights_of_equals(
+    json!({ "share": { "type": "Equal", "weights": { "coder": 2 } } }),
+    "spec.share.weights: share.weights belongs to the type Weighted"
+)]
+#[case::no_weights(json!({ "share": { "type": "Weighted" } }), "spec.share.weights: share.type Weighted needs share.weights")]
+#[case::weights_of_nobody(
+    json!({ "share": { "type": "Weighted", "weights": {} } }),
+    "spec.share.weights: share.type Weighted needs share.weights"
+)]
+#[case::a_demand_without_values(
+    json!({ "appliesTo": { "agentPoolSelector": { "matchExpressions": [{ "key": "team", "operator": "In", "values": [] }] } } }),
+    "spec.appliesTo.agentPoolSelector.matchExpressions[0].values: matchExpressions[].values goes with the operators In and NotIn"
+)]
+#[case::values_of_what_only_has_to_be_there(
+    json!({ "appliesTo": { "agentPoolSelector": { "matchExpressions": [{ "key": "team", "operator": "Exists", "values": ["a"] }] } } }),
+    "spec.appliesTo.agentPoolSelector.matchExpressions[0].values: matchExpressions[].values goes with the operators In and NotIn"
+)]
+fn a_budget_that_the_api_server_would_refuse_is_refused_with_the_same_words(#[case] members: Value, #[case] begins: &str) {
+    let said = said_of_budget(members);
+    assert!(matches!(said.as_slice(), [one] if one.starts_with(begins)), "{said:?}");
+}
+
+#[rstest]
+#[case(json!({}))]
+#[case(json!({ "tokens": null, "cost": "0.000001", "extensions": [{ "cost": "10" }] }))]
+#[case(json!({ "period": { "type": "Sprint", "start": "2026-11-16T09:00", "lengthDays": 14, "timeZone": "Europe/Madrid" } }))]
+#[case(json!({ "period": { "type": "Once", "start": "2026-11-16T09:00", "end": "2026-11-16T09:00:01" } }))]
+#[case(json!({ "period": { "type": "Weekly", "weekStart": "Sunday" }, "share": null, "thresholds": [] }))]
+#[case(json!({
+    "share": { "type": "Weighted", "weights": { "coder": 2 } },
+    "thresholds": [
+        { "atPercent": 80, "action": "Alert", "severity": "Info" }, { "atPercent": 80, "action": "Redistribute" },
+        { "atPercent": 90, "action": "Downgrade", "tier": "Standard" }, { "atPercent": 95, "action": "PausePools" },
+        { "atPercent": 99, "action": "PausePools", "belowCriticality": "Critical" },
+    ],
+}))]
+#[case(json!({ "appliesTo": { "agentPoolSelector": { "matchExpressions": [
+    { "key": "team", "operator": "NotIn", "values": ["a"] }, { "key": "team", "operator": "DoesNotExist" },
+] } } }))]
+fn a_good_budget_is_accepted(#[case] members: Value) {
+    assert_eq!(said_of_budget(members), Vec::<String>::new());
 }
 
 fn external(fields: Value) -> Value {

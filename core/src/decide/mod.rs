@@ -1,8 +1,10 @@
 //! Decisions: from what was observed and the time to what should exist, what the status says, which events to tell and
 //! when to look again.
 
+pub mod account;
 pub mod back_off;
 pub mod backend;
+pub mod budget;
 pub mod conditions;
 pub mod configuration;
 pub mod creation_rules;
@@ -21,5 +23,6 @@ pub mod route;
 pub mod served_schema;
 pub mod service;
 pub mod short_hash;
+pub mod simulation;
 pub mod stalled;
 pub mod structural_schema;

@@ -86,9 +86,36 @@ fn rights_and_roles_that_are_not_wanted_are_left_out() {
         rights.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let without = |roles: &str| kinds(&["--set", &format!("rbac.create=false,{roles}")]);
-    assert_eq!(without("userRoles.edit=false,userRoles.routes=false"), ["quartermaster-view"]);
-    assert_eq!(without("userRoles.view=false,userRoles.routes=false"), ["quartermaster-edit"]);
-    assert_eq!(without("userRoles.view=false,userRoles.edit=false"), ["quartermaster-routes"]);
+    for only in ["view", "edit", "routes", "budgets"] {
+        let others = ["view", "edit", "routes", "budgets"].into_iter().filter(|role| *role != only);
+        let others: Vec<String> = others.map(|role| format!("userRoles.{role}=false")).collect();
+        assert_eq!(without(&others.join(",")), [format!("quartermaster-{only}")]);
+    }
+}
+
+#[test]
+fn the_rules_for_prometheus_are_those_of_deploy_where_somebody_wants_them() {
+    let helm = Helm::alone();
+    assert!(helm.template(OPERATOR, &["--set", IMAGE]).iter().all(|object| object["kind"] != "PrometheusRule"));
+    let wanted = ["--set", IMAGE, "--set", "prometheusRule.enabled=true,prometheusRule.labels.release=monitoring"];
+    let rule = one(&helm.template(OPERATOR, &wanted), "PrometheusRule");
+    let stored: Value = serde_saphyr::from_str(&read("deploy/prometheus-rules.yaml")).unwrap();
+    assert_eq!(rule["spec"], stored);
+    let metadata = &rule["metadata"];
+    assert_eq!((&metadata["name"], &metadata["namespace"]), (&json!("quartermaster"), &json!("quartermaster-system")));
+    let labels = &metadata["labels"];
+    assert_eq!((&labels["release"], &labels["app.kubernetes.io/name"]), (&json!("monitoring"), &json!("quartermaster")));
+
+    // What the definition of PrometheusRule knows; the API server would drop anything else, or refuse it.
+    let of_a_rule = ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
+    let groups = stored["groups"].as_array().unwrap();
+    assert!(!groups.is_empty());
+    for group in groups {
+        assert!(group.as_object().unwrap().keys().all(|key| ["name", "interval", "rules"].contains(&key.as_str())), "{group}");
+        for rule in group["rules"].as_array().unwrap() {
+            assert!(rule.as_object().unwrap().keys().all(|key| of_a_rule.contains(&key.as_str())), "{rule}");
+        }
+    }
 }
 
 #[test]
@@ -124,7 +151,8 @@ fn write_whole_numbers_alike(value: &mut Value) {
 #[test]
 fn a_package_renders_what_its_chart_renders() {
     let helm = Helm::alone();
-    for (chart, arguments) in [(OPERATOR, &["--set", IMAGE] as &[&str]), (DEFINITIONS, &[])] {
+    let operator = ["--set", IMAGE, "--set", "prometheusRule.enabled=true"];
+    for (chart, arguments) in [(OPERATOR, &operator as &[&str]), (DEFINITIONS, &[])] {
         let directory = helm.directory.display().to_string();
         helm.run(&["package", chart, "--destination", &directory]);
         let name = chart.rsplit('/').next().unwrap();

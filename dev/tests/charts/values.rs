@@ -23,6 +23,9 @@ fn a_value_that_is_not_known_or_out_of_place_is_refused_by_its_name() {
         ("log.format=xml", "format"),
         ("rbac.created=false", "created"),
         ("podDisruptionBudget.maxUnavailable=some", "maxUnavailable"),
+        ("prometheusRule.enabled=yes", "enabled"),
+        ("prometheusRule.create=true", "create"),
+        ("prometheusRule.labels.release=true", "labels"),
         ("podAnnotations.a=true", "podAnnotations"),
         ("nodeSelector=local", "nodeSelector"),
         ("configuration.watchNamespace={team-a}", "watchNamespace"),
@@ -164,7 +167,8 @@ async fn what_is_rendered_is_accepted_by_the_api_server_without_a_warning() {
                 "--set",
                 "replicas=1,configuration.leaderElection.enabled=false,rbac.create=false,serviceAccount.create=false,\
                  serviceAccount.name=default,metricsService.create=false,podDisruptionBudget.create=false,\
-                 topologySpreadConstraints=null,userRoles.view=false,userRoles.edit=false,userRoles.routes=false",
+                 topologySpreadConstraints=null,userRoles.view=false,userRoles.edit=false,userRoles.routes=false,\
+                 userRoles.budgets=false",
             ],
         ),
         (DEFINITIONS, &[]),

@@ -88,11 +88,12 @@ struct Fallback {
 }
 
 impl Explanation {
-    /// The explanation for a call of a route by a caller. `None`: the plan has no such route.
+    /// The explanation for a call of a route by a caller, of whose budgets so many percent are used; `None`: none covers it. `None`: the
+    /// plan has no such route.
     pub fn of(
         assembled: &Assembled,
         name: &str,
-        (caller_name, caller): (&str, &Caller),
+        (caller_name, caller, budget_used_percent): (&str, &Caller, Option<u32>),
         body: &Body,
         headers: &[(String, String)],
     ) -> Option<Self> {
@@ -109,6 +110,8 @@ impl Explanation {
             prompt_tokens: body.prompt_tokens,
             output_limit: body.output_limit,
             tier_ceiling: None,
+            needs_price: false,
+            budget_used_percent,
             stored_input: body.stored_input,
         };
         // Nothing has been learnt, every key has a value, and every backend is ready.
@@ -120,7 +123,7 @@ impl Explanation {
             Step::Wait(_) | Step::GiveUp(_) => None,
         };
         let choice = attempts.choice();
-        let asked = Asked { labels: &labels, caller: caller_name, prompt_tokens: body.prompt_tokens };
+        let asked = Asked { labels: &labels, caller: caller_name, prompt_tokens: body.prompt_tokens, budget_used_percent };
         let finding = assembled.routes.get(name);
         let notes =
             finding.into_iter().flat_map(|finding| finding.refused.iter().chain(&finding.limited).chain(&finding.unresolved));

@@ -37,6 +37,10 @@ pub struct RouteArguments {
     /// The AgentPool that calls. Default: the only one of the files; without any, somebody who may call every route.
     #[arg(long, value_name = "POOL")]
     caller: Option<String>,
+    /// How much of the caller's budgets is used, in percent: what rules compare with when.budgetUsedPercent. Default: no TokenBudget
+    /// covers it.
+    #[arg(long, value_name = "PERCENT")]
+    budget_used: Option<u32>,
     /// How the answer is printed.
     #[arg(long, short, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -56,7 +60,8 @@ pub fn print(arguments: RouteArguments) -> Result<(), CommandError> {
         Ok(found) => found,
         Err(none) => return Err(CommandError::Refused(refusal(&none, &body.model, &name, &caller, &assembled))),
     };
-    let explanation = Explanation::of(&assembled, &route, (name.as_str(), &caller), &body, &arguments.headers);
+    let of_caller = (name.as_str(), &caller, arguments.budget_used);
+    let explanation = Explanation::of(&assembled, &route, of_caller, &body, &arguments.headers);
     let Some(explanation) = explanation else {
         return Err(CommandError::Failed(format!("the plan lost the route {route}")));
     };

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::harness::condition;
 
 /// The conditions that are there from the first write on.
-const ALWAYS: [&str; 3] = ["Ready", "Suspended", "AbleToScale"];
+const ALWAYS: [&str; 4] = ["Ready", "Suspended", "AbleToScale", "PausedByBudget"];
 
 /// What a version of a pool, after the one before, does not keep of the contract.
 pub fn violations(before: Option<&Value>, now: &Value) -> Vec<String> {
@@ -31,8 +31,8 @@ pub fn violations(before: Option<&Value>, now: &Value) -> Vec<String> {
     demand(!readable || status["decision"].as_str().is_some_and(|decision| !decision.is_empty()), "the decision is explained");
     let limited = status["limitedBy"].as_str();
     let is_of_this_spec = observed == now["metadata"]["generation"].as_i64();
-    // What is pinned or suspended is not bounded, and agents at work may be waited for.
-    let is_bounded = !matches!(limited, Some("Pinned" | "Suspended" | "BusyAgents"));
+    // What is pinned, suspended or paused is not bounded, and agents at work may be waited for.
+    let is_bounded = !matches!(limited, Some("Pinned" | "Suspended" | "Budget" | "BusyAgents"));
     if let Some(desired) = desired.filter(|_| readable && is_of_this_spec && is_bounded) {
         let bound = |name: &str, default: u64| now["spec"][name].as_u64().unwrap_or(default);
         let (least, most) = (bound("minReplicas", 0), bound("maxReplicas", 10));

@@ -6,9 +6,9 @@
 
 mod agents;
 pub mod contract;
-mod harness;
+pub mod harness;
 mod prometheus;
-mod redis;
+pub mod redis;
 
 mod bad_answers;
 mod bad_queues;

@@ -162,7 +162,7 @@ async fn the_columns_say_how_many_agents_there_should_be_and_why() {
     team.apply_pool("coder", with(pool(redis.list(TASKS)), json!({ "maxReplicas": 3 }))).await;
     // Before the operator has seen it, nothing is claimed.
     let fresh = columns(&team, "coder");
-    for column in ["READY", "DESIRED", "CURRENT", "QUEUE", "IN-FLIGHT", "LIMITED-BY", "DECISION", "REASON"] {
+    for column in ["READY", "DESIRED", "CURRENT", "QUEUE", "IN-FLIGHT", "BUDGET", "LIMITED-BY", "DECISION", "REASON"] {
         assert_eq!(fresh(column).as_deref(), Some(""), "{column}");
     }
     let _operator = team.operator_of_pools().await;
@@ -175,6 +175,7 @@ async fn the_columns_say_how_many_agents_there_should_be_and_why() {
         ("CURRENT", "3"),
         ("QUEUE", "7"),
         ("IN-FLIGHT", ""),
+        ("BUDGET", ""),
         ("LIMITED-BY", "MaxReplicas"),
         ("REASON", "Available"),
     ] {

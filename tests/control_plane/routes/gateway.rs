@@ -1,6 +1,7 @@
 //! The replicas of a gateway that really run on the local node, and whoever calls them.
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -124,6 +125,25 @@ pub fn answering(pod: &Value) -> Option<Replica> {
     }
     let address = pod.pointer("/status/podIP")?.as_str()?.parse().ok()?;
     Some(Replica { pod: pod["metadata"]["name"].as_str()?.to_owned(), address })
+}
+
+/// The processes of a replica on this machine, which are found by what the pod's environment says.
+pub fn processes_of(pod: &str) -> Vec<u32> {
+    let name = format!("POD_NAME={pod}");
+    let is_it = |process: &u32| {
+        let file = |name: &str| std::fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
+        let has = |bytes: &[u8], wanted: &[u8]| bytes.split(|byte| *byte == 0).any(|part| part == wanted);
+        has(&file("environ"), name.as_bytes()) && has(&file("cmdline"), b"gateway")
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(is_it).collect()
+}
+
+/// Sends processes a signal, by the name that `kill` knows. Those that have ended meanwhile do not mind.
+pub fn signal(processes: &[u32], name: &str) {
+    for process in processes {
+        let _ = Command::new("kill").args([format!("-{name}"), process.to_string()]).status();
+    }
 }
 
 /// An entry of a Secret.

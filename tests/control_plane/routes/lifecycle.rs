@@ -44,8 +44,8 @@ async fn a_route_that_comes_before_its_backends_is_ready_when_one_answers_and_sh
     // Before the operator has seen it, nothing is claimed.
     let cells = row(&team.kubectl(&["get", "mroute"]));
     let names: Vec<&str> = cells.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["NAME", "READY", "MODEL-NAME", "STRATEGY", "BACKENDS", "AGE"]);
-    assert!(cells[1..5].iter().all(|(_, cell)| cell.is_empty()), "{cells:?}");
+    assert_eq!(names, ["NAME", "READY", "MODEL-NAME", "STRATEGY", "BACKENDS", "BUDGET", "AGE"]);
+    assert!(cells[1..6].iter().all(|(_, cell)| cell.is_empty()), "{cells:?}");
 
     let _operator = team.operator_of_routes().await;
     let waiting = team.until_route_says("router", "Ready", "False", "BackendNotFound").await;
@@ -70,6 +70,7 @@ async fn a_route_that_comes_before_its_backends_is_ready_when_one_answers_and_sh
         ("MODEL-NAME", "gpt-5"),
         ("STRATEGY", "Priority"),
         ("BACKENDS", "2/2"),
+        ("BUDGET", ""),
         ("ENDPOINT", endpoint.as_str()),
         ("REASON", "Available"),
     ] {

@@ -7,8 +7,8 @@
 //! Where no call is made, the gateway's pods are pictures: kwok plays their kubelet.
 
 pub mod contract;
-mod gateway;
-mod harness;
+pub mod gateway;
+pub mod harness;
 mod load;
 
 mod bad_input;
@@ -23,4 +23,7 @@ mod rights;
 mod rollouts;
 mod settings;
 
-pub use rights::{GATEWAY_IMAGE, have_authority_made, make_authority_due, use_every_right_on_routes};
+pub use rights::{
+    GATEWAY_IMAGE, change_leaders_rules, have_authority_made, leaders_rules, leave, make_authority_due, rules_without,
+    use_every_right_on_routes,
+};

@@ -1,12 +1,11 @@
 //! `Programmed` is what the replicas really run, not what was meant for them.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use quartermaster_core::decide::gateway::plan::Plan;
 use serde_json::Value;
 
-use super::gateway::{Replica, answered};
+use super::gateway::{Replica, answered, processes_of, signal};
 use super::harness::{answered_by, calls, says, server, to};
 use crate::harness::{DEADLINE, Team, condition};
 
@@ -15,32 +14,18 @@ use crate::harness::{DEADLINE, Team, condition};
 struct Stopped(Vec<u32>);
 
 impl Stopped {
-    /// Stops the process of a replica on this machine, which is found by what the pod's environment says.
+    /// Stops the process of a replica.
     fn stop(replica: &Replica) -> Self {
-        let name = format!("POD_NAME={}", replica.pod);
-        let is_it = |process: &u32| {
-            let file = |name: &str| std::fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
-            let has = |bytes: &[u8], wanted: &[u8]| bytes.split(|byte| *byte == 0).any(|part| part == wanted);
-            has(&file("environ"), name.as_bytes()) && has(&file("cmdline"), b"gateway")
-        };
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let stopped = Self(processes.filter(is_it).collect());
+        let stopped = Self(processes_of(&replica.pod));
         assert!(!stopped.0.is_empty(), "{replica:?} has no process");
-        stopped.signal("STOP");
+        signal(&stopped.0, "STOP");
         stopped
-    }
-
-    fn signal(&self, name: &str) {
-        for process in &self.0 {
-            let _ = Command::new("kill").args([format!("-{name}"), process.to_string()]).status();
-        }
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.signal("CONT");
+        signal(&self.0, "CONT");
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn make_authority_due(connection: &Connection, namespace: &str) {
 }
 
 /// Leaves only these verbs of a resource, and all of those that its rule names beside it. Returns the rule as it was: rules add up.
-fn leave(rules: &mut Vec<Value>, resource: &str, verbs: &[&str]) -> Value {
+pub fn leave(rules: &mut Vec<Value>, resource: &str, verbs: &[&str]) -> Value {
     let place = rules.iter().position(|rule| is_about(rule, resource)).unwrap();
     let before = rules[place].clone();
     rules[place]["resources"].as_array_mut().unwrap().retain(|named| named != resource);
@@ -132,10 +132,33 @@ async fn a_plan_that_may_not_be_written_is_named_on_the_route_and_the_right_heal
     lacking("ConfigMap", "configmaps", "quartermaster-gateway-plan", Team::config_maps).await;
 }
 
+/// The Role that operators have where they are themselves: here that is where the objects are.
+const LEADER: &str = "quartermaster-leader";
+
+/// The rules of [`LEADER`].
+pub fn leaders_rules(team: &Team) -> Value {
+    let role: Value = serde_json::from_str(&team.kubectl(&["get", "role", LEADER, "-o", "json"])).unwrap();
+    role["rules"].clone()
+}
+
+pub fn change_leaders_rules(team: &Team, rules: &Value) {
+    let patch = json!({ "rules": rules }).to_string();
+    let said = team.kubectl(&["patch", "role", LEADER, "--type=merge", "-p", &patch]);
+    assert!(said.contains("patched"), "{said}");
+}
+
+/// Rules without those that are about a resource.
+pub fn rules_without(rules: &Value, resource: &str) -> Value {
+    rules.as_array().unwrap().iter().filter(|rule| !is_about(rule, resource)).cloned().collect()
+}
+
 /// What was accepted before this operator began stands there: without it nothing may be written in its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_read_the_plan_the_routes_say_so_until_it_returns() {
     let (team, server) = (Team::new("no-reading").await, server().await);
+    let before = leaders_rules(&team);
+    // The ledger is kept in ConfigMaps as well, but not in every namespace of an installation.
+    change_leaders_rules(&team, &rules_without(&before, "configmaps"));
     let mut taken = Value::Null;
     change_rules(&team, |rules| taken = leave(rules, "configmaps", &["list", "watch", "create", "patch"])).await;
     let _operator = team.operator_of_routes().await;
@@ -148,6 +171,7 @@ async fn without_the_right_to_read_the_plan_the_routes_say_so_until_it_returns()
     }
     assert!(team.plan().await.is_null(), "nothing is written in its place");
 
+    change_leaders_rules(&team, &before);
     change_rules(&team, |rules| rules.push(taken)).await;
     team.until_plan("has the route", |plan| plan["routes"]["router"].is_object()).await;
     let healed = |route: &Value| condition(route, "Ready").is_some_and(|ready| ready["reason"] != "Forbidden");
@@ -158,16 +182,8 @@ async fn without_the_right_to_read_the_plan_the_routes_say_so_until_it_returns()
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_to_keep_the_authority_the_routes_say_so_until_it_returns() {
     let (team, server) = (Team::new("no-authority").await, server().await);
-    let role = "quartermaster-leader";
-    let before: Value = serde_json::from_str(&team.kubectl(&["get", "role", role, "-o", "json"])).unwrap();
-    let change = |rules: &Value| {
-        let patch = json!({ "rules": rules }).to_string();
-        let said = team.kubectl(&["patch", "role", role, "--type=merge", "-p", &patch]);
-        assert!(said.contains("patched"), "{said}");
-    };
-    let mut without = before["rules"].clone();
-    without.as_array_mut().unwrap().retain(|rule| !is_about(rule, "secrets"));
-    change(&without);
+    let before = leaders_rules(&team);
+    change_leaders_rules(&team, &rules_without(&before, "secrets"));
     // Secrets may be read and made by the ClusterRole as well, but not in every namespace of an installation.
     let mut taken = Value::Null;
     change_rules(&team, |rules| taken = leave(rules, "secrets", &["list", "watch", "create", "patch"])).await;
@@ -181,7 +197,7 @@ async fn without_the_right_to_keep_the_authority_the_routes_say_so_until_it_retu
     }
     assert!(team.deployments().get_opt("quartermaster-gateway").await.unwrap().is_none(), "no gateway without an authority");
 
-    change(&before["rules"]);
+    change_leaders_rules(&team, &before);
     change_rules(&team, |rules| rules.push(taken)).await;
     team.until_in(&team.deployments(), "quartermaster-gateway", "exist", Value::is_object).await;
     let healed = |route: &Value| condition(route, "Ready").is_some_and(|ready| ready["reason"] != "Forbidden");

@@ -51,6 +51,7 @@ pub(super) fn observe(spec: Value) -> Observation {
         health: None,
         engines: Vec::new(),
         traffic: Default::default(),
+        budgets: Vec::new(),
         refusals: Vec::new(),
         outdated_schema: Arc::default(),
     }

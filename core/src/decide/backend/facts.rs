@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::api::InferenceBackend;
 use crate::api::configuration::{AcceleratorProfile, NetworkPolicies, OllamaDefaults, VllmDefaults};
+use crate::api::status::BudgetState;
 use crate::decide::decision::Refusal;
 
 /// Everything that was observed about one backend.
@@ -57,6 +58,9 @@ pub struct Observation {
     /// What the replicas of the namespace's gateway say of the backend's keys.
     #[serde(default)]
     pub traffic: TrafficFacts,
+    /// The budgets whose callers can reach it, from the first threshold on that each has reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetState>,
     /// Children that could not be applied, and why. They are in force until the intent or the cluster changes.
     #[serde(default)]
     pub refusals: Vec<Refusal>,

@@ -4,10 +4,11 @@
 //! can run on, [`sizing`] how large it must be, [`choice`] whether the choice in force stays, [`arguments`], [`children`] and
 //! [`rollout`] what is made of it, [`serving`] what its pods say, and [`engine_health`] what the engines in them answer. For a model
 //! that Ollama serves: [`ollama`]; [`engine`] says how the two differ. For a hosted provider: [`external`]. For both, [`traffic`] tells
-//! what the gateway's calls say of the keys.
+//! what the gateway's calls say of the keys, and [`budgets`] what is said of the budgets whose callers can reach it.
 
 pub mod accelerator;
 pub mod arguments;
+pub mod budgets;
 pub mod check;
 pub mod children;
 pub mod choice;
@@ -41,7 +42,7 @@ use super::decision::{Children, Decision, Event};
 use super::overdue::{self, Previous};
 use super::readiness::{self, Readiness, State};
 use crate::api::conditions::{reasons, types};
-use crate::api::status::InferenceBackendStatus;
+use crate::api::status::{BudgetState, InferenceBackendStatus};
 use facts::Observation;
 use outcome::Outcome;
 
@@ -86,6 +87,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<InferenceBa
     let mut status = outcome.status;
     status.observed_generation = generation;
     status.waiting_since = judged.since;
+    status.budgets = BudgetState::listed(observation.budgets.clone());
     status.conditions = conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now);
     let children = if suspended { Children::Keep } else { outcome.children };
     let next = [outcome.next, judged.next, secrets::read_again(&observation.secrets)].into_iter().flatten().min();

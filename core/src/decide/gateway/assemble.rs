@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::{self, BackendFacts};
 use super::model_names::ModelNames;
-use super::plan::{self, Caller, Plan};
+use super::plan::{self, Caller, Plan, PlannedBudget};
+use super::planned_budgets;
 use super::room::{self, Choice, Form, LeftOut};
 use super::route_entry::{self, Backends};
 use super::route_problem::Problem;
@@ -42,6 +43,9 @@ pub struct Resources {
     /// Who may call, by name of the AgentPool.
     #[serde(default)]
     pub callers: BTreeMap<String, Caller>,
+    /// Whose calls budgets cover ([`planned_budgets::of`]), in any order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<PlannedBudget>,
 }
 
 /// A form of a route that was accepted: it stays in force while an edit of the route cannot be.
@@ -100,6 +104,7 @@ pub fn assemble(resources: &Resources) -> Assembled {
         schema: plan::SCHEMA,
         namespace: resources.namespace.clone(),
         callers: callers(&resources.callers),
+        budgets: planned_budgets::bounded(&resources.budgets, &resources.callers),
         ..Plan::default()
     };
     let (choices, mut findings) = fitting(resources, &plan, &backends);

@@ -63,6 +63,7 @@ fn the_plan_of_the_documented_routes() {
             key_hashes: ["0".repeat(64)].into(),
             labels: BTreeMap::from([("priority".to_owned(), "P2".to_owned())]),
             routes: ["smart-router".to_owned()].into(),
+            ..Caller::default()
         },
     );
     let assembled = assemble(&resources);

@@ -150,8 +150,8 @@ fn a_route_that_is_refused_takes_no_name() {
 fn callers_may_call_only_routes_that_the_plan_has_and_no_two_have_the_same_key() {
     let caller = |routes: &[&str], keys: &[&str]| Caller {
         key_hashes: keys.iter().map(|&key| key.to_owned()).collect(),
-        labels: BTreeMap::new(),
         routes: routes.iter().map(|&route| route.to_owned()).collect(),
+        ..Caller::default()
     };
     let mut resources = first(vec![route("a", 1, to("small")), route("bad", 2, to("nothing"))], backends()).0;
     resources.callers.insert("coder".into(), caller(&["a", "bad", "none"], &["k1", "k2"]));

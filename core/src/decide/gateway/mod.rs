@@ -6,6 +6,7 @@
 //! * [`decide()`]: the whole decision about the gateway of a namespace, from an [`observation`].
 //! * [`children`]: the objects that run the gateway; [`settings`]: what the users of a namespace set of it.
 //! * [`exchange`]: what the operator's leader and the gateway's replicas tell each other.
+//! * [`planned_budgets`]: whose calls budgets cover, for gateways that no operator has told more.
 //! * [`plan`]: what the gateway's replicas need to answer calls. Operator, gateway and command line share these types.
 
 pub mod assemble;
@@ -15,6 +16,7 @@ pub mod exchange;
 mod model_names;
 pub mod observation;
 pub mod plan;
+pub mod planned_budgets;
 mod room;
 pub mod route_entry;
 pub mod route_formats;

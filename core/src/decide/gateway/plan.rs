@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::api::external::Provider;
 use crate::api::format::Format;
 use crate::api::model_route::{DataPolicy, FallbackCause, Strategy, Tier, When};
+use crate::api::token_budget::{Enforcement, WhenUsageUnknown};
 
 /// The version of this form that this code writes. A gateway takes no plan of a later one.
 pub const SCHEMA: u32 = 1;
@@ -32,6 +33,10 @@ pub struct Plan {
     pub routes: BTreeMap<String, Route>,
     /// By name of the InferenceBackend: those that a route names.
     pub backends: BTreeMap<String, Backend>,
+    /// Whose calls budgets cover, for a process that no operator has told more. At most [`super::planned_budgets::MOST`], and at most
+    /// [`super::planned_budgets::LIMIT`] bytes: of more, one stands for all, and for every caller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<PlannedBudget>,
 }
 
 impl Plan {
@@ -57,6 +62,50 @@ pub struct Caller {
     pub labels: BTreeMap<String, String>,
     /// The ModelRoutes that it may call.
     pub routes: BTreeSet<String>,
+    /// What each of its tasks may use.
+    #[serde(default, skip_serializing_if = "TaskLimits::is_none")]
+    pub task_limits: TaskLimits,
+}
+
+/// What one task of a caller may use; none: that is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskLimits {
+    /// Tokens of all its calls together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// What they may cost, in millionths of the operator's currency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost: Option<u64>,
+    /// How often it may make the same request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_identical_requests: Option<u32>,
+}
+
+impl TaskLimits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whose calls a TokenBudget covers. What is left of it is no part of the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedBudget {
+    /// Its name, for people.
+    pub name: String,
+    /// The callers, by name of the AgentPool.
+    pub callers: BTreeSet<String>,
+    /// The ModelRoutes of which calls count; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<BTreeSet<String>>,
+    /// What happens at the limit.
+    #[serde(default)]
+    pub enforcement: Enforcement,
+    /// What happens while nobody says what is left.
+    #[serde(default)]
+    pub when_usage_unknown: WhenUsageUnknown,
 }
 
 /// Which backend answers calls of a model name.

@@ -142,11 +142,13 @@ pub fn unresolved(spec: &ModelRouteSpec, backends: &Backends) -> Vec<Problem> {
         .collect()
 }
 
-fn tiers(spec: &ModelRouteSpec) -> BTreeMap<&str, Tier> {
+/// The classes that `spec.backends` states, by name of the InferenceBackend.
+pub(crate) fn tiers(spec: &ModelRouteSpec) -> BTreeMap<&str, Tier> {
     spec.backends.iter().filter_map(|backend| Some((backend.name.as_str(), backend.tier?))).collect()
 }
 
-fn tier_of(tiers: &BTreeMap<&str, Tier>, backend: &str) -> Tier {
+/// The class of a backend where the place that names it states none.
+pub(crate) fn tier_of(tiers: &BTreeMap<&str, Tier>, backend: &str) -> Tier {
     tiers.get(backend).copied().unwrap_or_default()
 }
 

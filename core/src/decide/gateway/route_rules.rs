@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::route_problem::Problem;
-use crate::api::model_route::{RouteRule, When};
+use crate::api::model_route::{Range, RouteRule, When};
 
 /// Whether each rule can be the first that matches some call.
 ///
@@ -38,8 +38,10 @@ pub fn check(rules: &[RouteRule]) -> Result<(), Problem> {
 
 /// What a call has to be like, with each label once.
 struct Conditions {
-    least: u64,
-    most: u64,
+    /// Length of the prompt.
+    tokens: Ends,
+    /// How much of the caller's budgets is used.
+    used: Ends,
     /// Each label has one of these values.
     labels: BTreeMap<String, BTreeSet<String>>,
     /// The caller is one of these.
@@ -48,12 +50,8 @@ struct Conditions {
 
 impl Conditions {
     fn of(when: &When, field: &str) -> Result<Self, Problem> {
-        let range = when.prompt_tokens.unwrap_or_default();
-        let (least, most) = (range.at_least.unwrap_or(0), range.at_most.unwrap_or(u64::MAX));
-        if least > most {
-            let problem = "asks for at least more than it allows at most, which no call has: swap them";
-            return Err(Problem::field(format!("{field}.when.promptTokens"), problem));
-        }
+        let tokens = Ends::of(when.prompt_tokens, || format!("{field}.when.promptTokens"))?;
+        let used = Ends::of(when.budget_used_percent, || format!("{field}.when.budgetUsedPercent"))?;
         let mut labels = BTreeMap::new();
         for (label, values) in &when.labels {
             if values.is_empty() {
@@ -85,11 +83,11 @@ impl Conditions {
             labels.insert(label.to_owned(), both);
         }
         let pools = (!when.agent_pools.is_empty()).then(|| when.agent_pools.iter().cloned().collect());
-        Ok(Self { least, most, labels, pools })
+        Ok(Self { tokens, used, labels, pools })
     }
 
     fn is_empty(&self) -> bool {
-        self.least == 0 && self.most == u64::MAX && self.labels.is_empty() && self.pools.is_none()
+        self.tokens == Ends::ALL && self.used == Ends::ALL && self.labels.is_empty() && self.pools.is_none()
     }
 
     /// Whether every call that meets `later` meets these as well.
@@ -101,7 +99,33 @@ impl Conditions {
         };
         let labels =
             self.labels.iter().all(|(label, earlier)| later.labels.get(label).is_some_and(|later| later.is_subset(earlier)));
-        pools && labels && self.least <= later.least && self.most >= later.most
+        pools && labels && self.tokens.cover(later.tokens) && self.used.cover(later.used)
+    }
+}
+
+/// The smallest and the largest number that a call may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ends {
+    least: u64,
+    most: u64,
+}
+
+impl Ends {
+    /// Every number.
+    const ALL: Self = Self { least: 0, most: u64::MAX };
+
+    fn of(range: Option<Range>, field: impl Fn() -> String) -> Result<Self, Problem> {
+        let range = range.unwrap_or_default();
+        let (least, most) = (range.at_least.unwrap_or(Self::ALL.least), range.at_most.unwrap_or(Self::ALL.most));
+        if least > most {
+            let problem = "asks for at least more than it allows at most, which no call has: swap them";
+            return Err(Problem::field(field(), problem));
+        }
+        Ok(Self { least, most })
+    }
+
+    fn cover(self, other: Self) -> bool {
+        self.least <= other.least && self.most >= other.most
     }
 }
 

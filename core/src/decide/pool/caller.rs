@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::api::AgentPool;
-use crate::decide::gateway::plan::Caller;
+use crate::api::{AgentPool, agent_pool};
+use crate::decide::gateway::plan::{Caller, TaskLimits};
 
 /// Annotation of a pool: any new value asks for a new key. The Secret carries the value that its key was made for.
 pub const ROTATE_KEY: &str = "quartermaster.dev/rotate-key";
@@ -137,7 +137,19 @@ pub fn of_plan(
         key_hashes.extend(secret.previous_key_hash.clone());
     }
     let routes = pool.spec.model_routes.iter().map(|route| route.name.clone()).collect();
-    Some((Caller { key_hashes, labels: pool.spec.request_labels.clone(), routes }, left))
+    let labels = pool.spec.request_labels.clone();
+    let task_limits = pool.spec.task_limits.as_ref().map(limits_of_plan).unwrap_or_default();
+    Some((Caller { key_hashes, labels, routes, task_limits }, left))
+}
+
+/// The limits of a task that the gateway holds to. An amount that cannot be read, which the schema refuses, allows nothing: a limit that
+/// nobody understands is closed and not open.
+fn limits_of_plan(limits: &agent_pool::TaskLimits) -> TaskLimits {
+    TaskLimits {
+        max_tokens: limits.max_tokens_per_task.map(|tokens| u64::try_from(tokens).unwrap_or(0)),
+        max_cost: limits.max_cost_per_task.as_ref().map(|cost| cost.millionths().unwrap_or(0)),
+        max_identical_requests: limits.max_identical_requests,
+    }
 }
 
 fn is_hash(text: &str) -> bool {

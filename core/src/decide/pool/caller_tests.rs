@@ -82,6 +82,22 @@ fn the_plan_has_the_hash_of_the_key_the_labels_and_the_routes() {
 }
 
 #[test]
+fn the_plan_has_the_limits_of_a_task_that_the_gateway_holds_to() {
+    let limits = |limits: Value| {
+        let mut pool = pool(None);
+        let (_, secret) = pass(&pool, None, 'a', at(0));
+        pool.spec.task_limits = serde_json::from_value(limits).unwrap();
+        of_plan(&pool, secret.as_ref(), [], at(0)).unwrap().0.task_limits
+    };
+    assert_eq!(limits(Value::Null), TaskLimits::default());
+    assert_eq!(limits(json!({ "maxSteps": 30, "timeout": "15m" })), TaskLimits::default());
+    let all = json!({ "maxTokensPerTask": 200_000, "maxCostPerTask": "2.00", "maxIdenticalRequests": 20 });
+    let expected = TaskLimits { max_tokens: Some(200_000), max_cost: Some(2_000_000), max_identical_requests: Some(20) };
+    assert_eq!(limits(all), expected);
+    assert_eq!(limits(json!({ "maxCostPerTask": "two" })).max_cost, Some(0), "what nobody understands allows nothing");
+}
+
+#[test]
 fn a_new_value_of_the_annotation_makes_another_key_and_the_old_one_is_valid_for_a_while() {
     let (_, secret) = pass(&pool(None), None, 'a', at(0));
     let asked = pool(Some("1"));

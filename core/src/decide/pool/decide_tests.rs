@@ -12,11 +12,11 @@ use super::*;
 use crate::api::AgentPool;
 use crate::decide::backend::facts::{DeploymentFacts, PodFacts, Waiting};
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
-fn observe(spec: Value) -> Observation {
+pub(super) fn observe(spec: Value) -> Observation {
     let pool: AgentPool = serde_json::from_value(json!({
         "apiVersion": "quartermaster.dev/v1alpha1", "kind": "AgentPool",
         "metadata": { "name": "coder", "namespace": "team", "uid": "u-1", "generation": 1 }, "spec": spec,
@@ -27,6 +27,7 @@ fn observe(spec: Value) -> Observation {
         pool,
         queues: Vec::new(),
         takers: BTreeMap::new(),
+        budgets: Vec::new(),
         history: History::default(),
         workload: Workload::None,
         target_selector: None,
@@ -40,7 +41,7 @@ fn observe(spec: Value) -> Observation {
     }
 }
 
-fn coder(more: Value) -> Observation {
+pub(super) fn coder(more: Value) -> Observation {
     let mut spec = json!({
         "template": { "spec": { "containers": [{ "name": "agent", "image": "coder:1" }] } },
         "queues": [{ "name": "tasks", "redisStream": { "url": "redis://redis:6379", "stream": "s", "group": "g" } }],
@@ -49,18 +50,18 @@ fn coder(more: Value) -> Observation {
     observe(spec)
 }
 
-fn tasks(waiting: u64, in_flight: u64) -> Vec<QueueFacts> {
+pub(super) fn tasks(waiting: u64, in_flight: u64) -> Vec<QueueFacts> {
     let reading = Reading { waiting, in_flight: Some(in_flight), ..Reading::default() };
     vec![QueueFacts { name: "tasks".into(), reading: Some(reading), failure: None }]
 }
 
-fn unreachable(since: i64) -> Vec<QueueFacts> {
+pub(super) fn unreachable(since: i64) -> Vec<QueueFacts> {
     let failure = Failure { cause: FailureCause::Unreachable, message: "no answer".into(), since: at(since) };
     vec![QueueFacts { name: "tasks".into(), reading: None, failure: Some(failure) }]
 }
 
 /// One look at the pool, as the operator does it, and its effect.
-fn pass(observation: &mut Observation, second: i64) -> Decision<AgentPoolStatus> {
+pub(super) fn pass(observation: &mut Observation, second: i64) -> Decision<AgentPoolStatus> {
     remember(observation, at(second));
     let decision = decide(observation, at(second));
     if let Children::Exactly(children) = &decision.children
@@ -83,12 +84,12 @@ fn pass(observation: &mut Observation, second: i64) -> Decision<AgentPoolStatus>
     decision
 }
 
-fn condition(decision: &Decision<AgentPoolStatus>, type_: &str) -> Option<(String, String)> {
+pub(super) fn condition(decision: &Decision<AgentPoolStatus>, type_: &str) -> Option<(String, String)> {
     let condition = decision.status.conditions.iter().find(|condition| condition.type_ == type_)?;
     Some((condition.status.clone(), condition.reason.clone()))
 }
 
-fn said(type_status: &str, reason: &str) -> Option<(String, String)> {
+pub(super) fn said(type_status: &str, reason: &str) -> Option<(String, String)> {
     Some((type_status.to_owned(), reason.to_owned()))
 }
 

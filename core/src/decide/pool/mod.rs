@@ -1,7 +1,7 @@
 //! AgentPool: how many agents there should be, given their queues.
 //!
 //! [`decide()`] is the whole decision: [`scaling`] tells how many and who ends, [`act`] and [`children`] what is made of that,
-//! [`workload`] and [`verdicts`] what the conditions say, [`figures`] which numbers are shown.
+//! [`workload`] and [`verdicts`] what the conditions say, [`figures`] which numbers are shown, [`budgets`] what budgets mean for it.
 //!
 //! What it is made from:
 //!
@@ -16,6 +16,7 @@
 
 pub mod act;
 pub mod agents;
+pub mod budgets;
 pub mod caller;
 pub mod children;
 pub mod facts;
@@ -44,6 +45,7 @@ use super::overdue::{self, Previous};
 use super::readiness::{self, Readiness, State};
 use crate::api::agent_pool::{AgentPoolSpec, AgentPoolStatus, LimitedBy, Prefer, ScalingDecision, TargetKind};
 use crate::api::conditions::{reasons, types};
+use budgets::{BudgetFacts, Effect};
 use observation::{Observation, Workload};
 use scaling::demand::{self, Demand, Queue};
 use scaling::explanation::explain;
@@ -63,6 +65,7 @@ pub const CONDITIONS: &[&str] = &[
     types::SCALING_ACTIVE,
     types::SCALING_LIMITED,
     types::METRICS_AVAILABLE,
+    types::PAUSED_BY_BUDGET,
 ];
 
 /// Time until a pool is looked at again whose queues or target nobody has looked at yet; they wake it before.
@@ -77,6 +80,8 @@ struct Scaling {
     answer: Answer,
     ending: ScaleIn,
     current: u32,
+    /// A budget pauses the pool, and its agents stay: nobody would know how many to bring back.
+    stays: bool,
 }
 
 /// What should exist for a pool, and what its status should say.
@@ -115,7 +120,7 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
             verdicts.push(acted.able);
             (made, patches) = (acted.children, acted.patches);
             if acted.scales {
-                events.extend(rescaled(&mut status, previous.desired_replicas, scaling, now));
+                events.extend(rescaled(&mut status, previous.desired_replicas, scaling, &observation.budgets, now));
             }
             figures_due = figures_next(observation, scaling, &status, now);
             match (acted.ready.state, verdicts::never_read(&observation.queues)) {
@@ -137,6 +142,9 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     };
     let judged = overdue::judge(ready, remembered, generation, now);
     let suspended = pool.spec.suspend == Some(true);
+    let pause = budgets::verdict(&observation.budgets, effect(suspended, scaling.as_ref().ok()));
+    events.extend(budgets::event(&previous.conditions, &pause));
+    verdicts.push(pause);
     let of_queues = verdicts::event(&previous.conditions, &verdicts);
     let verdicts = readiness::conditions(&judged.ready, verdicts, suspended, &observation.outdated_schema);
     // What is wrong with a queue can be why the pool is not ready: it is told once.
@@ -152,6 +160,16 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
     }
     let next = [next, judged.next, figures_due].into_iter().flatten().min();
     Decision { children: made, patches, status, events, next }
+}
+
+/// What a pause does to the agents.
+fn effect(suspended: bool, scaling: Option<&Scaling>) -> Effect {
+    match scaling {
+        _ if suspended => Effect::Suspended,
+        None => Effect::InvalidSpec,
+        Some(scaling) if scaling.stays => Effect::NothingToGoBackTo,
+        Some(_) => Effect::End,
+    }
 }
 
 /// Whether the queues or the target have yet to be looked at for the first time, by this process or in this form of the spec.
@@ -251,16 +269,22 @@ fn scaling(observation: &Observation, now: Timestamp) -> Result<Scaling, Readine
             held: agents::held(facts, observation.pods.iter().map(|pod| pod.name.as_str())),
         })
         .collect();
-    let demand = demand::demand(&queues, &taker(name, spec, &settings), &settings, current, &observation.history, now);
+    let paused = budgets::pauses(&observation.budgets);
+    let own = taker(name, spec, &settings);
+    // A pool that is paused leaves its tasks to others that take from the same queue.
+    let own = if paused { Taker { capacity: 0, ..own } } else { own };
+    let demand = demand::demand(&queues, &own, &settings, current, &observation.history, now);
     let question = Question {
         settings: &settings,
         pinned: spec.replicas,
         suspended: spec.suspend == Some(true),
+        paused,
         demand: &demand,
         current,
         history: &observation.history,
     };
     let mut answer = replicas(&question, now);
+    let stays = paused && answer.limited_by != Some(LimitedBy::Budget);
     if spec.target_ref.is_some() && !matches!(observation.workload, Workload::Found(_)) {
         // Nothing is scaled.
         (answer.replicas, answer.limited_by, answer.next) = (current, None, None);
@@ -269,10 +293,12 @@ fn scaling(observation: &Observation, now: Timestamp) -> Result<Scaling, Readine
     if answer.replicas < current {
         ending = end(observation, current, answer.replicas, now)?;
         if ending.held {
-            (answer.replicas, answer.limited_by) = (ending.replicas, Some(LimitedBy::BusyAgents));
+            answer.replicas = ending.replicas;
+            // That busy agents are waited for is part of a pause.
+            answer.limited_by = answer.limited_by.filter(|by| *by == LimitedBy::Budget).or(Some(LimitedBy::BusyAgents));
         }
     }
-    Ok(Scaling { settings, demand, answer, ending, current })
+    Ok(Scaling { settings, demand, answer, ending, current, stays })
 }
 
 /// How far the workload can be made smaller now.
@@ -299,14 +325,17 @@ fn shown(observation: &Observation, previous: &AgentPoolStatus, scaling: Option<
         replicas: Some(workload.map_or(0, |workload| workload.status_replicas)),
         ready_replicas: Some(workload.map_or(0, |workload| workload.ready_replicas)),
         selector: act::selector(observation, name),
+        budgets: budgets::shown(&observation.budgets),
+        budget_summary: budgets::summary(&observation.budgets),
         ..previous.clone()
     };
     let Some(scaling) = scaling else { return status };
     status.desired_replicas = Some(scaling.ending.replicas);
     status.limited_by = scaling.answer.limited_by;
     let changed = status.desired_replicas != previous.desired_replicas || status.limited_by != previous.limited_by;
-    if changed || previous.decision.is_none() {
-        status.decision = Some(explain(&scaling.answer, &scaling.demand, &scaling.settings));
+    // A pause may be that of another budget than before.
+    if changed || previous.decision.is_none() || status.limited_by == Some(LimitedBy::Budget) {
+        status.decision = Some(explain(&scaling.answer, &scaling.demand, &scaling.settings, &observation.budgets));
     }
     if figures::due(changed, observation.history.figures_changed, now) {
         let (depth, in_flight) = figures(&scaling.demand);
@@ -334,18 +363,26 @@ fn figures_next(
 }
 
 /// Takes a change of the replicas down in the status, and tells of it.
-fn rescaled(status: &mut AgentPoolStatus, desired_before: Option<u32>, scaling: &Scaling, now: Timestamp) -> Option<Event> {
+fn rescaled(
+    status: &mut AgentPoolStatus,
+    desired_before: Option<u32>,
+    scaling: &Scaling,
+    budgets: &[BudgetFacts],
+    now: Timestamp,
+) -> Option<Event> {
     let (from, to) = (scaling.current, scaling.ending.replicas);
     // Until the workload is seen to have them, the same change is decided again.
     if from == to || desired_before == Some(to) {
         return None;
     }
-    let reason = explain(&scaling.answer, &scaling.demand, &scaling.settings);
+    let reason = explain(&scaling.answer, &scaling.demand, &scaling.settings, budgets);
     let note = format!("from {from} to {to} replicas: {reason}");
     status.decisions.insert(0, ScalingDecision { time: Time(now), from, to, reason });
     status.decisions.truncate(DECISIONS);
     Some(Event { warning: false, reason: reasons::SUCCESSFUL_RESCALE.to_owned(), note: conditions::truncated(note) })
 }
 
+#[cfg(test)]
+mod decide_budget_tests;
 #[cfg(test)]
 mod decide_tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::budgets::BudgetFacts;
 use super::caller::CallerSecret;
 use super::facts::QueueFacts;
 use super::scaling::history::History;
@@ -30,6 +31,9 @@ pub struct Observation {
     /// The other pools that take from a queue, by the queue's name in this pool's spec.
     #[serde(default)]
     pub takers: BTreeMap<String, Vec<Taker>>,
+    /// What the budgets that cover the pool say of it, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetFacts>,
     /// What the pool wanted and what was done.
     #[serde(default)]
     pub history: History,

@@ -1,26 +1,20 @@
 //! A pool against a trace of arrivals, with the decision that the operator makes: what would have happened.
 //!
-//! Time goes in whole seconds. Agents begin to work some time after they are made, take the oldest waiting tasks, as many at a
-//! time as the pool's batch says, and finish what they have taken when they are asked to end.
+//! Time goes in whole seconds. Agents take the oldest waiting tasks, as many at a time as the pool's batch says; `agents` is the rest of
+//! what is assumed about them.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::facts::{QueueFacts, Reading};
-use super::observation::{Observation, Workload};
-use super::scaling::history::History;
+use self::agents::Agents;
 use super::scaling::settings::{Settings, SettingsError};
-use super::scaling::victims::Agent;
-use super::{decide, remember};
+use crate::api::AgentPool;
 use crate::api::agent_pool::LimitedBy;
-use crate::api::{AgentPool, AgentPoolStatus};
-use crate::decide::backend::facts::DeploymentFacts;
-use crate::decide::decision::{Children, Patch};
+
+pub(in crate::decide) mod agents;
 
 /// Longest time that is simulated, in seconds: a week. A pool that never comes to rest ends there.
 const LONGEST: u64 = 7 * 24 * 3600;
@@ -125,12 +119,12 @@ pub enum SimulationError {
 /// A setting that cannot be read, and a pool without a queue.
 pub fn simulate(pool: &AgentPool, arrivals: &[Arrival], model: Model) -> Result<Outcome, SimulationError> {
     let settings = Settings::of(&pool.spec)?;
-    let queue = pool.spec.queues.first().ok_or(SimulationError::NoQueue)?.name.clone();
-    let batch = pool.spec.batch.as_ref().and_then(|batch| batch.max_tasks).unwrap_or(1);
+    if pool.spec.queues.is_empty() {
+        return Err(SimulationError::NoQueue);
+    }
     let mut arrivals = arrivals.to_vec();
     arrivals.sort_by_key(|arrival| arrival.second);
-    let mut world =
-        World { arrivals: arrivals.into(), model, batch: usize::try_from(batch).unwrap_or(usize::MAX), ..World::new(pool, queue) };
+    let mut world = World::new(pool, arrivals.into(), model);
     let poll = settings.poll_interval.as_secs().max(1);
     let mut due = 0;
     for second in 0..=model.until.unwrap_or(LONGEST).min(LONGEST) {
@@ -153,64 +147,27 @@ struct Task {
     seconds: u64,
 }
 
-/// An agent of the simulation.
-struct Worker {
-    name: String,
-    made: u64,
-    /// When each of its tasks ends.
-    tasks: Vec<u64>,
-    /// It was asked to end.
-    ending: bool,
-    /// Its deletion was made cheap.
-    cheap: bool,
-}
-
 struct World {
     arrivals: VecDeque<Arrival>,
     model: Model,
-    batch: usize,
-    observation: Observation,
-    queue: String,
+    /// The fewest replicas at rest.
+    least: u32,
+    /// A task has the second in which it ends for its number.
+    agents: Agents,
     waiting: VecDeque<Task>,
-    workers: Vec<Worker>,
-    made: u64,
-    desired: u32,
     waits: Vec<u64>,
     busy_seconds: u64,
     outcome: Outcome,
 }
 
 impl World {
-    fn new(pool: &AgentPool, queue: String) -> Self {
-        let mut pool = AgentPool { status: None, ..pool.clone() };
-        // Nobody calls anything: no key is needed.
-        pool.spec.model_routes.clear();
-        let observation = Observation {
-            observed_at: None,
-            pool,
-            queues: Vec::new(),
-            takers: BTreeMap::new(),
-            history: History::default(),
-            workload: Workload::Found(DeploymentFacts::default()),
-            target_selector: None,
-            agents: Vec::new(),
-            pods: Vec::new(),
-            cheap: Vec::new(),
-            caller_secret: None,
-            entropy: String::new(),
-            refusals: Vec::new(),
-            outdated_schema: Arc::default(),
-        };
+    fn new(pool: &AgentPool, arrivals: VecDeque<Arrival>, model: Model) -> Self {
         Self {
-            arrivals: VecDeque::new(),
-            model: Model { task_seconds: 0, start_seconds: 0, until: None },
-            batch: 1,
-            observation,
-            queue,
+            arrivals,
+            model,
+            least: pool.spec.replicas.or(pool.spec.min_replicas).unwrap_or(0),
+            agents: Agents::new(pool, Duration::from_secs(model.start_seconds)),
             waiting: VecDeque::new(),
-            workers: Vec::new(),
-            made: 0,
-            desired: 0,
             waits: Vec::new(),
             busy_seconds: 0,
             outcome: Outcome::default(),
@@ -224,143 +181,74 @@ impl World {
             let seconds = arrival.task_seconds.unwrap_or(self.model.task_seconds);
             self.waiting.extend((0..arrival.tasks).map(|_| Task { arrived: arrival.second, seconds }));
         }
-        for worker in &mut self.workers {
-            let before = worker.tasks.len();
-            worker.tasks.retain(|end| *end > second);
-            self.outcome.tasks_done += number(before - worker.tasks.len());
-        }
-        self.workers.retain(|worker| !worker.ending || !worker.tasks.is_empty());
-        for worker in self.workers.iter_mut().filter(|worker| !worker.ending) {
-            if second < worker.made + self.model.start_seconds {
-                continue;
-            }
-            while worker.tasks.len() < self.batch {
-                let Some(task) = self.waiting.pop_front() else { return };
-                self.waits.push(second.saturating_sub(task.arrived));
-                worker.tasks.push(second + task.seconds.max(1));
-            }
+        self.outcome.tasks_done += self.agents.finish(|end| end <= second);
+        let now = at(second);
+        while !self.waiting.is_empty() {
+            let Some(agent) = self.agents.free(now) else { break };
+            let Some(task) = self.waiting.pop_front() else { break };
+            self.waits.push(second.saturating_sub(task.arrived));
+            agent.tasks.push(second + task.seconds.max(1));
         }
     }
 
     /// The operator looks at the queue and decides. Returns when it wants to look again.
     fn look(&mut self, second: u64) -> Option<Duration> {
-        let now = at(second);
-        self.observe(second);
-        remember(&mut self.observation, now);
-        let decision = decide(&self.observation, now);
-        let wanted = decision.status.desired_replicas.unwrap_or(self.desired);
-        let cheap: Vec<&str> =
-            decision.patches.iter().filter(|patch| !is_cleared(patch)).map(|patch| patch.target.name.as_str()).collect();
-        for worker in &mut self.workers {
-            worker.cheap = cheap.contains(&worker.name.as_str());
-        }
-        if decision.children != Children::Keep && wanted != self.desired {
-            self.outcome.changes += 1;
-            self.desired = wanted;
-        }
-        self.bring(second);
-        self.outcome.moments.push(self.moment(second, &decision.status));
-        self.observation.pool.status = Some(decision.status);
-        decision.next
-    }
-
-    fn observe(&mut self, second: u64) {
-        let in_flight: u64 = self.workers.iter().map(|worker| number(worker.tasks.len())).sum();
         let age = |arrived: u64| Duration::from_secs(second.saturating_sub(arrived));
         let oldest_waiting = self.waiting.front().map(|task| age(task.arrived));
-        let reading =
-            Reading { waiting: number(self.waiting.len()), in_flight: Some(in_flight), oldest_waiting, ..Reading::default() };
-        self.observation.queues = vec![QueueFacts { name: self.queue.clone(), reading: Some(reading), failure: None }];
-        let living = || self.workers.iter().filter(|worker| !worker.ending);
-        let ready = |worker: &Worker| second >= worker.made + self.model.start_seconds;
-        self.observation.agents = living()
-            .map(|worker| Agent {
-                name: worker.name.clone(),
-                created: Some(at(worker.made)),
-                assigned: true,
-                running: true,
-                ready: ready(worker),
-                in_flight: Some(number(worker.tasks.len())),
-            })
-            .collect();
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let ready = count(living().filter(|worker| ready(worker)).count());
-        self.observation.workload = Workload::Found(DeploymentFacts {
-            replicas: self.desired,
-            status_replicas: count(living().count()),
-            updated_replicas: count(living().count()),
-            ready_replicas: ready,
-            available_replicas: ready,
-            ..DeploymentFacts::default()
-        });
+        let next = self.agents.look(number(self.waiting.len()), oldest_waiting, at(second));
+        self.outcome.moments.push(self.moment(second));
+        next
     }
 
-    /// Makes and ends agents as a ReplicaSet does: what is not ready, then what is cheap, then what is young ends first.
-    fn bring(&mut self, second: u64) {
-        let start = self.model.start_seconds;
-        let desired = usize::try_from(self.desired).unwrap_or(usize::MAX);
-        let mut living: Vec<&mut Worker> = self.workers.iter_mut().filter(|worker| !worker.ending).collect();
-        living.sort_by_key(|worker| (second >= worker.made + start, !worker.cheap, Reverse(worker.made)));
-        let (there, surplus) = (living.len(), living.len().saturating_sub(desired));
-        for worker in living.into_iter().take(surplus) {
-            worker.ending = true;
-            self.outcome.ended_at_work += u64::from(!worker.tasks.is_empty());
-        }
-        self.workers.retain(|worker| !worker.ending || !worker.tasks.is_empty());
-        for _ in there..desired {
-            self.made += 1;
-            let name = format!("agent-{}", self.made);
-            self.workers.push(Worker { name, made: second, tasks: Vec::new(), ending: false, cheap: false });
-        }
-    }
-
-    fn moment(&self, second: u64, status: &AgentPoolStatus) -> Moment {
+    fn moment(&self, second: u64) -> Moment {
+        let status = self.agents.status();
         Moment {
             second,
             waiting: number(self.waiting.len()),
-            in_flight: self.workers.iter().map(|worker| number(worker.tasks.len())).sum(),
-            desired: self.desired,
-            agents: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
-            limited_by: status.limited_by,
-            decision: status.decision.clone().unwrap_or_default(),
+            in_flight: self.agents.in_flight(),
+            desired: self.agents.desired(),
+            agents: self.agents.there(),
+            limited_by: status.and_then(|status| status.limited_by),
+            decision: status.and_then(|status| status.decision.clone()).unwrap_or_default(),
         }
     }
 
     fn count(&mut self, second: u64) {
-        let agents = number(self.workers.len());
+        let agents = self.agents.there();
         self.outcome.seconds = second;
-        self.outcome.agent_seconds += agents;
-        self.busy_seconds += number(self.workers.iter().filter(|worker| !worker.tasks.is_empty()).count());
-        self.outcome.most_agents = self.outcome.most_agents.max(u32::try_from(agents).unwrap_or(u32::MAX));
+        self.outcome.agent_seconds += u64::from(agents);
+        self.busy_seconds += u64::from(self.agents.at_work());
+        self.outcome.most_agents = self.outcome.most_agents.max(agents);
     }
 
     /// Whether nothing will happen any more.
     fn rests(&self) -> bool {
-        let idle = self.arrivals.is_empty() && self.waiting.is_empty() && self.workers.iter().all(|worker| worker.tasks.is_empty());
-        let least = self.observation.pool.spec.replicas.or(self.observation.pool.spec.min_replicas).unwrap_or(0);
-        idle && self.desired <= least
+        let idle = self.arrivals.is_empty() && self.waiting.is_empty() && self.agents.in_flight() == 0;
+        idle && self.agents.desired() <= self.least
     }
 
     fn outcome(mut self) -> Outcome {
-        let in_flight: u64 = self.workers.iter().map(|worker| number(worker.tasks.len())).sum();
         let to_come: u64 = self.arrivals.iter().map(|arrival| arrival.tasks).sum();
-        self.outcome.tasks_left = number(self.waiting.len()) + in_flight + to_come;
+        self.outcome.tasks_left = number(self.waiting.len()) + self.agents.in_flight() + to_come;
         self.outcome.busy_percent = (self.busy_seconds * 100).checked_div(self.outcome.agent_seconds).unwrap_or(0);
-        self.waits.sort_unstable();
-        let share = |percent: usize| self.waits.get((self.waits.len() * percent).div_ceil(100).saturating_sub(1)).copied();
-        self.outcome.waits = Waits {
-            p50: share(50).unwrap_or(0),
-            p95: share(95).unwrap_or(0),
-            p99: share(99).unwrap_or(0),
-            longest: self.waits.last().copied().unwrap_or(0),
-        };
+        (self.outcome.changes, self.outcome.ended_at_work) = (self.agents.changes, self.agents.ended_at_work);
+        self.outcome.waits = Waits::of(self.waits);
         self.outcome
     }
 }
 
-fn is_cleared(patch: &Patch) -> bool {
-    let annotations = patch.patch.pointer("/metadata/annotations").and_then(serde_json::Value::as_object);
-    annotations.is_some_and(|annotations| annotations.values().all(serde_json::Value::is_null))
+impl Waits {
+    /// Those of tasks that waited for so many seconds.
+    pub(in crate::decide) fn of(mut waits: Vec<u64>) -> Self {
+        waits.sort_unstable();
+        let share = |percent: usize| waits.get((waits.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+        Self {
+            p50: share(50).unwrap_or(0),
+            p95: share(95).unwrap_or(0),
+            p99: share(99).unwrap_or(0),
+            longest: waits.last().copied().unwrap_or(0),
+        }
+    }
 }
 
 fn at(second: u64) -> Timestamp {

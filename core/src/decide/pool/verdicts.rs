@@ -94,11 +94,15 @@ fn words(name: &str, failure: &Failure) -> String {
     }
 }
 
+/// What is said of a pause where another condition tells whose it is.
+const PAUSED: &str = "a budget pauses the pool: the condition PausedByBudget says which one";
+
 /// Whether the replicas follow the queues.
 fn active(demand: &Demand, answer: &Answer, knows_who_works: bool) -> Verdict {
     let fails = |reason, message: &str| Verdict::fails(types::SCALING_ACTIVE, reason, message);
     match (answer.limited_by, &demand.source) {
         (Some(LimitedBy::Suspended), _) => fails(reasons::SUSPENDED, "spec.suspend is true: the replicas stay as they are"),
+        (Some(LimitedBy::Budget), _) => fails(reasons::PAUSED, PAUSED),
         (Some(LimitedBy::Pinned), _) => {
             fails(reasons::PINNED, "spec.replicas pins the pool: remove it, and the queues decide again")
         }
@@ -129,6 +133,7 @@ fn active(demand: &Demand, answer: &Answer, knows_who_works: bool) -> Verdict {
 fn limited(answer: &Answer) -> Verdict {
     let holds = |reason, message: &str| Verdict::holds(types::SCALING_LIMITED, reason, message);
     match answer.limited_by {
+        Some(LimitedBy::Budget) => holds(reasons::PAUSED, PAUSED),
         Some(LimitedBy::MaxReplicas) => holds(reasons::TOO_MANY_REPLICAS, "the queues ask for more than spec.maxReplicas"),
         Some(LimitedBy::MinReplicas) => holds(reasons::TOO_FEW_REPLICAS, "the queues ask for less than spec.minReplicas"),
         Some(LimitedBy::ScaleUpPolicy) => holds(reasons::SCALE_UP_LIMIT, "replicas are added as fast as scaleUp allows"),

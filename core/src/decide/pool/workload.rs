@@ -1,5 +1,6 @@
 //! What the workload and its pods say about a pool.
 
+use super::budgets;
 use super::children::deployment::TEMPLATE_HASH;
 use super::observation::Observation;
 use crate::api::conditions::{reasons, types};
@@ -48,7 +49,8 @@ pub fn readiness(observation: &Observation, workload: Option<&DeploymentFacts>, 
         return replaced();
     }
     if replicas == 0 && workload.status_replicas == 0 {
-        return Readiness::ready(reasons::SCALED_TO_ZERO, "no agent is needed");
+        let message = if budgets::pauses(&observation.budgets) { "a budget pauses the pool" } else { "no agent is needed" };
+        return Readiness::ready(reasons::SCALED_TO_ZERO, message);
     }
     if replicas > 0 && workload.available_replicas == 0 {
         return Readiness::ready(reasons::STARTING, "the first agents are on their way");

@@ -430,9 +430,10 @@ fn most_telling(exclusions: Vec<Exclusion>) -> Option<Exclusion> {
             Exclusion::QuotaExhausted { .. } | Exclusion::CircuitOpen { .. } => 1,
             Exclusion::KeysRejected | Exclusion::NoKeyValue => 2,
             Exclusion::Tier { .. } => 3,
-            Exclusion::Format(_) => 4,
-            Exclusion::DataPolicy => 5,
-            Exclusion::NotInPlan => 6,
+            Exclusion::PriceMissing => 4,
+            Exclusion::Format(_) => 5,
+            Exclusion::DataPolicy => 6,
+            Exclusion::NotInPlan => 7,
         };
         (kind, exclusion.wait().unwrap_or(Duration::MAX))
     };

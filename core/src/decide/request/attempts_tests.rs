@@ -153,6 +153,8 @@ fn call<'a>(labels: &'a Labels<'a>) -> Call<'a> {
         prompt_tokens: 100,
         output_limit: None,
         tier_ceiling: None,
+        needs_price: false,
+        budget_used_percent: None,
         stored_input: false,
     }
 }

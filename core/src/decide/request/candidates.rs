@@ -9,7 +9,7 @@ use super::rules::{self, Asked};
 use super::strategy::{self, Contender};
 use crate::api::format::Format;
 use crate::api::model_route::{DataPolicy, FallbackCause, Strategy, Tier};
-use crate::decide::gateway::plan::{Backend, Candidate, Endpoints, Plan, Route, Rule, Server};
+use crate::decide::gateway::plan::{Backend, Candidate, Endpoints, Plan, Price, Route, Rule, Server};
 
 /// What a gateway knows while it decides about a call. The plan is the one that the call began with.
 #[derive(Clone, Copy)]
@@ -39,6 +39,10 @@ pub struct Call<'a> {
     pub output_limit: Option<u32>,
     /// The highest class of backends that its caller's budgets allow; `None`: any.
     pub tier_ceiling: Option<Tier>,
+    /// Whether a budget of its caller is about cost, and is to hold: then what has no price answers nothing.
+    pub needs_price: bool,
+    /// How much of its caller's budgets is used, in percent: of several the highest. `None`: no budget covers it.
+    pub budget_used_percent: Option<u32>,
     /// Whether its prompt goes on from what one backend keeps, so that it is tried again there or nowhere.
     pub stored_input: bool,
 }
@@ -63,6 +67,9 @@ pub enum Exclusion {
         /// The highest that is allowed.
         ceiling: Tier,
     },
+    /// It has no price, and a budget of the caller counts what calls cost.
+    #[error("it has no price, and a budget of the caller is about cost")]
+    PriceMissing,
     /// It has no ready pod.
     #[error("it is starting: no pod of it is ready")]
     Starting {
@@ -98,7 +105,7 @@ pub enum Exclusion {
 impl Exclusion {
     /// Whether it can pass while the call waits: a filter of the route never does.
     pub fn passes(&self) -> bool {
-        !matches!(self, Self::NotInPlan | Self::DataPolicy | Self::Format(_) | Self::Tier { .. })
+        !matches!(self, Self::NotInPlan | Self::DataPolicy | Self::Format(_) | Self::Tier { .. } | Self::PriceMissing)
     }
 
     /// How long until it passes, where that is known.
@@ -175,7 +182,12 @@ const USUAL_OUTPUT_TOKENS: u64 = 523;
 /// Chooses for a call that has just come, which takes a turn of its strategy. `None`: the plan has no such route.
 pub fn choose<'p>(world: &World<'p, '_>, learned: &mut Learned, call: &Call<'_>, now: Duration) -> Option<Choice<'p>> {
     let route = world.plan.routes.get(call.route)?;
-    let asked = Asked { labels: call.labels, caller: call.caller, prompt_tokens: call.prompt_tokens };
+    let asked = Asked {
+        labels: call.labels,
+        caller: call.caller,
+        prompt_tokens: call.prompt_tokens,
+        budget_used_percent: call.budget_used_percent,
+    };
     let rule = rules::first_match(&route.rules, &asked);
     let (strategy, named) = named(route, rule);
     let judged = |backend: &'p str, tier: Tier| {
@@ -253,8 +265,15 @@ pub fn filter<'a>(plan: &'a Plan, route: &Route, call: &Call<'_>, name: &str, ti
     }
     match call.tier_ceiling {
         Some(ceiling) if tier > ceiling => Err(Exclusion::Tier { tier, ceiling }),
+        _ if call.needs_price && price(backend).is_none() => Err(Exclusion::PriceMissing),
         _ => Ok(backend),
     }
+}
+
+/// What calls of a backend cost. Pods of one's own cost nothing by the call unless they have a price; of others, unknown is not free.
+pub fn price(backend: &Backend) -> Option<Price> {
+    let own = matches!(backend.server, Server::Vllm | Server::Ollama);
+    backend.price.or_else(|| own.then(Price::default))
 }
 
 fn contender<'a>(route: &Route, backend: &Backend, candidate: &'a Candidate, call: &Call<'_>) -> Contender<'a> {
@@ -267,11 +286,9 @@ fn contender<'a>(route: &Route, backend: &Backend, candidate: &'a Candidate, cal
     }
 }
 
-/// What a call would cost at a backend, estimated, in millionths of a millionth of the currency; `None`: unknown. Pods of one's own
-/// cost nothing by the call unless they have a price.
+/// What a call would cost at a backend, estimated, in millionths of a millionth of the currency; `None`: it has no [`price`].
 pub fn cost(backend: &Backend, call: &Call<'_>) -> Option<u128> {
-    let own = matches!(backend.server, Server::Vllm | Server::Ollama);
-    let price = backend.price.or_else(|| own.then(Default::default))?;
+    let price = price(backend)?;
     let output_tokens = call.output_limit.map_or(USUAL_OUTPUT_TOKENS, u64::from).min(USUAL_OUTPUT_TOKENS);
     let of = |tokens: u64, price: u64| u128::from(tokens).saturating_mul(u128::from(price));
     Some(of(call.prompt_tokens, price.input).saturating_add(of(output_tokens, price.output)))

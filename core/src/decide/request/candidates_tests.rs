@@ -5,7 +5,7 @@ use super::super::failure::{Failure, FailureKind};
 use super::super::fixtures::{self, backend, candidate, fallback, seconds};
 use super::super::learned::Outcome;
 use super::*;
-use crate::api::model_route::{Strategy, When};
+use crate::api::model_route::{Range, Strategy, When};
 use crate::decide::gateway::plan::{BackendEndpoints, Price};
 
 const VALUE: Fingerprint = [1; 32];
@@ -19,6 +19,8 @@ fn call<'a>(labels: &'a Labels<'a>) -> Call<'a> {
         prompt_tokens: 1000,
         output_limit: None,
         tier_ceiling: None,
+        needs_price: false,
+        budget_used_percent: None,
         stored_input: false,
     }
 }
@@ -116,6 +118,44 @@ fn the_rule_that_matches_has_its_own_backends_strategy_and_turns() {
     assert_eq!(orders(&mut learned, "planner"), (None, "a b".to_owned()));
     assert_eq!(orders(&mut learned, "coder"), (Some("coders".to_owned()), "a c".to_owned()));
     assert_eq!(orders(&mut learned, "planner"), (None, "b a".to_owned()));
+}
+
+#[test]
+fn a_rule_may_ask_how_much_of_the_callers_budgets_is_used() {
+    let range = Range { at_least: Some(80), at_most: None };
+    let rule = Rule {
+        name: "spare".to_owned(),
+        when: When { budget_used_percent: Some(range), ..When::default() },
+        strategy: Strategy::Priority,
+        backends: vec![candidate("b")],
+    };
+    let plan = fixtures::plan(Route { rules: vec![rule], ..fixtures::route(&["a"]) }, &["a", "b"].map(|name| (name, backend(&[]))));
+    let labels = Labels::new();
+    for (budget_used_percent, expected) in [(None, "a"), (Some(79), "a"), (Some(80), "b"), (Some(130), "b")] {
+        let call = Call { budget_used_percent, ..call(&labels) };
+        assert_eq!(order(&chosen(&plan, &Endpoints::new(), &mut Learned::default(), &call)), [expected]);
+    }
+}
+
+#[test]
+fn where_cost_is_rationed_a_backend_without_a_price_answers_nothing_unless_its_pods_are_ones_own() {
+    let mut route = fixtures::route(&["unpriced", "free", "vllm", "ollama"]);
+    route.fallback = vec![fallback("unpriced", &[])];
+    let own = |server| Backend { server, ..backend(&[]) };
+    let free = Backend { price: Some(Price::default()), ..backend(&[]) };
+    let backends = [("unpriced", backend(&[])), ("free", free), ("vllm", own(Server::Vllm)), ("ollama", own(Server::Ollama))];
+    let plan = fixtures::plan(route, &backends);
+    let labels = Labels::new();
+    let choose = |needs_price| {
+        let call = Call { needs_price, ..call(&labels) };
+        chosen(&plan, &Endpoints::new(), &mut Learned::default(), &call)
+    };
+    let choice = choose(true);
+    assert_eq!(order(&choice), ["free", "vllm", "ollama"]);
+    assert_eq!(told(&choice.candidates)[0], "unpriced: it has no price, and a budget of the caller is about cost");
+    assert_eq!(choice.fallback[0].out, Some(Exclusion::PriceMissing), "no failure of others opens it");
+    assert!(!Exclusion::PriceMissing.passes());
+    assert_eq!(order(&choose(false)), ["unpriced", "free", "vllm", "ollama"]);
 }
 
 #[test]

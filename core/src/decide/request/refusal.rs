@@ -7,14 +7,23 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::failure::{Failure, FailureKind};
 use super::operation::Api;
+use crate::decide::account::Unit;
+use crate::decide::account::spending::Refused;
 
 /// The longest wait that an SDK is left to spend asleep, in which its agent looks hung. Anthropic's obeys any Retry-After, that of
 /// OpenAI up to this (openai 3.57.0, `MAX_RETRY_AFTER_DELAY`).
 const LONGEST_SLEEP: Duration = Duration::from_secs(120);
+
+/// The longest `Retry-After` of a budget, whose period may be months: limits may be raised before.
+const LONGEST_RESET: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The code and the type of what a budget refuses, in every API.
+const BUDGET_EXCEEDED: &str = "budget_exceeded";
 
 /// Why the gateway answers itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +66,40 @@ pub enum Refusal {
         /// When one is expected to be ready, where that is known.
         expected_in: Option<Duration>,
     },
+    /// A budget of the caller has less left than the call may use. Boxed, for the others are small.
+    BudgetExceeded(Box<SpentBudget>),
+    /// A budget of the caller lets calls of tasks that are new begin no more.
+    NewTasksRefused(Box<SpentBudget>),
+    /// What is left of a budget of the caller is not known now.
+    BudgetUnknown {
+        /// Name of the TokenBudget.
+        budget: String,
+    },
+    /// A budget of the caller has room for the call, and has not granted it in time.
+    BudgetBusy,
+    /// The call declares a tool that the provider runs, whose use nothing bounds, and a budget of the caller is not to be passed.
+    UnboundedTool {
+        /// The kind of tool: a name of ours, not of the body.
+        tool: &'static str,
+    },
+    /// A budget of the caller, or a limit of its tasks, is about cost, and no backend that may answer has a price.
+    PriceMissing,
+    /// Less is left of a limit of the task than the call may use.
+    TaskLimitExceeded {
+        /// What it limits.
+        unit: Unit,
+        /// The limit.
+        limit: u64,
+        /// What is left of it.
+        left: u64,
+    },
+    /// Other calls of the task are under way, and may use what is left of a limit.
+    TaskBusy,
+    /// The task has made the same request as often as it may.
+    IdenticalRequests {
+        /// How often that is.
+        limit: u32,
+    },
     /// Every attempt has failed: the failure that stands for all, with the smallest wait.
     AttemptsFailed(Failure),
     /// The gateway's replica has no plan yet: it can tell nobody from anybody else.
@@ -65,12 +108,103 @@ pub enum Refusal {
     Internal,
 }
 
+/// A budget that refuses a call, as its caller is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpentBudget {
+    /// Name of the TokenBudget.
+    pub budget: String,
+    /// What it limits.
+    pub unit: Unit,
+    /// Its limit, or the caller's share of it.
+    pub limit: u64,
+    /// What is left of it.
+    pub left: u64,
+    /// When it begins anew. None: never.
+    pub resets: Option<Timestamp>,
+    /// How long until then.
+    pub resets_in: Option<Duration>,
+    /// What its owner says to those who are refused.
+    pub message: Option<String>,
+}
+
+impl SpentBudget {
+    /// A budget that refuses a call at this time.
+    pub fn new(refused: Refused, now: Timestamp) -> Self {
+        let Refused { budget, unit, limit, left, resets, message } = refused;
+        let seconds = |resets: i64| u64::try_from(resets.saturating_sub(now.as_second())).unwrap_or(0);
+        Self {
+            budget,
+            unit,
+            limit,
+            left,
+            resets: resets.and_then(|resets| Timestamp::from_second(resets).ok()),
+            resets_in: resets.map(|resets| Duration::from_secs(seconds(resets))),
+            message,
+        }
+    }
+
+    /// What is left, in words.
+    fn left(&self) -> String {
+        left(self.unit, self.limit, self.left)
+    }
+
+    /// When it begins anew and what its owner says, in words.
+    fn hints(&self) -> String {
+        let resets = self.resets.map(|resets| format!("; it begins anew at {resets}")).unwrap_or_default();
+        let message = self.message.as_ref().map(|message| format!(". {message}")).unwrap_or_default();
+        format!("{resets}{message}")
+    }
+
+    /// The same for programs. Amounts of money are text, which has exact decimals.
+    fn json(&self) -> Value {
+        json!({
+            "name": self.budget,
+            "unit": self.unit.name(),
+            "limit": amount(self.unit, self.limit),
+            "left": amount(self.unit, self.left),
+            "resetsAt": self.resets.map(|resets| resets.to_string()),
+            "message": self.message,
+        })
+    }
+}
+
+/// What is left of a limit, in words.
+fn left(unit: Unit, limit: u64, left: u64) -> String {
+    match unit {
+        Unit::Tokens => format!("{left} of {limit} tokens"),
+        Unit::Cost => format!("{} of {}", decimal(left), decimal(limit)),
+    }
+}
+
+/// An amount for programs. One of money is text, which has exact decimals.
+fn amount(unit: Unit, amount: u64) -> Value {
+    match unit {
+        Unit::Tokens => Value::from(amount),
+        Unit::Cost => Value::from(decimal(amount)),
+    }
+}
+
+/// The field of an AgentPool's `taskLimits` that limits a task so.
+fn field_of_task(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Tokens => "maxTokensPerTask",
+        Unit::Cost => "maxCostPerTask",
+    }
+}
+
+/// An amount in millionths, as people write it: with two decimals, or with all where it has more.
+fn decimal(millionths: u64) -> String {
+    let (whole, rest) = (millionths / 1_000_000, millionths % 1_000_000);
+    if rest.is_multiple_of(10_000) { format!("{whole}.{:02}", rest / 10_000) } else { format!("{whole}.{rest:06}") }
+}
+
 /// What an answer is made of.
 struct Facts {
     status: StatusCode,
     /// `error.type` of OpenAI.
     openai: &'static str,
-    /// `error.type` of Anthropic: one of its documented types, by which its SDKs name the error.
+    /// `error.type` of Anthropic: one of its documented types, by which its SDKs name the error, but for budgets, which have the same
+    /// type everywhere.
     anthropic: &'static str,
     /// `error.code` of OpenAI, `error.details.error_code` of Anthropic.
     code: &'static str,
@@ -78,6 +212,16 @@ struct Facts {
 }
 
 impl Refusal {
+    /// A budget of the caller has less left than the call may use.
+    pub fn budget_exceeded(refused: Refused, now: Timestamp) -> Self {
+        Self::BudgetExceeded(Box::new(SpentBudget::new(refused, now)))
+    }
+
+    /// A budget of the caller lets calls of tasks that are new begin no more.
+    pub fn new_tasks_refused(refused: Refused, now: Timestamp) -> Self {
+        Self::NewTasksRefused(Box::new(SpentBudget::new(refused, now)))
+    }
+
     #[rustfmt::skip]
     fn facts(&self) -> Facts {
         let row = |status, openai, anthropic, code, message: &str| Facts { status, openai, anthropic, code, message: message.to_owned() };
@@ -105,6 +249,24 @@ impl Refusal {
                 "no backend is left for this call: the route's dataPolicy and the tier that the caller's budget allows exclude all of them"),
             Self::BackendStarting { .. } => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "backend_starting",
                 "the backend of this model is starting: try again later"),
+            Self::BudgetExceeded(budget) => row(StatusCode::TOO_MANY_REQUESTS, BUDGET_EXCEEDED, BUDGET_EXCEEDED, BUDGET_EXCEEDED,
+                &format!("the budget {} has {} left, which is less than this call may use{}", budget.budget, budget.left(), budget.hints())),
+            Self::NewTasksRefused(budget) => row(StatusCode::TOO_MANY_REQUESTS, BUDGET_EXCEEDED, BUDGET_EXCEEDED, BUDGET_EXCEEDED,
+                &format!("the budget {} has {} left, and lets tasks that have begun go on but no new one begin{}", budget.budget, budget.left(), budget.hints())),
+            Self::BudgetUnknown { budget } => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "budget_unknown",
+                &format!("nobody has said for a while how much is left of the budget {budget}, and without that it refuses calls: try again")),
+            Self::BudgetBusy => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "budget_busy",
+                "a budget of the caller has room for this call, and has not granted it in time: try again"),
+            Self::UnboundedTool { tool } => fault(StatusCode::BAD_REQUEST, "invalid_request_error", "unbounded_tool",
+                &format!("the provider itself runs {tool}, as often as it likes, so that nothing bounds what this call uses, and a budget of the caller must not be passed: leave it out, or declare a tool that the client runs")),
+            Self::PriceMissing => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "price_missing",
+                "a budget of the caller, or a limit of its tasks, is about cost, and no backend that may answer this call has a price: set spec.price of an InferenceBackend"),
+            Self::TaskLimitExceeded { unit, limit, left: rest } => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_error", "task_limit_exceeded",
+                &format!("this task has {} left, which is less than this call may use: taskLimits.{} of its AgentPool is reached", left(*unit, *limit, *rest), field_of_task(*unit))),
+            Self::TaskBusy => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "task_busy",
+                "other calls of this task are under way, and may use what is left of taskLimits of its AgentPool: try again when they have ended"),
+            Self::IdenticalRequests { limit } => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_error", "identical_requests",
+                &format!("this task has made this very request {limit} times, which is as often as taskLimits.maxIdenticalRequests of its AgentPool allows: it may go round in a circle")),
             Self::AttemptsFailed(failure) => match failure.kind {
                 FailureKind::QuotaExhausted | FailureKind::RateLimited =>
                     row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_error", "rate_limit_exceeded",
@@ -133,6 +295,7 @@ impl Refusal {
     fn param(&self) -> Option<&'static str> {
         match self {
             Self::ModelNotFound | Self::FormatNotSupported => Some("model"),
+            Self::UnboundedTool { .. } => Some("tools"),
             Self::InvalidBody { param, .. } => *param,
             _ => None,
         }
@@ -151,7 +314,12 @@ impl Refusal {
                 | FailureKind::ContextLengthExceeded
                 | FailureKind::CallerFault => None,
             },
-            Self::NoPlan | Self::NoRoom => Some(Duration::from_secs(1)),
+            Self::BudgetExceeded(budget) | Self::NewTasksRefused(budget) => {
+                budget.resets_in.map(|resets_in| resets_in.min(LONGEST_RESET))
+            }
+            Self::NoPlan | Self::NoRoom | Self::BudgetUnknown { .. } | Self::BudgetBusy | Self::TaskBusy => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }
@@ -159,7 +327,12 @@ impl Refusal {
     /// Whether a repeated call would meet the same, though the status lets SDKs repeat it, or would keep an agent asleep.
     fn is_no_use_to_repeat(&self) -> bool {
         match self {
-            Self::NoBackendInTier => true,
+            Self::NoBackendInTier
+            | Self::BudgetExceeded(_)
+            | Self::NewTasksRefused(_)
+            | Self::PriceMissing
+            | Self::TaskLimitExceeded { .. }
+            | Self::IdenticalRequests { .. } => true,
             Self::AttemptsFailed(failure) if failure.kind == FailureKind::KeyRejected => true,
             _ => self.wait().is_some_and(|wait| wait > LONGEST_SLEEP),
         }
@@ -211,15 +384,38 @@ impl Refusal {
     fn body(&self, api: Api, request_id: Option<&str>) -> Value {
         let Facts { openai, anthropic, code, message, .. } = self.facts();
         match api {
-            Api::OpenAI => json!({ "error": { "message": message, "type": openai, "param": self.param(), "code": code } }),
+            Api::OpenAI => {
+                let mut error = json!({ "message": message, "type": openai, "param": self.param(), "code": code });
+                self.add_what_refuses(&mut error);
+                json!({ "error": error })
+            }
             Api::Anthropic => {
                 let message = self.param().map(|param| format!("{param}: {message}")).unwrap_or(message);
+                let mut details = json!({ "error_code": code });
+                self.add_what_refuses(&mut details);
                 json!({
                     "type": "error",
-                    "error": { "type": anthropic, "message": message, "details": { "error_code": code } },
+                    "error": { "type": anthropic, "message": message, "details": details },
                     "request_id": request_id,
                 })
             }
+        }
+    }
+
+    /// What programs are told of the budget that refuses, or of the limit of the task.
+    fn add_what_refuses(&self, error: &mut Value) {
+        let (name, what) = match self {
+            Self::BudgetExceeded(budget) | Self::NewTasksRefused(budget) => ("budget", budget.json()),
+            Self::TaskLimitExceeded { unit, limit, left } => {
+                ("taskLimit", json!({ "name": field_of_task(*unit), "limit": amount(*unit, *limit), "left": amount(*unit, *left) }))
+            }
+            Self::IdenticalRequests { limit } => {
+                ("taskLimit", json!({ "name": "maxIdenticalRequests", "limit": limit, "left": 0 }))
+            }
+            _ => return,
+        };
+        if let Some(error) = error.as_object_mut() {
+            error.insert(name.to_owned(), what);
         }
     }
 }

@@ -10,6 +10,30 @@ fn invalid(param: Option<&'static str>) -> Refusal {
     Refusal::InvalidBody { param, message: "must be a text".into() }
 }
 
+fn now() -> Timestamp {
+    "2026-11-26T10:00:00.5Z".parse().unwrap()
+}
+
+/// A budget that begins anew in so many seconds.
+fn spent(resets_in: Option<i64>) -> Refused {
+    Refused {
+        budget: "sprint".to_owned(),
+        unit: Unit::Tokens,
+        limit: 5_000_000,
+        left: 120,
+        resets: resets_in.map(|seconds| now().as_second() + seconds),
+        message: Some("Ask #platform.".to_owned()),
+    }
+}
+
+fn exceeded(resets_in: Option<i64>) -> Refusal {
+    Refusal::budget_exceeded(spent(resets_in), now())
+}
+
+fn task_limit(unit: Unit, left: u64) -> Refusal {
+    Refusal::TaskLimitExceeded { unit, limit: 2_000_000, left }
+}
+
 /// One of each, and of each kind of failure.
 fn all() -> Vec<Refusal> {
     let own = [
@@ -28,6 +52,15 @@ fn all() -> Vec<Refusal> {
         Refusal::BackendStarting { expected_in: None },
         Refusal::NoPlan,
         Refusal::Internal,
+        exceeded(Some(3600)),
+        Refusal::new_tasks_refused(spent(None), now()),
+        Refusal::BudgetUnknown { budget: "sprint".to_owned() },
+        Refusal::BudgetBusy,
+        Refusal::UnboundedTool { tool: "web search" },
+        Refusal::PriceMissing,
+        task_limit(Unit::Tokens, 50),
+        Refusal::TaskBusy,
+        Refusal::IdenticalRequests { limit: 20 },
     ];
     own.into_iter().chain(FailureKind::ALL.map(|kind| failed(kind, Some(1)))).collect()
 }
@@ -58,6 +91,33 @@ fn json(answer: &Response<String>) -> Value {
 )]
 #[case::bad_request_error(Refusal::NoRuleMatches, 400, "invalid_request_error", "invalid_request_error", "no_rule_matches")]
 #[case::internal_server_error(Refusal::Internal, 500, "server_error", "api_error", "internal_error")]
+#[case::rate_limit_error(exceeded(None), 429, "budget_exceeded", "budget_exceeded", "budget_exceeded")]
+#[case::rate_limit_error(
+    Refusal::new_tasks_refused(spent(None), now()),
+    429,
+    "budget_exceeded",
+    "budget_exceeded",
+    "budget_exceeded"
+)]
+#[case::service_unavailable_error(Refusal::BudgetUnknown { budget: "sprint".to_owned() }, 503, "server_error", "overloaded_error", "budget_unknown")]
+#[case::service_unavailable_error(Refusal::BudgetBusy, 503, "server_error", "overloaded_error", "budget_busy")]
+#[case::bad_request_error(
+    Refusal::UnboundedTool { tool: "web search" },
+    400,
+    "invalid_request_error",
+    "invalid_request_error",
+    "unbounded_tool"
+)]
+#[case::service_unavailable_error(Refusal::PriceMissing, 503, "server_error", "overloaded_error", "price_missing")]
+#[case::rate_limit_error(task_limit(Unit::Tokens, 0), 429, "rate_limit_error", "rate_limit_error", "task_limit_exceeded")]
+#[case::service_unavailable_error(Refusal::TaskBusy, 503, "server_error", "overloaded_error", "task_busy")]
+#[case::rate_limit_error(
+    Refusal::IdenticalRequests { limit: 20 },
+    429,
+    "rate_limit_error",
+    "rate_limit_error",
+    "identical_requests"
+)]
 #[case::rate_limit_error(
     failed(FailureKind::RateLimited, None),
     429,
@@ -154,6 +214,18 @@ fn every_answer_is_json_with_a_message_in_both_shapes() {
 #[case::without_room(Refusal::NoRoom, Some("1"))]
 #[case::another_path(Refusal::FormatNotSupported, None)]
 #[case::tier(Refusal::NoBackendInTier, None)]
+#[case::until_a_budget_begins_anew(exceeded(Some(3600)), Some("3600"))]
+#[case::a_day_of_a_budget_at_most(exceeded(Some(14 * 86_400)), Some("86400"))]
+#[case::a_budget_that_should_have_begun_anew(exceeded(Some(-5)), Some("1"))]
+#[case::a_budget_that_never_does(exceeded(None), None)]
+#[case::new_tasks(Refusal::new_tasks_refused(spent(Some(60)), now()), Some("60"))]
+#[case::an_unknown_budget(Refusal::BudgetUnknown { budget: "sprint".to_owned() }, Some("1"))]
+#[case::a_busy_budget(Refusal::BudgetBusy, Some("1"))]
+#[case::another_tool(Refusal::UnboundedTool { tool: "web search" }, None)]
+#[case::no_price(Refusal::PriceMissing, None)]
+#[case::a_task_at_its_limit(task_limit(Unit::Tokens, 0), None)]
+#[case::a_busy_task(Refusal::TaskBusy, Some("1"))]
+#[case::a_request_again(Refusal::IdenticalRequests { limit: 20 }, None)]
 fn retry_after_is_in_whole_seconds(#[case] refusal: Refusal, #[case] expected: Option<&str>) {
     for api in [Api::OpenAI, Api::Anthropic] {
         let answer = refusal.answer(api, None);
@@ -169,9 +241,77 @@ fn retry_after_is_in_whole_seconds(#[case] refusal: Refusal, #[case] expected: O
 #[case(Refusal::BackendStarting { expected_in: Some(Duration::from_secs(1200)) }, true)]
 #[case(failed(FailureKind::Unavailable, None), false)]
 #[case(Refusal::Internal, false)]
+#[case(exceeded(Some(5)), true)]
+#[case(Refusal::new_tasks_refused(spent(Some(5)), now()), true)]
+#[case(Refusal::BudgetUnknown { budget: "sprint".to_owned() }, false)]
+#[case(Refusal::BudgetBusy, false)]
+#[case(Refusal::PriceMissing, true)]
+#[case(task_limit(Unit::Tokens, 0), true)]
+#[case(Refusal::TaskBusy, false)]
+#[case(Refusal::IdenticalRequests { limit: 20 }, true)]
 fn an_sdk_repeats_only_what_may_succeed_before_its_agent_looks_hung(#[case] refusal: Refusal, #[case] no_use: bool) {
     let answer = refusal.answer(Api::Anthropic, None);
     assert_eq!(answer.headers().get("x-should-retry").map(|value| value.to_str().unwrap()), no_use.then_some("false"));
+}
+
+#[test]
+fn a_budget_says_its_name_what_is_left_when_it_begins_anew_and_what_its_owner_says() {
+    let refusal = exceeded(Some(3600));
+    let expected = json!({
+        "name": "sprint", "unit": "tokens", "limit": 5_000_000, "left": 120, "resetsAt": "2026-11-26T11:00:00Z", "message": "Ask #platform.",
+    });
+    let openai = json(&refusal.answer(Api::OpenAI, None));
+    assert_eq!(openai["error"]["budget"], expected);
+    assert_eq!(
+        openai["error"]["message"],
+        "the budget sprint has 120 of 5000000 tokens left, which is less than this call may use; it begins anew at \
+         2026-11-26T11:00:00Z. Ask #platform."
+    );
+    let anthropic = json(&refusal.answer(Api::Anthropic, None));
+    assert_eq!(anthropic["error"]["details"]["budget"], expected);
+    assert_eq!(anthropic["error"]["message"], openai["error"]["message"]);
+    assert_eq!(json(&Refusal::BudgetBusy.answer(Api::OpenAI, None))["error"].get("budget"), None);
+}
+
+#[test]
+fn who_is_refused_for_its_task_is_told_by_which_limit_and_what_is_left() {
+    let of = |refusal: Refusal, api| json(&refusal.answer(api, None))["error"].clone();
+    let tokens = of(task_limit(Unit::Tokens, 50), Api::OpenAI);
+    assert_eq!(tokens["taskLimit"], json!({ "name": "maxTokensPerTask", "limit": 2_000_000, "left": 50 }));
+    assert_eq!(
+        tokens["message"],
+        "this task has 50 of 2000000 tokens left, which is less than this call may use: taskLimits.maxTokensPerTask of its \
+         AgentPool is reached"
+    );
+    let cost = of(task_limit(Unit::Cost, 1_500_000), Api::Anthropic);
+    let limit = json!({ "name": "maxCostPerTask", "limit": "2.00", "left": "1.50" });
+    assert_eq!((&cost["details"]["taskLimit"], cost.get("taskLimit")), (&limit, None));
+    assert!(cost["message"].as_str().unwrap().starts_with("this task has 1.50 of 2.00 left"));
+    let again = of(Refusal::IdenticalRequests { limit: 20 }, Api::OpenAI);
+    assert_eq!(again["taskLimit"], json!({ "name": "maxIdenticalRequests", "limit": 20, "left": 0 }));
+    assert!(again["message"].as_str().unwrap().contains("this very request 20 times"));
+    assert_eq!(of(Refusal::TaskBusy, Api::OpenAI).get("taskLimit"), None);
+}
+
+#[test]
+fn money_is_told_with_exact_decimals() {
+    let cost = |limit, left| {
+        let refused = Refused { unit: Unit::Cost, limit, left, message: None, ..spent(None) };
+        json(&Refusal::budget_exceeded(refused, now()).answer(Api::OpenAI, None))["error"].clone()
+    };
+    let error = cost(250_000_000, 1_200_000);
+    assert_eq!(error["message"], "the budget sprint has 1.20 of 250.00 left, which is less than this call may use");
+    assert_eq!((&error["budget"]["limit"], &error["budget"]["left"]), (&json!("250.00"), &json!("1.20")));
+    assert_eq!((&error["budget"]["resetsAt"], &error["budget"]["message"]), (&Value::Null, &Value::Null));
+    assert_eq!(cost(250_000_000, 7)["budget"]["left"], "0.000007");
+}
+
+#[test]
+fn new_tasks_hear_that_those_that_have_begun_go_on() {
+    let answer = Refusal::new_tasks_refused(spent(None), now()).answer(Api::OpenAI, None);
+    let message = json(&answer)["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("no new one begin") && message.contains("120 of 5000000 tokens"), "{message}");
+    assert_eq!(json(&answer)["error"]["budget"]["name"], "sprint");
 }
 
 #[test]

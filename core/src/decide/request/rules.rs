@@ -13,6 +13,9 @@ pub struct Asked<'a> {
     pub caller: &'a str,
     /// Length of the prompt, estimated from its bytes.
     pub prompt_tokens: u64,
+    /// How much of the caller's budgets is used, in percent: of several the highest. None: no budget covers the call, which counts
+    /// as nothing used.
+    pub budget_used_percent: Option<u32>,
 }
 
 /// The member of `when` that does not hold.
@@ -31,6 +34,22 @@ pub enum Mismatch<'a> {
     TooLong {
         /// Its estimated length.
         tokens: u64,
+        /// The upper end.
+        at_most: u64,
+    },
+    /// Less of the caller's budgets is used than the lower end.
+    #[error("{percent} % of its caller's budgets is used, and when.budgetUsedPercent asks for at least {at_least}")]
+    LessUsed {
+        /// How much is used.
+        percent: u64,
+        /// The lower end.
+        at_least: u64,
+    },
+    /// More of the caller's budgets is used than the upper end.
+    #[error("{percent} % of its caller's budgets is used, and when.budgetUsedPercent asks for at most {at_most}")]
+    MoreUsed {
+        /// How much is used.
+        percent: u64,
         /// The upper end.
         at_most: u64,
     },
@@ -59,6 +78,15 @@ pub fn mismatch<'a>(when: &'a When, asked: &Asked<'_>) -> Option<Mismatch<'a>> {
         }
         if let Some(at_most) = range.at_most.filter(|at_most| tokens > *at_most) {
             return Some(Mismatch::TooLong { tokens, at_most });
+        }
+    }
+    let percent = u64::from(asked.budget_used_percent.unwrap_or(0));
+    if let Some(range) = when.budget_used_percent {
+        if let Some(at_least) = range.at_least.filter(|at_least| percent < *at_least) {
+            return Some(Mismatch::LessUsed { percent, at_least });
+        }
+        if let Some(at_most) = range.at_most.filter(|at_most| percent > *at_most) {
+            return Some(Mismatch::MoreUsed { percent, at_most });
         }
     }
     if !when.agent_pools.is_empty() && !when.agent_pools.iter().any(|pool| pool == asked.caller) {
@@ -94,7 +122,7 @@ mod tests {
     }
 
     fn found(when: &When) -> Option<Mismatch<'_>> {
-        let asked = Asked { labels: &labels(), caller: "coder", prompt_tokens: 3000 };
+        let asked = Asked { labels: &labels(), caller: "coder", prompt_tokens: 3000, budget_used_percent: Some(80) };
         mismatch(when, &asked)
     }
 
@@ -104,6 +132,9 @@ mod tests {
     #[case(json!({ "promptTokens": { "atMost": 3000 } }))]
     #[case(json!({ "promptTokens": { "atLeast": 1, "atMost": 5000 } }))]
     #[case(json!({ "promptTokens": {} }))]
+    #[case(json!({ "budgetUsedPercent": { "atLeast": 80 } }))]
+    #[case(json!({ "budgetUsedPercent": { "atMost": 80 } }))]
+    #[case(json!({ "budgetUsedPercent": {} }))]
     #[case(json!({ "taskTypes": ["refactor", "qa"] }))]
     #[case(json!({ "priorities": ["P0", "P1"] }))]
     #[case(json!({ "userTiers": ["premium"] }))]
@@ -118,6 +149,8 @@ mod tests {
     #[rstest]
     #[case(json!({ "promptTokens": { "atLeast": 3001 } }), Mismatch::TooShort { tokens: 3000, at_least: 3001 })]
     #[case(json!({ "promptTokens": { "atMost": 2999 } }), Mismatch::TooLong { tokens: 3000, at_most: 2999 })]
+    #[case(json!({ "budgetUsedPercent": { "atLeast": 81 } }), Mismatch::LessUsed { percent: 80, at_least: 81 })]
+    #[case(json!({ "budgetUsedPercent": { "atMost": 79 } }), Mismatch::MoreUsed { percent: 80, at_most: 79 })]
     #[case(json!({ "taskTypes": ["refactor"] }), Mismatch::Label("taskType"))]
     #[case(json!({ "priorities": ["P0", "P2"] }), Mismatch::Label("priority"))]
     #[case(json!({ "complexity": ["High"] }), Mismatch::NoLabel("complexity"))]
@@ -133,9 +166,20 @@ mod tests {
 
     #[test]
     fn a_call_without_a_priority_has_none() {
-        let asked = Asked { labels: &Labels::new(), caller: "coder", prompt_tokens: 0 };
+        let asked = Asked { labels: &Labels::new(), caller: "coder", prompt_tokens: 0, budget_used_percent: None };
         let when = serde_json::from_value(json!({ "priorities": ["P0", "P1", "P2", "P3", "P4"] })).unwrap();
         assert_eq!(mismatch(&when, &asked), Some(Mismatch::NoLabel("priority")));
+    }
+
+    #[rstest]
+    #[case(json!({ "atLeast": 0 }), None)]
+    #[case(json!({ "atMost": 0 }), None)]
+    #[case(json!({ "atLeast": 0, "atMost": 50 }), None)]
+    #[case(json!({ "atLeast": 1 }), Some(Mismatch::LessUsed { percent: 0, at_least: 1 }))]
+    fn where_no_budget_covers_a_call_nothing_is_used(#[case] range: Value, #[case] expected: Option<Mismatch<'static>>) {
+        let asked = Asked { labels: &Labels::new(), caller: "coder", prompt_tokens: 0, budget_used_percent: None };
+        let when: When = serde_json::from_value(json!({ "budgetUsedPercent": range })).unwrap();
+        assert_eq!(mismatch(&when, &asked), expected);
     }
 
     #[test]
@@ -152,7 +196,7 @@ mod tests {
             rule("all", json!({})),
         ];
         let labels = labels();
-        let asked = |tokens| Asked { labels: &labels, caller: "coder", prompt_tokens: tokens };
+        let asked = |tokens| Asked { labels: &labels, caller: "coder", prompt_tokens: tokens, budget_used_percent: None };
         assert_eq!(first_match(&rules, &asked(5000)).map(|rule| rule.name.as_str()), Some("long"));
         assert_eq!(first_match(&rules, &asked(10)).map(|rule| rule.name.as_str()), Some("qa"));
         assert_eq!(first_match(&rules[..1], &asked(10)), None);

@@ -3,9 +3,10 @@
 //!
 //! A token of text has at least one byte, whatever the vocabulary, and JSON never has fewer bytes than the text in it. What a
 //! server puts around messages and before tools is bounded by constants. Images, sound, files and stored prompts are bounded by the
-//! context alone. Tools that a provider runs itself have no bound: it reads again what they find, as often as it likes.
+//! context alone. Tools that a provider runs itself have no bound ([`unbounded_tools`]): it reads again what they find, as often as it
+//! likes.
 
-use super::body::Body;
+use super::body::{self, Body};
 use super::operation::Operation;
 use super::usage::Usage;
 use crate::decide::gateway::plan::Backend;
@@ -18,20 +19,53 @@ const AROUND_PROMPT: u64 = 64;
 const BEFORE_TOOLS: u64 = 1024;
 /// The context of a backend of which none is known: the largest that a hosted model has (data/hosted-models.csv).
 const LARGEST_CONTEXT: u64 = 1_050_000;
+/// The most tokens of output of a call that says nothing of them, where they count: more than nearly every answer has, and little
+/// enough for a budget to spare it for each call that runs.
+const UNSAID_OUTPUT: u32 = 16_384;
+/// The same for /completions, whose limit is this where nobody says one (OpenAI's API reference, vLLM's protocol).
+const UNSAID_COMPLETION: u32 = 16;
 
-/// The most tokens that an attempt at this backend can use. Which of the input is read from a cache or written into one is not
-/// known before: none is.
+/// The most tokens of output that an attempt at this backend is asked for where a budget or a limit covers the call, for
+/// [`body::rewrite()`] and [`within`]: what the client wants, or 16,384 where it does not say (/completions: 16), and no more than the
+/// backend can make. `None`: none is said. The call has no output, or so much might not fit into the context beside the prompt:
+/// servers refuse that, and without a limit they stop at the end of the context, which is a bound as well.
+pub fn output_ceiling(body: &Body, backend: &Backend) -> Option<u32> {
+    let within_backend = |wanted: u32| backend.max_output_tokens.map_or(wanted, |most| wanted.min(most));
+    if !body.generates() {
+        return None;
+    }
+    let Some(wanted) = body.output_limit else {
+        let ceiling = within_backend(if body.operation == Operation::Completions { UNSAID_COMPLETION } else { UNSAID_OUTPUT });
+        let fits = |context: u32| input(body).is_some_and(|input| input.saturating_add(u64::from(ceiling)) <= u64::from(context));
+        return backend.context_length.is_none_or(fits).then_some(ceiling);
+    };
+    Some(within_backend(wanted))
+}
+
+/// A kind of tool, in words, that the call declares and that the provider runs itself, so that nothing bounds what the call uses;
+/// `None`: there is none. `bytes` are those that the body was read from.
+pub fn unbounded_tools(body: &Body, bytes: &[u8]) -> Option<&'static str> {
+    body::run_by_provider(body, bytes)
+}
+
+/// The most tokens that an attempt at this backend can use, where nothing but the client limits the output.
+pub fn of(body: &Body, backend: &Backend) -> Usage {
+    within(body, backend, None)
+}
+
+/// The most tokens that an attempt at this backend can use that is asked for no more output than a ceiling. Which of the input is read
+/// from a cache or written into one is not known before: none is.
 ///
 /// The input is no more than its bytes and what is put around them, nor than the context for each prompt. The output is, for each
 /// choice, no more than the smallest of the limit that is sent, what the backend can make, and the context.
-pub fn of(body: &Body, backend: &Backend) -> Usage {
+pub fn within(body: &Body, backend: &Backend, ceiling: Option<u32>) -> Usage {
     if matches!(body.operation, Operation::CountTokens | Operation::Models) {
         return Usage::default();
     }
     let prompts = u64::from(body.prompts);
     let context = backend.context_length.map_or(LARGEST_CONTEXT, u64::from);
     let input = input(body).unwrap_or(u64::MAX).min(context.saturating_mul(prompts));
-    let limits = [body.output_limit, backend.max_output_tokens].into_iter().flatten().map(u64::from);
+    let limits = [body.output_limit, ceiling, backend.max_output_tokens].into_iter().flatten().map(u64::from);
     let choice = limits.fold(context, u64::min);
     let choices = if body.operation == Operation::Embeddings { 0 } else { prompts.saturating_mul(u64::from(body.choices)) };
     Usage { input, output: choice.saturating_mul(choices), ..Usage::default() }

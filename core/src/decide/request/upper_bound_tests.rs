@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::external::Provider;
 use crate::decide::gateway::plan::Server;
-use crate::decide::request::body::read;
+use crate::decide::request::body::{Piece, read, rewrite};
 use crate::decide::request::fixtures;
 use crate::decide::request::meter::{Asked, Close, Meter};
 
@@ -62,6 +62,77 @@ fn the_smallest_limit_bounds_a_choice(
         let body = read(operation, body.to_string().as_bytes()).unwrap();
         assert_eq!(of(&body, &backend(context, most)).output, expected * choices, "{operation:?}");
     }
+}
+
+#[rstest]
+#[case::the_clients(Some(100), Some(4096), 100)]
+#[case::the_clients_though_it_is_large(Some(100_000), None, 100_000)]
+#[case::the_backends(Some(5000), Some(4096), 4096)]
+#[case::nobody_says(None, None, 16_384)]
+#[case::the_client_does_not_say(None, Some(4096), 4096)]
+#[case::the_backend_could_make_more(None, Some(64_000), 16_384)]
+fn where_output_counts_it_has_a_limit_that_is_sent_and_bounds_it(
+    #[case] client: Option<u32>,
+    #[case] most: Option<u32>,
+    #[case] expected: u32,
+) {
+    for operation in [Operation::ChatCompletions, Operation::Messages] {
+        let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] });
+        if let Some(client) = client {
+            body["max_tokens"] = client.into();
+        }
+        let text = body.to_string();
+        let (body, backend) = (read(operation, text.as_bytes()).unwrap(), backend(None, most));
+        let ceiling = output_ceiling(&body, &backend);
+        assert_eq!(ceiling, Some(expected), "{operation:?}");
+        assert_eq!(within(&body, &backend, ceiling).output, u64::from(expected), "{operation:?}");
+        let sent: String = rewrite(&body, &backend, ceiling)
+            .into_iter()
+            .map(|piece| match piece {
+                Piece::Kept(range) => text[range].to_owned(),
+                Piece::Inserted(inserted) => inserted,
+            })
+            .collect();
+        let sent: Value = serde_json::from_str(&sent).unwrap();
+        assert_eq!(sent.get("max_tokens").or(sent.get("max_completion_tokens")), Some(&json!(expected)), "{operation:?}");
+    }
+}
+
+#[test]
+fn no_limit_is_sent_that_may_not_fit_into_the_context_beside_the_prompt() {
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] }).to_string();
+    let body = read(Operation::ChatCompletions, body.as_bytes()).unwrap();
+    let of = |context| output_ceiling(&body, &backend(Some(context), None));
+    assert_eq!((of(4096), of(16_384), of(32_768)), (None, None, Some(16_384)));
+    assert_eq!(within(&body, &backend(Some(4096), None), None).output, 4096, "the context bounds it all the same");
+}
+
+#[test]
+fn completions_that_say_no_limit_get_what_their_api_says() {
+    let body = json!({ "model": "m", "prompt": "hello" }).to_string();
+    let body = read(Operation::Completions, body.as_bytes()).unwrap();
+    assert_eq!(output_ceiling(&body, &backend(Some(4096), None)), Some(16));
+}
+
+#[test]
+fn what_has_no_output_has_no_limit_of_it() {
+    for (operation, body) in [
+        (Operation::Embeddings, json!({ "model": "m", "input": "a" })),
+        (Operation::CountTokens, json!({ "model": "m", "messages": [] })),
+    ] {
+        let body = read(operation, body.to_string().as_bytes()).unwrap();
+        assert_eq!(output_ceiling(&body, &backend(None, None)), None);
+    }
+}
+
+#[test]
+fn tools_that_the_provider_runs_have_no_bound() {
+    let find = |tool: Value| {
+        let text = json!({ "model": "m", "input": "a", "tools": [tool] }).to_string();
+        unbounded_tools(&read(Operation::Responses, text.as_bytes()).unwrap(), text.as_bytes())
+    };
+    assert_eq!(find(json!({ "type": "web_search" })), Some("web search"));
+    assert_eq!(find(json!({ "type": "function", "name": "web_search" })), None);
 }
 
 #[rstest]

@@ -16,16 +16,16 @@ use crate::decide::decision::{ChildIdentity, Refusal, RefusalCause};
 use crate::decide::gateway::assemble::Finding;
 use crate::decide::gateway::route_problem::Problem;
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
 fn state(available: bool, stalled: bool, reason: &str) -> BackendState {
-    BackendState { available, stalled, reason: reason.into() }
+    BackendState { available, stalled, reason: reason.into(), self_hosted: true }
 }
 
 /// A route in its third generation with two backends and a fallback, all of which answer, and that a gateway of two replicas goes by.
-fn observe() -> Observation {
+pub(super) fn observe() -> Observation {
     let route = serde_json::from_value(json!({
         "apiVersion": "quartermaster.dev/v1alpha1", "kind": "ModelRoute",
         "metadata": { "name": "router", "namespace": "team", "uid": "u-1", "generation": 3 },
@@ -44,6 +44,7 @@ fn observe() -> Observation {
         finding: Finding { in_force: Some(3), ..Finding::default() },
         pending: false,
         backends: backends.into(),
+        callers: Vec::new(),
         gateway: GatewayFacts { ready: running(&[Some(3), Some(3)]), ..GatewayFacts::default() },
         outdated_schema: Arc::default(),
     }
@@ -57,7 +58,7 @@ fn status(observation: &Observation) -> ModelRouteStatus {
     decide(observation, at(0)).status
 }
 
-fn condition(status: &ModelRouteStatus, type_: &str) -> Condition {
+pub(super) fn condition(status: &ModelRouteStatus, type_: &str) -> Condition {
     status.conditions.iter().find(|condition| condition.type_ == type_).cloned().unwrap_or_else(|| panic!("no {type_}"))
 }
 

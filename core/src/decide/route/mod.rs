@@ -2,9 +2,10 @@
 //!
 //! [`decide()`] is the whole decision; it makes nothing. What of the route comes into force is decided for all routes of a namespace
 //! together ([`crate::decide::gateway::assemble`]), and is part of the [`observation`]. [`verdicts`] makes the conditions of it,
-//! [`backends`] the list of backends.
+//! [`backends`] the list of backends, and [`budgets`] says which callers budgets hold back.
 
 pub mod backends;
+pub mod budgets;
 pub mod observation;
 pub mod verdicts;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::conditions;
-use super::decision::{Children, Decision};
+use super::decision::{Children, Decision, Event};
 use super::gateway::{children, route_entry};
 use super::overdue::{self, Previous};
 use super::readiness;
@@ -31,6 +32,7 @@ pub const CONDITIONS: &[&str] = &[
     types::ACCEPTED,
     types::RESOLVED_REFS,
     types::PROGRAMMED,
+    types::LIMITED_BY_BUDGET,
 ];
 
 /// Time until a route is looked at again that its namespace's plan has yet to take in; that wakes it before.
@@ -55,9 +57,12 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<ModelRouteS
         waiting_since: previous.waiting_since.as_ref(),
     };
     let judged = overdue::judge(verdicts::readiness(observation, &backends), remembered, generation, now);
-    let events = readiness::event(&previous.conditions, &judged.ready).into_iter().collect();
+    let mut events: Vec<Event> = readiness::event(&previous.conditions, &judged.ready).into_iter().collect();
+    let limited = budgets::verdict(observation);
+    events.extend(limited.as_ref().and_then(|limited| budgets::event(&previous.conditions, limited)));
     let suspended = route.spec.suspend == Some(true);
-    let verdicts = readiness::conditions(&judged.ready, verdicts::of(observation), suspended, &observation.outdated_schema);
+    let of_kind = verdicts::of(observation).into_iter().chain(limited).collect();
+    let verdicts = readiness::conditions(&judged.ready, of_kind, suspended, &observation.outdated_schema);
     let status = ModelRouteStatus {
         observed_generation: generation,
         conditions: conditions::merge(&previous.conditions, verdicts, CONDITIONS, generation, now),
@@ -67,6 +72,8 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<ModelRouteS
         endpoint: observation.finding.in_force.map(|_| children::service::endpoint(namespace)),
         ready_backends: Some(backends::summary(&backends)),
         backends: backends::shown(backends),
+        callers: budgets::shown(&observation.callers),
+        budget_summary: budgets::summary(&observation.callers),
     };
     Decision { children: Children::Keep, patches: Vec::new(), status, events, next: judged.next }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::conditions::{reasons, types};
+use crate::api::model_route::RouteCaller;
 use crate::api::{InferenceBackend, ModelRoute};
 use crate::decide::backend::facts::DeploymentFacts;
 use crate::decide::decision::Refusal;
@@ -30,6 +31,9 @@ pub struct Observation {
     /// The InferenceBackends that its spec names, as far as they exist.
     #[serde(default)]
     pub backends: BTreeMap<String, BackendState>,
+    /// The callers whose calls budgets hold back, by name of the pool and of the budget.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<RouteCaller>,
     /// The gateway of its namespace.
     #[serde(default)]
     pub gateway: GatewayFacts,
@@ -48,6 +52,9 @@ pub struct BackendState {
     pub stalled: bool,
     /// Why it can or cannot.
     pub reason: String,
+    /// A route whose calls stay in the cluster may ask it.
+    #[serde(default)]
+    pub self_hosted: bool,
 }
 
 impl BackendState {
@@ -60,7 +67,8 @@ impl BackendState {
         let told = if available { find(types::AVAILABLE) } else { find(types::READY).filter(|ready| ready.status == "False") };
         let reason = told.or(find(types::AVAILABLE)).map_or(reasons::PROGRESSING, |condition| condition.reason.as_str());
         let stalled = find(types::STALLED).is_some_and(|condition| condition.status == "True");
-        Self { available, stalled, reason: reason.to_owned() }
+        let self_hosted = backend.spec.external.as_ref().is_none_or(|external| external.service_ref.is_some());
+        Self { available, stalled, reason: reason.to_owned(), self_hosted }
     }
 }
 

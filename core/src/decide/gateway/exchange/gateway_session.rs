@@ -7,6 +7,7 @@ use super::documents::{DocumentKind, PerDocument, Update};
 use super::message::{DocumentError, GatewayMessage, Health, OperatorMessage};
 use super::usage::Usage;
 use super::{HEARTBEAT, REPORT_INTERVAL, SCHEMA};
+use crate::decide::account::message::{Report, Told};
 
 /// One gateway process. Times are since any moment that the process chose; connections are numbered in the order in which they
 /// were made.
@@ -15,12 +16,14 @@ pub struct GatewaySession {
     epoch: u64,
     term: u64,
     operator: Option<Operator>,
+    /// The latest connection that was ever listened to. Once it is gone it is over, and so is every earlier one.
+    latest: Option<u64>,
     hashes: PerDocument<Option<String>>,
     errors: PerDocument<Option<DocumentError>>,
     /// The number of the last report.
     seq: u64,
-    /// The changes of the usage that any operator has heard of.
-    usage_taken: u64,
+    /// The changes that any operator has heard of.
+    taken: Changes,
     /// Until when a lower term is refused.
     term_ends: Duration,
 }
@@ -32,12 +35,20 @@ struct Operator {
     seq: u64,
     /// The last report that it has taken.
     acknowledged: u64,
-    /// The changes of the usage that it has heard of in that report.
-    known: u64,
-    /// The reports since then, each with the changes of the usage until it.
-    told: VecDeque<(u64, u64)>,
+    /// The changes that it has heard of in that report.
+    known: Changes,
+    /// The reports since then, each with the changes until it.
+    told: VecDeque<(u64, Changes)>,
     /// When it was last reported to; none when a report is due at once.
     reported: Option<Duration>,
+}
+
+/// How often what is reported had changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Changes {
+    usage: u64,
+    accounts: u64,
+    tasks: u64,
 }
 
 /// What the gateway has to say of itself.
@@ -47,8 +58,15 @@ pub struct Facts {
     pub draining: bool,
     /// The rows of what its callers used that changed since [`GatewaySession::usage_known`].
     pub usage: Usage,
-    /// The changes until now.
+    /// The changes of the usage until now.
     pub usage_changes: u64,
+    /// What it spent of accounts: the rows that changed since [`GatewaySession::accounts_known`]; all that it asks for; and of its
+    /// tasks what changed since [`GatewaySession::tasks_known`].
+    pub accounts: Report,
+    /// The changes of the accounts until now.
+    pub account_changes: u64,
+    /// The changes of the tasks until now.
+    pub task_changes: u64,
     /// The requests of the last minute that would have chosen a backend.
     pub demand: BTreeMap<String, u64>,
     /// How the keys of backends fare.
@@ -62,6 +80,9 @@ pub struct Taken {
     pub update: Update,
     /// The hashes of what is in the update.
     pub hashes: PerDocument<Option<String>>,
+    /// What the operator says of accounts, which may be only that it is there; the highest report that it has taken on this
+    /// connection; and for how long from now on what it said holds. None of a message that came late: what it says is over.
+    pub accounts: Option<(Told, u64, Duration)>,
 }
 
 /// Why a connection is to be closed.
@@ -87,15 +108,17 @@ impl GatewaySession {
             epoch,
             term: 0,
             operator: None,
+            latest: None,
             hashes: mounted,
             errors: PerDocument::default(),
             seq: 0,
-            usage_taken: 0,
+            taken: Changes::default(),
             term_ends: Duration::ZERO,
         }
     }
 
-    /// Takes a message that came over a connection. The first one makes it the only connection that is listened to.
+    /// Takes a message that came over a connection. The first one makes it the only connection that is listened to, for good: what is
+    /// still under way on one before it was decided without what this process has said since, such as that it gave an allowance back.
     ///
     /// # Errors
     ///
@@ -105,22 +128,27 @@ impl GatewaySession {
         if message.term < self.term && now < self.term_ends {
             return Err(Refused::Term { offered: message.term, known: self.term });
         }
-        if self.operator.as_ref().is_none_or(|operator| operator.connection < connection) {
+        if self.latest.is_none_or(|latest| latest < connection) {
+            self.latest = Some(connection);
             self.operator = Some(Operator::new(connection));
         }
         let Some(operator) = self.operator.as_mut().filter(|operator| operator.connection == connection) else {
             return Err(Refused::Superseded);
         };
+        let valid_for = Duration::from_secs(message.valid_for);
         self.term = message.term;
-        self.term_ends = now.saturating_add(Duration::from_secs(message.valid_for));
+        self.term_ends = now.saturating_add(valid_for);
         // What comes late is older than what was done since.
         if message.seq <= operator.seq {
             return Ok(Taken::default());
         }
         operator.seq = message.seq;
         operator.acknowledge(message.acknowledged.min(self.seq));
-        self.usage_taken = self.usage_taken.max(operator.known);
-        Ok(self.read(&message))
+        self.taken.usage = self.taken.usage.max(operator.known.usage);
+        self.taken.accounts = self.taken.accounts.max(operator.known.accounts);
+        let acknowledged = operator.acknowledged;
+        let taken = self.read(&message);
+        Ok(Taken { accounts: Some((message.accounts, acknowledged, valid_for)), ..taken })
     }
 
     fn read(&mut self, message: &OperatorMessage) -> Taken {
@@ -178,13 +206,36 @@ impl GatewaySession {
     /// The changes of the usage that the operator has heard of on this connection; 0 for none. What changed since then is to be
     /// in the next report.
     pub fn usage_known(&self) -> u64 {
-        self.operator.as_ref().map_or(0, |operator| operator.known)
+        self.operator.as_ref().map_or(0, |operator| operator.known.usage)
+    }
+
+    /// The changes of the accounts that the operator has heard of on this connection; 0 for none. What changed since then is to be
+    /// in the next report.
+    pub fn accounts_known(&self) -> u64 {
+        self.operator.as_ref().map_or(0, |operator| operator.known.accounts)
+    }
+
+    /// The changes of the tasks that the operator has heard of on this connection; 0 for none. What changed since then is to be in the
+    /// next report.
+    pub fn tasks_known(&self) -> u64 {
+        self.operator.as_ref().map_or(0, |operator| operator.known.tasks)
     }
 
     /// The changes of the usage that any operator has heard of, on any connection. Those after them are lost if the process ends
     /// now.
     pub fn usage_taken(&self) -> u64 {
-        self.usage_taken
+        self.taken.usage
+    }
+
+    /// The changes of the accounts that any operator has heard of, on any connection. If the process ends now, those after them are
+    /// charged as if all was used that it was allowed.
+    pub fn accounts_taken(&self) -> u64 {
+        self.taken.accounts
+    }
+
+    /// The number that the next report will have: an ask in it counts as reported when this is acknowledged.
+    pub fn next_seq(&self) -> u64 {
+        self.seq.saturating_add(1)
     }
 
     /// When the next report is due; none without an operator. `news`: something changed since the last report.
@@ -202,10 +253,11 @@ impl GatewaySession {
 
     /// A report, to be sent to the operator that is listened to.
     pub fn report(&mut self, facts: Facts, now: Duration) -> GatewayMessage {
-        self.seq += 1;
+        self.seq = self.next_seq();
         if let Some(operator) = &mut self.operator {
             operator.reported = Some(now);
-            operator.told.push_back((self.seq, facts.usage_changes));
+            let changes = Changes { usage: facts.usage_changes, accounts: facts.account_changes, tasks: facts.task_changes };
+            operator.told.push_back((self.seq, changes));
         }
         GatewayMessage {
             schema: SCHEMA,
@@ -217,6 +269,7 @@ impl GatewaySession {
             errors: self.errors.clone(),
             draining: facts.draining,
             usage: facts.usage,
+            accounts: facts.accounts,
             demand: facts.demand,
             health: facts.health,
         }
@@ -225,7 +278,7 @@ impl GatewaySession {
 
 impl Operator {
     fn new(connection: u64) -> Self {
-        Self { connection, seq: 0, acknowledged: 0, known: 0, told: VecDeque::new(), reported: None }
+        Self { connection, seq: 0, acknowledged: 0, known: Changes::default(), told: VecDeque::new(), reported: None }
     }
 
     /// It has taken this report, which says all that those before it said.

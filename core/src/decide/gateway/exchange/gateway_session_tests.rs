@@ -4,6 +4,8 @@ use super::super::VALID_FOR;
 use super::super::documents::{Desired, Secrets};
 use super::super::usage::{Counts, Hour, Series, UsageCounters};
 use super::*;
+use crate::decide::account::message::{AccountRow, Ask, SpentRow};
+use crate::decide::account::{AccountId, PeriodId, Unit};
 use crate::decide::gateway::plan::{self, Endpoints, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,7 +31,7 @@ fn session() -> GatewaySession {
 
 /// Takes a message and puts in force what is in it. The namespace of the plan that was.
 fn take(session: &mut GatewaySession, connection: u64, message: OperatorMessage, outcome: Result<(), String>) -> Option<String> {
-    let Taken { update, hashes } = session.receive(connection, message, SECOND).unwrap();
+    let Taken { update, hashes, .. } = session.receive(connection, message, SECOND).unwrap();
     if !update.is_empty() {
         session.applied(&hashes, &outcome);
     }
@@ -54,6 +56,16 @@ fn report(session: &mut GatewaySession, usage: &UsageCounters) -> Vec<(String, u
 
 fn row(backend: &str, tokens: u64) -> (String, u64) {
     (backend.to_owned(), tokens)
+}
+
+fn account() -> AccountId {
+    AccountId { budget: "6f1c".to_owned(), unit: Unit::Tokens, caller: None }
+}
+
+/// What an operator says of an account that may use this much.
+fn told(allowance: u64) -> Told {
+    let row = AccountRow { budget: "sprint".to_owned(), allowance, ..AccountRow::default() };
+    Told { all: true, accounts: [(account(), Some(row))].into(), ..Told::default() }
 }
 
 #[test]
@@ -190,4 +202,70 @@ fn rows_are_repeated_until_they_are_acknowledged_and_all_of_them_on_a_new_connec
     acknowledge(&mut session, 2, 1, 0);
     assert_eq!(report(&mut session, &usage), [row("a", 6), row("b", 8)]);
     assert_eq!((session.usage_known(), session.usage_taken()), (0, 3), "the new connection has heard nothing, an operator has");
+}
+
+#[test]
+fn what_is_said_of_accounts_is_handed_on_with_what_was_acknowledged_and_how_long_it_holds() {
+    let (mut session, wanted) = (session(), desired("team"));
+    let say = |session: &mut GatewaySession, connection, seq, acknowledged, accounts| {
+        let message = OperatorMessage { acknowledged, accounts, ..message(3, seq, &wanted, &[]) };
+        session.receive(connection, message, SECOND).unwrap().accounts
+    };
+    assert_eq!(say(&mut session, 1, 1, 0, told(100)), Some((told(100), 0, VALID_FOR)));
+    session.report(Facts::default(), SECOND);
+    assert_eq!(say(&mut session, 1, 2, 1, Told::default()), Some((Told::default(), 1, VALID_FOR)), "the operator is there");
+    assert_eq!(say(&mut session, 1, 3, 99, Told::default()), Some((Told::default(), 1, VALID_FOR)), "nobody can have taken that");
+    assert_eq!(say(&mut session, 1, 2, 1, told(200)), None, "it comes late, and what it says is over");
+    // Another connection, whose operator has taken nothing yet.
+    assert_eq!(say(&mut session, 2, 4, 0, told(300)), Some((told(300), 0, VALID_FOR)));
+}
+
+#[test]
+fn no_connection_that_was_superseded_or_is_gone_says_anything_any_more() {
+    let (mut session, wanted) = (session(), desired("team"));
+    let say = |session: &mut GatewaySession, connection, term, now| {
+        let message = OperatorMessage { accounts: told(100), ..message(term, 9, &wanted, &[]) };
+        session.receive(connection, message, now).map(|taken| taken.accounts.is_some())
+    };
+    assert_eq!(say(&mut session, 1, 3, SECOND), Ok(true));
+    assert_eq!(say(&mut session, 2, 3, SECOND), Ok(true));
+    session.disconnected(2);
+    assert_eq!(say(&mut session, 1, 3, SECOND), Err(Refused::Superseded), "though nobody else is left");
+    assert_eq!(say(&mut session, 2, 3, SECOND), Err(Refused::Superseded), "what was under way when it went");
+    let long_after = SECOND + VALID_FOR * 2;
+    assert_eq!(say(&mut session, 1, 3, long_after), Err(Refused::Superseded));
+    assert_eq!(say(&mut session, 2, 4, long_after), Err(Refused::Superseded), "whatever its term");
+    assert_eq!((session.connection(), session.report_due(true)), (None, None));
+    assert_eq!(say(&mut session, 3, 3, long_after), Ok(true));
+}
+
+#[test]
+fn what_was_spent_is_reported_and_what_is_known_of_it_is_of_this_connection() {
+    let (mut session, wanted) = (session(), desired("team"));
+    let acknowledge = |session: &mut GatewaySession, connection, seq, acknowledged| {
+        let message = OperatorMessage { acknowledged, ..message(1, seq, &wanted, &[]) };
+        session.receive(connection, message, SECOND).unwrap();
+    };
+    acknowledge(&mut session, 1, 1, 0);
+    let spent = SpentRow { used: 40, allowance: 100, ..SpentRow::default() };
+    let accounts = Report {
+        accounts: [(account(), [(PeriodId(7), spent)].into())].into(),
+        asks: [(account(), Ask { waiting: 5, smallest: 5, ahead: 0 })].into(),
+        ..Report::default()
+    };
+    let next = session.next_seq();
+    let facts = Facts { accounts: accounts.clone(), account_changes: 4, usage_changes: 9, task_changes: 6, ..Facts::default() };
+    let message = session.report(facts, SECOND);
+    assert_eq!((message.seq, message.accounts), (next, accounts));
+    assert_eq!(session.next_seq(), next + 1);
+    assert_eq!((session.accounts_known(), session.usage_known(), session.tasks_known()), (0, 0, 0));
+    acknowledge(&mut session, 1, 2, next);
+    assert_eq!((session.accounts_known(), session.usage_known(), session.tasks_known()), (4, 9, 6));
+    assert_eq!((session.accounts_taken(), session.usage_taken()), (4, 9));
+    acknowledge(&mut session, 2, 1, 0);
+    assert_eq!(
+        (session.accounts_known(), session.accounts_taken()),
+        (0, 4),
+        "the new connection has heard nothing, an operator has"
+    );
 }

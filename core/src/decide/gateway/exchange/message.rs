@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::documents::{Document, PerDocument};
 use super::usage::Usage;
+use crate::decide::account::message::{Report, Told};
 use crate::decide::request::failure::FailureKind;
 
 /// What the operator's leader tells a replica.
@@ -27,6 +28,10 @@ pub struct OperatorMessage {
     /// What is to be in force, where the replica did not report that hash.
     #[serde(skip_serializing_if = "is_default")]
     pub documents: PerDocument<Option<Document>>,
+    /// What this process may spend, and what the budgets of its callers mean for their calls. Nothing until the process has said on
+    /// this connection which one it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub accounts: Told,
 }
 
 /// What a replica tells the operator.
@@ -48,10 +53,13 @@ pub struct GatewayMessage {
     /// What was sent and is not in force, with the reason.
     #[serde(skip_serializing_if = "is_default")]
     pub errors: PerDocument<Option<DocumentError>>,
-    /// Whether the replica is about to leave.
+    /// Whether the replica is about to leave, and no call begins any more.
     pub draining: bool,
     /// What its callers used since the epoch began: the rows that changed since those that were acknowledged.
     pub usage: Usage,
+    /// What it spent of accounts, and what it asks for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub accounts: Report,
     /// The requests of the last minute that would have chosen a backend, by name of the InferenceBackend.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub demand: BTreeMap<String, u64>,

@@ -2,9 +2,9 @@
 //! state machines without clock or socket.
 //!
 //! There is one connection from the leader to each replica. The leader sends what the replica is to do: the plan, the secrets and
-//! the endpoints, each only where the replica has another one in force. The replica reports what it does: what is in force, how
-//! many tokens its callers used, what is asked for, how the backends' keys fare. Each says something at least once in
-//! [`HEARTBEAT`].
+//! the endpoints, each only where the replica has another one in force; and what it may spend of budgets. The replica reports what it
+//! does: what is in force, how many tokens its callers used, what it spent of budgets and asks for, which backends are wanted, how
+//! their keys fare. Each says something at least once in [`HEARTBEAT`].
 //!
 //! Both sides ignore fields that they do not know, and read a missing field as "nothing": a later version adds fields, and never
 //! changes what one means. What is reported is cumulative, so that a message that is lost, repeated or late changes nothing.
@@ -12,7 +12,7 @@
 //! * [`documents`]: plan, secrets and endpoints, as they travel, and their hashes.
 //! * [`gateway_session`]: the gateway's half.
 //! * [`message`]: what is sent, in both directions.
-//! * [`operator_session`]: the operator's half, for one replica.
+//! * [`operator_session`]: the operator's half, for one replica; `rows`: which rows of accounts it lacks; `untaken`: the same of tasks.
 //! * [`usage`]: what callers used, by hour.
 //! * [`usage_totals`]: what all replicas reported, summed.
 
@@ -22,6 +22,8 @@ pub mod documents;
 pub mod gateway_session;
 pub mod message;
 pub mod operator_session;
+mod rows;
+mod untaken;
 pub mod usage;
 pub mod usage_totals;
 
@@ -32,7 +34,8 @@ pub const SCHEMA: u32 = 1;
 /// The longest time in which a side says nothing.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The shortest time between two reports, so that a burst of settlements is one report.
+/// The shortest time between two reports, so that a burst of settlements is one report; and between two messages of which the later
+/// one is about accounts, so that what is granted for them is one message.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Time without a message after which a side takes the connection for dead.

@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use super::documents::{Desired, DocumentKind, PerDocument};
 use super::message::{DocumentError, GatewayMessage, Health, OperatorMessage};
-use super::{HEARTBEAT, SCHEMA, SEND_AGAIN_AFTER, VALID_FOR};
+use super::rows::Rows;
+use super::untaken::Untaken;
+use super::{HEARTBEAT, REPORT_INTERVAL, SCHEMA, SEND_AGAIN_AFTER, VALID_FOR};
+use crate::decide::account::AccountId;
+use crate::decide::account::message::{AccountRow, CallerRow, Told};
+use crate::decide::account::tasks::Tasks;
 
 /// What the leader knows of one replica, and what it tells it. Times are since any moment that the process chose.
 #[derive(Clone, Debug)]
@@ -31,6 +36,37 @@ struct Connection {
     refused: PerDocument<Option<DocumentError>>,
     /// What it was sent, and when.
     documents: PerDocument<Option<(String, Duration)>>,
+    /// How the process at the other end stands to this leader; none before it has said which one it is.
+    standing: Option<Standing>,
+    /// What it is to know of accounts.
+    accounts: Accounts,
+}
+
+/// What the process at the other end of a connection is to know of accounts.
+#[derive(Clone, Debug, Default)]
+struct Accounts {
+    /// Whether that was decided.
+    wanted: bool,
+    /// Something of it was not sent yet.
+    news: bool,
+    /// The first message that said all of it; none: there was none yet.
+    said: Option<u64>,
+    rows: Rows<AccountId, AccountRow>,
+    callers: Rows<String, CallerRow>,
+    tasks: Untaken,
+}
+
+/// How a process stands to this leader, by its last report on this connection: what grants to it depend on, beside what it spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which process it is.
+    pub epoch: u64,
+    /// Whether it goes by what this leader says: only then the allowances that it reports are those that it was told.
+    pub listens: bool,
+    /// The highest message of this leader that it has taken on this connection; 0 for none.
+    pub acknowledged: u64,
+    /// Whether it is about to leave.
+    pub draining: bool,
 }
 
 /// What a replica last said of itself, its usage apart.
@@ -90,6 +126,41 @@ impl OperatorSession {
         }
     }
 
+    /// What the process that has reported on this connection is to know of accounts: all of it, as it is now. What changed is sent
+    /// soon. The allowances in it count as sent by the message [`Self::next_seq`].
+    ///
+    /// Without such a process it is passed over, as nobody can know what the one that will report may spend: another may have begun
+    /// in its place. So it has to be said for each connection after the first report, also where there are no accounts: what is not
+    /// said changes nothing at the other end.
+    pub fn desire_accounts(&mut self, rows: BTreeMap<AccountId, AccountRow>, callers: BTreeMap<String, CallerRow>) {
+        if let Some(connection) = self.connection.as_mut().filter(|connection| connection.standing.is_some()) {
+            connection.accounts.want(rows, callers);
+        }
+    }
+
+    /// What the process that has reported on this connection is to hear of tasks, beside what it was to hear before: what has changed
+    /// since there were [`Self::tasks_known`] changes, of which there are so many now. Without such a process it is passed over.
+    pub fn desire_tasks(&mut self, tasks: Tasks, changes: u64) {
+        if let Some(connection) = self.connection.as_mut().filter(|connection| connection.standing.is_some()) {
+            connection.accounts.news |= connection.accounts.tasks.want(tasks, changes);
+        }
+    }
+
+    /// The changes of tasks of which that process was to hear; 0 for none.
+    pub fn tasks_known(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.accounts.tasks.changes())
+    }
+
+    /// The number that the next message will have, whenever it is sent.
+    pub fn next_seq(&self) -> u64 {
+        self.seq.saturating_add(1)
+    }
+
+    /// How the process at the other end stands to this leader; none without a connection on which it has reported.
+    pub fn standing(&self) -> Option<Standing> {
+        self.connection.as_ref()?.standing
+    }
+
     /// Takes a report. Whether it is news: one that comes late, or twice, is not.
     ///
     /// # Errors
@@ -105,6 +176,12 @@ impl OperatorSession {
         connection.acknowledged = message.seq;
         connection.reported = message.hashes.clone();
         connection.refused = message.errors.clone();
+        connection.hear(Standing {
+            epoch: message.epoch,
+            listens: message.term == self.term,
+            acknowledged: message.acknowledged.min(self.seq),
+            draining: message.draining,
+        });
         self.replica = Some(ReplicaReport {
             epoch: message.epoch,
             hashes: message.hashes.clone(),
@@ -127,8 +204,9 @@ impl OperatorSession {
 
     /// When the next message is due; none without a connection.
     pub fn message_due(&self) -> Option<Duration> {
-        let sent = self.connection.as_ref()?.sent;
-        Some(sent.map_or(Duration::ZERO, |at| at.saturating_add(HEARTBEAT)))
+        let connection = self.connection.as_ref()?;
+        let pause = if connection.accounts.news { REPORT_INTERVAL } else { HEARTBEAT };
+        Some(connection.sent.map_or(Duration::ZERO, |at| at.saturating_add(pause)))
     }
 
     /// The message that is due; none where none is.
@@ -136,8 +214,8 @@ impl OperatorSession {
         if self.message_due().is_none_or(|due| now < due) {
             return None;
         }
+        self.seq = self.next_seq();
         let connection = self.connection.as_mut()?;
-        self.seq += 1;
         connection.sent = Some(now);
         let mut documents = PerDocument::default();
         for kind in DocumentKind::ALL {
@@ -155,6 +233,7 @@ impl OperatorSession {
             acknowledged: connection.acknowledged,
             hashes: self.desired.hashes(),
             documents,
+            accounts: connection.tell(self.seq),
         })
     }
 
@@ -166,6 +245,36 @@ impl OperatorSession {
 }
 
 impl Connection {
+    fn hear(&mut self, standing: Standing) {
+        if self.standing.is_some_and(|before| before.epoch != standing.epoch) {
+            self.accounts = Accounts::default();
+        }
+        self.accounts.rows.taken(standing.acknowledged);
+        self.accounts.callers.taken(standing.acknowledged);
+        self.accounts.tasks.taken(standing.acknowledged);
+        self.standing = Some(standing);
+    }
+
+    /// What message `seq` says of accounts. Until a message that says all of it was taken, each does: who missed it would keep what is
+    /// gone.
+    fn tell(&mut self, seq: u64) -> Told {
+        let Some(standing) = self.standing else { return Told::default() };
+        let Accounts { wanted, news, said, rows, callers, tasks } = &mut self.accounts;
+        *news = false;
+        let tasks = tasks.say(seq);
+        if !*wanted {
+            return Told { tasks, ..Told::default() };
+        }
+        let all = *said.get_or_insert(seq) > standing.acknowledged;
+        let mut told = Told { all, accounts: rows.say(seq), callers: callers.say(seq), tasks };
+        if all {
+            // What is missing is gone.
+            told.accounts.retain(|_, row| row.is_some());
+            told.callers.retain(|_, row| row.is_some());
+        }
+        told
+    }
+
     /// Whether a document has to be sent: it is neither in force nor refused, and was not sent just now.
     fn lacks(&self, kind: DocumentKind, hash: &str, now: Duration) -> bool {
         let in_force = self.reported.get(kind).as_deref() == Some(hash);
@@ -173,6 +282,14 @@ impl Connection {
         let under_way = self.documents.get(kind).as_ref();
         let under_way = under_way.is_some_and(|(sent, at)| sent == hash && now < at.saturating_add(SEND_AGAIN_AFTER));
         !in_force && !refused && !under_way
+    }
+}
+
+impl Accounts {
+    fn want(&mut self, rows: BTreeMap<AccountId, AccountRow>, callers: BTreeMap<String, CallerRow>) {
+        let (rows, callers) = (self.rows.want(rows), self.callers.want(callers));
+        self.news |= rows || callers || !self.wanted;
+        self.wanted = true;
     }
 }
 

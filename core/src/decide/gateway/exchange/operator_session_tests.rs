@@ -1,5 +1,8 @@
 use super::super::documents::Secrets;
 use super::*;
+use crate::decide::account::Unit;
+use crate::decide::account::message::RouteRow;
+use crate::decide::account::tasks::{TaskId, TaskRow};
 use crate::decide::gateway::plan::{self, Endpoints, Plan};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -126,4 +129,184 @@ fn a_replica_that_knows_a_later_leader_is_not_listened_to() {
     assert_eq!(session.receive(&later), Err(Superseded { known: 4, own: 3 }));
     assert_eq!(session.replica(), None);
     session.receive(&GatewayMessage { term: 2, ..report(1, &wanted) }).unwrap();
+}
+
+fn account(budget: &str) -> AccountId {
+    AccountId { budget: budget.to_owned(), unit: Unit::Tokens, caller: None }
+}
+
+/// Accounts by the budget, with what may be used of each.
+fn rows(allowances: &[(&str, u64)]) -> BTreeMap<AccountId, AccountRow> {
+    let row = |(budget, allowance): &(&str, u64)| (account(budget), AccountRow { allowance: *allowance, ..AccountRow::default() });
+    allowances.iter().map(row).collect()
+}
+
+/// The caller `coder`, with this much of its budgets used.
+fn callers(used_percent: u32) -> BTreeMap<String, CallerRow> {
+    let route = RouteRow { used_percent, ..RouteRow::default() };
+    [("coder".to_owned(), CallerRow { routes: [("smart".to_owned(), route)].into() })].into()
+}
+
+/// Whether a message says all, what it says of accounts, by the budget, and of which callers it speaks.
+type Said<'a> = (bool, Vec<(&'a str, Option<u64>)>, Vec<&'a str>);
+
+fn said(message: &OperatorMessage) -> Said<'_> {
+    let Told { all, accounts, callers, .. } = &message.accounts;
+    let accounts = accounts.iter().map(|(id, row)| (id.budget.as_str(), row.as_ref().map(|row| row.allowance)));
+    (*all, accounts.collect(), callers.keys().map(String::as_str).collect())
+}
+
+/// A session on whose connection the process 7 has reported, at the first second.
+fn reported(wanted: &Arc<Desired>) -> OperatorSession {
+    let mut session = connected(wanted);
+    session.message(SECOND).unwrap();
+    session.receive(&GatewayMessage { acknowledged: 1, ..report(1, wanted) }).unwrap();
+    session
+}
+
+#[test]
+fn nothing_is_said_of_accounts_before_the_process_has_said_which_one_it_is() {
+    let wanted = desired("team");
+    let mut session = connected(&wanted);
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    assert_eq!(session.message(SECOND).unwrap().accounts, Told::default());
+    assert_eq!(session.standing(), None);
+    session.receive(&GatewayMessage { acknowledged: 1, ..report(1, &wanted) }).unwrap();
+    let standing = Standing { epoch: 7, listens: true, acknowledged: 1, draining: false };
+    assert_eq!(session.standing(), Some(standing));
+    let later = SECOND + HEARTBEAT;
+    assert_eq!(session.message(later).unwrap().accounts, Told::default(), "what was said before was for nobody");
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    assert_eq!(said(&session.message(later + HEARTBEAT).unwrap()), (true, vec![("a", Some(5))], vec!["coder"]));
+}
+
+#[test]
+fn a_process_that_began_in_the_place_of_another_is_told_nothing_that_was_meant_for_that_one() {
+    let wanted = desired("team");
+    let mut session = reported(&wanted);
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    session.disconnected();
+    assert_eq!(session.standing(), None);
+    session.connected();
+    assert_eq!(session.message(SECOND * 2).unwrap().accounts, Told::default());
+    session.receive(&GatewayMessage { epoch: 8, ..report(1, &wanted) }).unwrap();
+    assert_eq!(session.standing().unwrap().epoch, 8);
+    assert_eq!(session.message(SECOND * 3).unwrap().accounts, Told::default());
+}
+
+#[test]
+fn what_changed_of_accounts_is_sent_soon_in_the_message_whose_number_was_known_before() {
+    let wanted = desired("team");
+    let mut session = reported(&wanted);
+    assert_eq!(session.message_due(), Some(SECOND + HEARTBEAT));
+    session.desire_accounts(BTreeMap::new(), BTreeMap::new());
+    assert_eq!(session.message_due(), Some(SECOND + REPORT_INTERVAL), "that there are none is news too");
+    let next = session.next_seq();
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    let first = session.message(SECOND + REPORT_INTERVAL).unwrap();
+    assert_eq!((first.seq, said(&first)), (next, (true, vec![("a", Some(5))], vec!["coder"])));
+    let sent = SECOND + REPORT_INTERVAL;
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    assert_eq!(session.message_due(), Some(sent + HEARTBEAT), "the same again is no news");
+    session.desire_accounts(rows(&[("a", 9)]), callers(0));
+    assert_eq!(session.message(sent), None, "not twice in a tenth of a second");
+    assert_eq!(session.message(sent + REPORT_INTERVAL).unwrap().seq, next + 1);
+}
+
+#[test]
+fn a_row_is_left_out_only_when_it_is_unchanged_and_was_taken() {
+    let wanted = desired("team");
+    let mut session = reported(&wanted);
+    let mut time = SECOND;
+    let mut reports = 1;
+    let mut say = |session: &mut OperatorSession| {
+        time += HEARTBEAT;
+        session.message(time).unwrap()
+    };
+    let mut take = |session: &mut OperatorSession, acknowledged| {
+        reports += 1;
+        session.receive(&GatewayMessage { acknowledged, ..report(reports, &wanted) }).unwrap();
+    };
+    session.desire_accounts(rows(&[("a", 5), ("b", 1)]), callers(0));
+    let first = say(&mut session);
+    assert_eq!(said(&first), (true, vec![("a", Some(5)), ("b", Some(1))], vec!["coder"]));
+    // Nobody knows yet whether it was taken.
+    session.desire_accounts(rows(&[("a", 6)]), callers(0));
+    let second = say(&mut session);
+    assert_eq!(said(&second), (true, vec![("a", Some(6))], vec!["coder"]), "of all rows those that are missing are gone");
+    take(&mut session, first.seq);
+    assert_eq!(said(&say(&mut session)), (false, vec![("a", Some(6)), ("b", None)], vec![]));
+    take(&mut session, second.seq);
+    assert_eq!(said(&say(&mut session)), (false, vec![], vec![]));
+    session.desire_accounts(rows(&[("a", 6)]), callers(50));
+    let third = say(&mut session);
+    assert_eq!(said(&third), (false, vec![], vec!["coder"]));
+    session.desire_accounts(rows(&[("a", 6)]), BTreeMap::new());
+    take(&mut session, third.seq);
+    let fourth = say(&mut session);
+    assert_eq!(said(&fourth), (false, vec![], vec!["coder"]));
+    assert_eq!(fourth.accounts.callers["coder"], None, "no budget covers it any more");
+    // What was never sent cannot have been taken.
+    session.desire_accounts(rows(&[("a", 7)]), BTreeMap::new());
+    take(&mut session, 999);
+    assert_eq!(said(&say(&mut session)), (false, vec![("a", Some(7))], vec![]));
+}
+
+#[test]
+fn all_rows_are_sent_again_on_a_new_connection() {
+    let wanted = desired("team");
+    let mut session = reported(&wanted);
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    let before = session.message(SECOND * 2).unwrap();
+    session.receive(&GatewayMessage { acknowledged: before.seq, ..report(2, &wanted) }).unwrap();
+    assert_eq!(said(&session.message(SECOND * 3).unwrap()), (false, vec![], vec![]));
+    session.disconnected();
+    session.connected();
+    session.message(SECOND * 4).unwrap();
+    session.receive(&GatewayMessage { acknowledged: 0, ..report(3, &wanted) }).unwrap();
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    let again = session.message(SECOND * 5).unwrap();
+    assert_eq!(said(&again), (true, vec![("a", Some(5))], vec!["coder"]));
+    assert!(again.seq > before.seq);
+}
+
+#[test]
+fn what_is_new_of_tasks_is_sent_soon_until_it_was_taken_also_before_anything_is_known_of_accounts() {
+    let wanted = desired("team");
+    let row = |tokens| [(TaskId::of(b"fix-7").unwrap(), TaskRow { tokens, ..TaskRow::default() })].into();
+    let tasks = |tokens| Tasks::from([("coder".to_owned(), row(tokens))]);
+    let mut session = connected(&wanted);
+    session.desire_tasks(tasks(1), 4);
+    assert_eq!(session.tasks_known(), 0, "nobody has reported yet who could hear it");
+    session.message(SECOND).unwrap();
+    session.receive(&GatewayMessage { acknowledged: 1, ..report(1, &wanted) }).unwrap();
+    session.desire_tasks(tasks(1), 4);
+    assert_eq!((session.tasks_known(), session.message_due()), (4, Some(SECOND + REPORT_INTERVAL)));
+    let first = session.message(SECOND + REPORT_INTERVAL).unwrap();
+    assert_eq!(first.accounts, Told { tasks: tasks(1), ..Told::default() });
+    session.desire_accounts(rows(&[("a", 5)]), callers(0));
+    let second = session.message(SECOND * 2).unwrap();
+    assert_eq!(second.accounts.tasks, tasks(1));
+    assert_eq!(said(&second), (true, vec![("a", Some(5))], vec!["coder"]));
+    session.receive(&GatewayMessage { acknowledged: second.seq, ..report(2, &wanted) }).unwrap();
+    session.desire_tasks(Tasks::new(), 5);
+    assert_eq!(session.message(SECOND * 3).unwrap().accounts, Told::default());
+    assert_eq!(session.tasks_known(), 5);
+    // On a new connection, and for another process, it is asked for anew.
+    session.receive(&GatewayMessage { epoch: 8, ..report(3, &wanted) }).unwrap();
+    assert_eq!(session.tasks_known(), 0);
+}
+
+#[test]
+fn grants_learn_whether_a_process_listens_and_drains() {
+    let wanted = desired("team");
+    let mut session = connected(&wanted);
+    session.message(SECOND).unwrap();
+    session.receive(&GatewayMessage { term: 2, ..report(1, &wanted) }).unwrap();
+    assert_eq!(session.standing(), Some(Standing { epoch: 7, listens: false, acknowledged: 0, draining: false }));
+    session.receive(&GatewayMessage { draining: true, acknowledged: 1, ..report(2, &wanted) }).unwrap();
+    assert_eq!(session.standing(), Some(Standing { epoch: 7, listens: true, acknowledged: 1, draining: true }));
+    // One that comes late changes nothing.
+    session.receive(&report(1, &wanted)).unwrap();
+    assert_eq!(session.standing().map(|standing| standing.draining), Some(true));
 }

@@ -27,6 +27,11 @@ impl Hour {
     pub fn back(self, hours: u32) -> Self {
         Self(self.0.saturating_sub(hours))
     }
+
+    /// When it begins, in seconds since 1970.
+    pub fn start(self) -> i64 {
+        i64::from(self.0).saturating_mul(3600)
+    }
 }
 
 /// Who used which backend by which route.
@@ -56,6 +61,17 @@ pub struct Counts {
     pub requests: u64,
     /// Those of `requests` that failed.
     pub errors: u64,
+    /// What those of `requests` cost whose backend has a price, each at the price when it ended, in millionths of the operator's
+    /// currency.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cost: u64,
+    /// Those of `requests` of which nobody knows what they cost, since their backend has no price: `cost` is without them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unpriced: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Counts {
@@ -68,6 +84,8 @@ impl Counts {
             (&mut self.estimated, other.estimated),
             (&mut self.requests, other.requests),
             (&mut self.errors, other.errors),
+            (&mut self.cost, other.cost),
+            (&mut self.unpriced, other.unpriced),
         ] {
             *sum = sum.saturating_add(more);
         }
@@ -127,6 +145,11 @@ impl Usage {
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = (Hour, &Series, &Counts)> {
         self.rows.iter().map(|((hour, series), counts)| (*hour, series, counts))
+    }
+
+    /// The first hour that is kept apart. The row of [`Hour::EARLIER`] has all before it.
+    pub fn kept_since(&self) -> Hour {
+        self.from
     }
 
     /// Takes over rows of a later state, of which the missing ones have not changed.

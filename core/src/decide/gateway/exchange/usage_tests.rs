@@ -23,6 +23,8 @@ fn an_hour_is_that_of_utc() {
     assert_eq!(hour("2026-11-26T01:30:00Z").back(1), hour("2026-11-26T00:00:00Z"));
     assert_eq!(hour("2026-11-26T01:30:00+01:00"), hour("2026-11-26T00:59:00Z"));
     assert_eq!(hour("1969-12-31T00:00:00Z"), Hour(0), "a clock that was never set");
+    let half_past: Timestamp = "2026-11-26T01:30:00Z".parse().unwrap();
+    assert_eq!(Hour::of(half_past).start(), half_past.as_second() - 1800);
 }
 
 #[test]
@@ -36,7 +38,7 @@ fn a_call_is_counted_in_the_hour_that_admitted_it_and_old_hours_become_one_row()
     let later = Hour(1000 + HOURS_KEPT);
     usage.record(series("qwen"), later, later, &input(1));
     assert_eq!(rows(&usage), [(0, 7), (1000, 5), (1048, 1)]);
-    assert_eq!(usage.since(0).from, Hour(1000));
+    assert_eq!(usage.since(0).kept_since(), Hour(1000));
     // A stream that was admitted before the hours that are kept.
     usage.record(series("qwen"), Hour(990), later, &input(2));
     assert_eq!(rows(&usage), [(0, 9), (1000, 5), (1048, 1)]);
@@ -50,6 +52,26 @@ fn counts_stop_at_the_largest_number() {
     let mut counts = Counts { output: u64::MAX - 1, ..Counts::default() };
     counts.add(&Counts { output: 5, errors: 1, ..Counts::default() });
     assert_eq!(counts, Counts { output: u64::MAX, errors: 1, ..Counts::default() });
+}
+
+#[test]
+fn every_count_is_summed() {
+    let one = Counts { input: 1, output: 2, cached_input: 3, estimated: 4, requests: 5, errors: 6, cost: 7, unpriced: 8 };
+    let mut sum = one;
+    sum.add(&one);
+    let expected = Counts { input: 2, output: 4, cached_input: 6, estimated: 8, requests: 10, errors: 12, cost: 14, unpriced: 16 };
+    assert_eq!(sum, expected);
+}
+
+#[test]
+fn what_costs_nothing_is_written_as_before_there_were_costs() {
+    let written = |counts: &Counts| serde_json::to_string(counts).unwrap();
+    let free = r#"{"input":1,"output":0,"cachedInput":0,"estimated":0,"requests":1,"errors":0}"#;
+    assert_eq!(written(&input(1)), free);
+    assert_eq!(serde_json::from_str::<Counts>(free).unwrap(), input(1));
+    let priced = Counts { cost: 9, unpriced: 1, ..input(1) };
+    assert!(written(&priced).ends_with(r#""errors":0,"cost":9,"unpriced":1}"#), "{}", written(&priced));
+    assert_eq!(serde_json::from_str::<Counts>(&written(&priced)).unwrap(), priced);
 }
 
 #[test]

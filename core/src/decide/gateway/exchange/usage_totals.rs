@@ -55,6 +55,12 @@ impl UsageTotals {
         self.ended.insert(process);
     }
 
+    /// What a process that lives has used in its whole life, as far as it has reported it; none of one that has not reported or has
+    /// ended.
+    pub fn of_epoch(&self, namespace: &str, epoch: u64) -> Option<&Usage> {
+        self.live.get(&(namespace.to_owned(), epoch)).map(|reported| &reported.usage)
+    }
+
     /// What was used until now. No sum ever becomes less.
     pub fn totals(&self) -> BTreeMap<CallerSeries, Counts> {
         let mut totals = self.settled.clone();

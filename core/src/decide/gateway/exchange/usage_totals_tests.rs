@@ -59,3 +59,18 @@ fn rows_that_a_report_leaves_out_stay() {
     totals.take("team", &message(1, 2, &[("b", 3)]));
     assert_eq!(sums(&totals), [sum("team", "a", 5), sum("team", "b", 3)]);
 }
+
+#[test]
+fn what_one_process_used_is_known_while_it_lives() {
+    let mut totals = UsageTotals::default();
+    totals.take("team", &message(1, 1, &[("a", 5)]));
+    totals.take("team", &message(1, 2, &[("b", 3)]));
+    totals.take("team", &message(2, 1, &[("a", 1)]));
+    let used = |totals: &UsageTotals, namespace: &str, epoch| {
+        totals.of_epoch(namespace, epoch).map(|usage| usage.rows().map(|(_, _, counts)| counts.input).sum::<u64>())
+    };
+    assert_eq!((used(&totals, "team", 1), used(&totals, "team", 2)), (Some(8), Some(1)));
+    assert_eq!((used(&totals, "team", 3), used(&totals, "other", 1)), (None, None));
+    totals.end("team", 1);
+    assert_eq!((used(&totals, "team", 1), used(&totals, "team", 2)), (None, Some(1)));
+}

@@ -39,7 +39,8 @@ fn a_template_of_one_line_becomes_a_deployment_whose_pods_are_found() {
 #[test]
 fn limits_and_batch_are_told_to_the_agents() {
     let deployment = built(&spec(json!({
-        "template": agent(), "batch": { "maxTasks": 5 }, "taskLimits": { "maxSteps": 30, "maxRetriesPerTool": 0, "timeout": "2m" },
+        "template": agent(), "batch": { "maxTasks": 5 },
+        "taskLimits": { "maxSteps": 30, "maxRetriesPerTool": 0, "timeout": "2m", "maxTokensPerTask": 7654321 },
     })))
     .unwrap();
     let value = |name| variable(&deployment, name).map(|variable| variable["value"].clone());
@@ -48,6 +49,7 @@ fn limits_and_batch_are_told_to_the_agents() {
     assert_eq!(value("QUARTERMASTER_TASK_MAX_RETRIES_PER_TOOL"), Some(json!("0")));
     assert_eq!(value("QUARTERMASTER_TASK_TIMEOUT_SECONDS"), Some(json!("120")));
     assert_eq!(value("QUARTERMASTER_TASK_MAX_TOOL_CALLS"), None);
+    assert!(!deployment.to_string().contains("7654321"), "what the gateway holds to, agents need not know");
     assert_eq!(deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 150);
 }
 

@@ -4,13 +4,19 @@ use super::demand::{Demand, Source};
 use super::replicas::Answer;
 use super::settings::{Mode, Settings};
 use crate::api::agent_pool::LimitedBy;
+use crate::decide::pool::budgets::{self, BudgetFacts};
 
 /// Why there are as many replicas, for example `12 by queue tasks (58 waiting, 2 in flight, 5 per replica), held at 8 by the
 /// stabilization window`. The figures are those of the moment: whoever shows the sentence keeps it until the answer changes.
-pub fn explain(answer: &Answer, demand: &Demand, settings: &Settings) -> String {
+/// `budgets` are those that cover the pool; of a pause there are no figures.
+pub fn explain(answer: &Answer, demand: &Demand, settings: &Settings, budgets: &[BudgetFacts]) -> String {
     let replicas = answer.replicas;
     let wanted = match (&demand.source, answer.limited_by) {
         (_, Some(LimitedBy::Suspended)) => return format!("{replicas}, as spec.suspend is set"),
+        (_, Some(LimitedBy::Budget)) => {
+            let finish = if replicas > 0 { ", and agents at work finish" } else { "" };
+            return format!("{replicas}, as {}{finish}", budgets::who(budgets));
+        }
         (_, Some(LimitedBy::Pinned)) => return format!("{replicas} by spec.replicas"),
         (Source::Nothing, _) => return format!("{replicas}, as there is no queue to follow"),
         (Source::Unread, _) => return format!("{replicas}, until the queues have been read for the first time"),
@@ -30,7 +36,7 @@ pub fn explain(answer: &Answer, demand: &Demand, settings: &Settings) -> String 
     };
     let Some(limited_by) = answer.limited_by else { return wanted };
     let by = match limited_by {
-        LimitedBy::Suspended | LimitedBy::Pinned => return wanted,
+        LimitedBy::Suspended | LimitedBy::Budget | LimitedBy::Pinned => return wanted,
         LimitedBy::MaxReplicas => "spec.maxReplicas",
         LimitedBy::MinReplicas => "spec.minReplicas",
         LimitedBy::ScaleUpPolicy => "the policies of scaleUp",
@@ -56,6 +62,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::token_budget_status::Phase;
 
     fn settings() -> Settings {
         let spec = json!({ "scaling": { "proportional": { "tasksPerReplica": 5 } } });
@@ -82,7 +89,7 @@ mod tests {
     #[test]
     fn a_sentence_tells_who_asks_for_how_much_and_what_holds_it_back() {
         let queue = || Source::Queue { name: "tasks".into(), waiting: 58, in_flight: 2 };
-        let of = |source, replicas, limited_by| explain(&answer(replicas, limited_by), &demand(source), &settings());
+        let of = |source, replicas, limited_by| explain(&answer(replicas, limited_by), &demand(source), &settings(), &[]);
         assert_eq!(
             of(queue(), 8, Some(LimitedBy::StabilizationWindow)),
             "12 by queue tasks (58 waiting, 2 in flight, 5 per replica), held at 8 by the stabilization window"
@@ -98,9 +105,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_pause_it_tells_whose_it_is_and_nothing_of_the_queues() {
+        let budget = |name: &str, pauses| BudgetFacts { name: name.into(), phase: Phase::Exhausted, pauses };
+        let budgets = [budget("day", true), budget("free", false), budget("sprint", true)];
+        let of = |replicas, budgets: &[BudgetFacts]| {
+            let source = Source::Queue { name: "tasks".into(), waiting: 58, in_flight: 2 };
+            explain(&answer(replicas, Some(LimitedBy::Budget)), &demand(source), &settings(), budgets)
+        };
+        assert_eq!(of(0, &budgets), "0, as budgets day, sprint pause the pool");
+        assert_eq!(of(2, &budgets[..2]), "2, as budget day pauses the pool, and agents at work finish");
+    }
+
+    #[test]
     fn what_is_not_known_is_not_told_as_zero() {
         let source = Source::Queue { name: "tasks".into(), waiting: 58, in_flight: 0 };
-        let said = explain(&answer(12, None), &Demand { in_flight_known: false, ..demand(source) }, &settings());
+        let said = explain(&answer(12, None), &Demand { in_flight_known: false, ..demand(source) }, &settings(), &[]);
         assert_eq!(said, "12 by queue tasks (58 waiting, in flight not known, 5 per replica)");
     }
 }

@@ -18,6 +18,8 @@ pub struct Question<'a> {
     pub pinned: Option<u32>,
     /// Whether the pool is suspended.
     pub suspended: bool,
+    /// Whether a budget pauses it.
+    pub paused: bool,
     /// What the queues ask for.
     pub demand: &'a Demand,
     /// Replicas that there should be until now.
@@ -39,13 +41,20 @@ pub struct Answer {
     pub next: Option<Duration>,
 }
 
-/// How many replicas there should be now. The first of these that says something decides: suspend, the pinned replicas, the
-/// bounds, the demand after windows and policies.
+/// How many replicas there should be now. The first of these that says something decides: suspend, the pause of a budget, the
+/// pinned replicas, the bounds, the demand after windows and policies.
+///
+/// A pause is a bound of 0, which holds at once as the others do. How many there are after it follows from what decides then, and is
+/// remembered nowhere: so a pool whose size nothing decides is not made smaller.
 pub fn replicas(question: &Question<'_>, now: Timestamp) -> Answer {
     let Question { settings, current, .. } = *question;
     let fixed = |replicas, limited_by| Answer { wanted: replicas, replicas, limited_by, next: None };
     if question.suspended {
         return fixed(current, Some(LimitedBy::Suspended));
+    }
+    let is_sized = question.pinned.is_some() || question.demand.source != Source::Nothing || current <= settings.least;
+    if question.paused && is_sized {
+        return fixed(0, Some(LimitedBy::Budget));
     }
     if let Some(pinned) = question.pinned {
         return fixed(pinned, Some(LimitedBy::Pinned));

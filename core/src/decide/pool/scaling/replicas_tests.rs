@@ -44,21 +44,48 @@ fn idle_since(second: i64) -> History {
 }
 
 fn ask(settings: &Settings, demand: &Demand, current: u32, history: &History) -> Answer {
-    replicas(&Question { settings, pinned: None, suspended: false, demand, current, history }, at(1000))
+    replicas(&Question { settings, pinned: None, suspended: false, paused: false, demand, current, history }, at(1000))
 }
 
 #[test]
 fn the_first_that_says_something_decides() {
     let settings = settings(json!({ "minReplicas": 2, "maxReplicas": 8 }));
     let history = History::default();
-    let question =
-        Question { settings: &settings, pinned: Some(12), suspended: true, demand: &demand(5), current: 3, history: &history };
+    let demand = demand(5);
+    let question = Question {
+        settings: &settings,
+        pinned: Some(12),
+        suspended: true,
+        paused: true,
+        demand: &demand,
+        current: 3,
+        history: &history,
+    };
     let suspended = replicas(&question, at(1000));
     assert_eq!((suspended.replicas, suspended.limited_by), (3, Some(LimitedBy::Suspended)));
-    let pinned = replicas(&Question { suspended: false, ..question }, at(1000));
+    let paused = replicas(&Question { suspended: false, ..question }, at(1000));
+    assert_eq!((paused.replicas, paused.limited_by), (0, Some(LimitedBy::Budget)));
+    let pinned = replicas(&Question { suspended: false, paused: false, ..question }, at(1000));
     assert_eq!((pinned.replicas, pinned.limited_by), (12, Some(LimitedBy::Pinned)));
-    let followed = replicas(&Question { suspended: false, pinned: None, ..question }, at(1000));
+    let followed = replicas(&Question { suspended: false, paused: false, pinned: None, ..question }, at(1000));
     assert_eq!((followed.replicas, followed.limited_by), (5, None));
+}
+
+#[test]
+fn a_pause_takes_no_agent_that_nobody_could_bring_back() {
+    let settings = settings(json!({ "minReplicas": 2 }));
+    let history = History::default();
+    let no_queue = Demand { source: Source::Nothing, unknown: false, ..unknown() };
+    let ask = |pinned, paused, current| {
+        let question =
+            Question { settings: &settings, pinned, suspended: false, paused, demand: &no_queue, current, history: &history };
+        let answer = replicas(&question, at(1000));
+        (answer.replicas, answer.limited_by)
+    };
+    assert_eq!(ask(None, true, 5), (5, None), "nothing says that there are to be five");
+    assert_eq!(ask(None, true, 2), (0, Some(LimitedBy::Budget)));
+    assert_eq!((ask(None, true, 0), ask(None, false, 0)), ((0, Some(LimitedBy::Budget)), (2, None)), "minReplicas does");
+    assert_eq!((ask(Some(5), true, 5), ask(Some(5), false, 0)), ((0, Some(LimitedBy::Budget)), (5, Some(LimitedBy::Pinned))));
 }
 
 #[test]
@@ -153,6 +180,14 @@ proptest! {
     fn the_answer_is_within_the_bounds((settings, demand, current, history) in scenes()) {
         let answer = ask(&settings, &demand, current, &history);
         prop_assert!((settings.least..=settings.most).contains(&answer.replicas), "{answer:?}");
+    }
+
+    #[test]
+    fn a_paused_pool_that_has_queues_has_no_agent((settings, demand, current, history) in scenes(), pinned in prop::option::of(0_u32..9)) {
+        let question =
+            Question { settings: &settings, pinned, suspended: false, paused: true, demand: &demand, current, history: &history };
+        let answer = replicas(&question, at(1000));
+        prop_assert_eq!((answer.replicas, answer.limited_by), (0, Some(LimitedBy::Budget)));
     }
 
     #[test]

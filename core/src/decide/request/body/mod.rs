@@ -3,7 +3,7 @@
 //! * `scan`: a walk through JSON, on which texts are measured.
 //! * `object`: where the members of a JSON object stand.
 //! * `read`: one pass over a client's body.
-//! * `text`: how long the prompt is; `tools`: what their declarations add to it.
+//! * `text`: how long the prompt is; `tools`: what their declarations add to it; `provider_tools`: those that a provider runs.
 //! * `malformed`: what makes a body unreadable, in words for the caller.
 //! * `rewrite`: the pieces that go to a backend, for each attempt anew.
 //! * `servers`: how servers differ in the fields that are changed; a server is a line.
@@ -19,6 +19,7 @@ use super::operation::Operation;
 
 mod malformed;
 mod object;
+mod provider_tools;
 mod read;
 mod removed;
 mod rewrite;
@@ -28,6 +29,7 @@ mod text;
 mod tools;
 
 pub use malformed::MalformedBody;
+pub use provider_tools::run_by_provider;
 pub use read::{METADATA_CHARACTERS, MODEL_CHARACTERS, read};
 pub use rewrite::{Piece, rewrite};
 
@@ -81,6 +83,11 @@ pub struct Body {
 }
 
 impl Body {
+    /// Whether tokens of output are made.
+    pub fn generates(&self) -> bool {
+        read::generates(self.operation)
+    }
+
     /// Its length in bytes, as it came.
     pub fn length(&self) -> usize {
         self.length
