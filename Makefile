@@ -16,7 +16,7 @@ help: ## Say what the other targets do
 demo: bootstrap ## Start a control plane with fake GPU nodes, install Quartermaster, show what it makes of the examples, stop it
 	@dev/bootstrap.sh go helm
 	@$(build) -p quartermaster
-	@$(dev) with-cluster --nodes --local-node -- dev/demo.sh
+	@$(dev) with-cluster --nodes --local-node -- dev/demo.sh $(if $(SPRINT),sprint)
 
 test: ## Build, lint and test everything against a real control plane
 	@dev/test.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Installs Quartermaster with its charts on a control plane with fake GPU nodes, shows what it makes of examples/, and checks
-# it. With SPRINT=yes also how the quickstart spends a budget. Run by `make demo`, which starts the control plane and stops it again.
+# it. With the argument `sprint` also how the quickstart spends a budget. Run by `make demo`, which starts the control plane and stops it again.
 # The operator runs as two pods of the local node, under its own account. Each section is a function; the last lines say in
 # which order they are shown.
 
@@ -214,7 +214,7 @@ YAML
 show_nodes
 show_installation
 start_redis
-[ "${SPRINT:-}" != yes ] || show_sprint
+[ "${1:-}" != sprint ] || show_sprint
 show_backends
 show_agents
 show_routes
