@@ -48,6 +48,12 @@ interrupted() {
     STAGES+=('interrupted')
     kill -s "$2" -- "-$STAGE" 2>/dev/null || true
     wait "$STAGE" || true
+    # The wait can end before all of the stage has: what it still says is part of its output. Not for ever, as ended processes whose
+    # parent is gone may stand there for a while.
+    for _ in {1..50}; do
+      kill -0 -- "-$STAGE" 2>/dev/null || break
+      sleep 0.1
+    done
   fi
   exit $((128 + $1))
 }
