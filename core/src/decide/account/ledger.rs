@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Limits, PeriodId, Unit};
@@ -190,6 +191,21 @@ impl<T> Units<T> {
     }
 }
 
+/// Reads what stands in the ledger or the table, unless a later version wrote it.
+pub(super) fn versioned<T: DeserializeOwned>(text: &str) -> Result<T, LedgerError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: u32,
+    }
+    // The version first: what a later one says may not be readable at all.
+    let Version { schema_version: found } = serde_json::from_str(text).map_err(unreadable)?;
+    if found > SCHEMA_VERSION {
+        return Err(LedgerError::Newer { found });
+    }
+    serde_json::from_str(text).map_err(unreadable)
+}
+
 impl HotLedger {
     /// Reads what [`Self::text`] wrote.
     ///
@@ -197,17 +213,7 @@ impl HotLedger {
     ///
     /// A later version wrote it, or it is no ledger.
     pub fn read(text: &str) -> Result<Self, LedgerError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Version {
-            schema_version: u32,
-        }
-        // The version first: what a later one says may not be readable at all.
-        let Version { schema_version: found } = serde_json::from_str(text).map_err(unreadable)?;
-        if found > SCHEMA_VERSION {
-            return Err(LedgerError::Newer { found });
-        }
-        serde_json::from_str(text).map_err(unreadable)
+        versioned(text)
     }
 
     /// As JSON.

@@ -29,7 +29,7 @@ use super::bucket::Bucket;
 use super::figures::{FIGURES, counts, figures};
 use super::reports::Reported;
 use super::{Caller, History, OTHER};
-use crate::decide::account::ledger::{LedgerError, SCHEMA_VERSION};
+use crate::decide::account::ledger::{LedgerError, SCHEMA_VERSION, versioned};
 use crate::decide::gateway::exchange::usage::{Counts, Series};
 
 /// The largest text of a shard, in bytes: gzip leaves at most 700 KiB of it. Names of chance have about 5.3 bits a character
@@ -200,16 +200,7 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 }
 
 fn parse(text: &str) -> Result<Stored, LedgerError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Version {
-        schema_version: u32,
-    }
-    let Version { schema_version: found } = serde_json::from_str(text).map_err(unreadable)?;
-    if found > SCHEMA_VERSION {
-        return Err(LedgerError::Newer { found });
-    }
-    let stored: Stored = serde_json::from_str(text).map_err(unreadable)?;
+    let stored: Stored = versioned(text)?;
     if !stored.parts.is_power_of_two() || stored.parts > MOST_PARTS || stored.part >= stored.parts {
         return Err(unreadable(format!("part {} of {} is no part of a table", stored.part, stored.parts)));
     }
