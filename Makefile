@@ -13,10 +13,10 @@ dev := "$${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev"
 help: ## Say what the other targets do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: bootstrap ## Start a control plane with fake GPU nodes, install Quartermaster, show what it makes of the examples, stop it
+demo: bootstrap ## Start a control plane with fake GPU nodes, install Quartermaster, show how a budget is spent, stop it
 	@dev/bootstrap.sh go helm
 	@$(build) -p quartermaster
-	@$(dev) with-cluster --nodes --local-node -- dev/demo.sh $(if $(SPRINT),sprint)
+	@$(dev) with-cluster --nodes --local-node -- dev/demo.sh
 
 test: ## Build, lint and test everything against a real control plane
 	@dev/test.sh
@@ -45,6 +45,7 @@ bench: bootstrap ## Measure
 	@cargo build --release -p quartermaster --locked
 	@cargo bench -p quartermaster --bench '*' --locked --no-run
 	@QUARTERMASTER="$${CARGO_TARGET_DIR:-target}/release/quartermaster" cargo bench -p quartermaster --bench gateway --locked
+	@cargo bench -p quartermaster --bench rationing --locked
 	@$(dev) with-cluster --nodes -- cargo bench -p quartermaster --bench operator --locked
 
 generate: ## Write crds/ anew from the types

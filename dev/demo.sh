@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# Installs Quartermaster with its charts on a control plane with fake GPU nodes, shows what it makes of examples/, and checks
-# it. With the argument `sprint` also how the quickstart spends a budget. Run by `make demo`, which starts the control plane and stops it again.
-# The operator runs as two pods of the local node, under its own account. Each section is a function; the last lines say in
+# Installs Quartermaster with its charts on a control plane with fake GPU nodes, shows how the quickstart spends a budget and
+# what is made of the other examples, and checks it. Run by `make demo`, which starts the control plane and stops it again. The
+# operator runs as two pods of the local node, under its own account. Each section is a function; the last lines say in
 # which order they are shown.
 
 set -euo pipefail
@@ -214,7 +214,7 @@ YAML
 show_nodes
 show_installation
 start_redis
-[ "${1:-}" != sprint ] || show_sprint
+show_sprint
 show_backends
 show_agents
 show_routes

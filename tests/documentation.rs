@@ -128,6 +128,7 @@ fn everything_that_the_gateway_answers_itself_is_documented_with_its_status() {
         Refusal::PriceMissing,
         Refusal::NoPlan,
         Refusal::Internal,
+        Refusal::TaskRequestTooLarge { limit: 1, most: 2 },
         Refusal::TaskLimitExceeded { unit: Unit::Tokens, limit: 1, left: 0 },
         Refusal::TaskBusy,
         Refusal::IdenticalRequests { limit: 1 },

@@ -8,16 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use quartermaster_core::decide::gateway::exchange::documents::Secrets;
+use quartermaster_core::decide::gateway::plan::Plan;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::{BURST, BURST_HOSTED, PACED, PLAIN};
-use crate::load::{self, KEY};
+use crate::budgeted::{self, Operator};
+use crate::load::{self, KEY, Load, SHORT};
 use crate::process::{self, Memory};
 
 /// The names, as they stand in the table.
 pub const DIRECT: &str = "backend alone";
 pub const GATEWAY: &str = "gateway";
+pub const BUDGETED: &str = "gateway, with a budget";
 pub const ENVOY: &str = "Envoy";
 pub const LITELLM: &str = "LiteLLM";
 
@@ -28,8 +33,14 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const CALLERS: usize = 100;
 /// ModelRoutes in the plan beside those that are called.
 const OTHER_ROUTES: usize = 50;
+/// The one that calls.
+const CALLER: &str = "caller-0";
 /// The backend that would answer if the others failed.
 const SPARE: &str = "spare";
+/// The key of a provider.
+const PROVIDER_KEY: &str = "sk-of-the-provider";
+/// The namespace.
+const NAMESPACE: &str = "bench";
 /// Variables that would send calls to loopback addresses elsewhere.
 const PROXIES: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
@@ -82,6 +93,8 @@ pub struct Contestant {
     /// Its memory before it was called.
     pub idle: Option<Memory>,
     process: Option<Process>,
+    /// Who tells it of budgets.
+    operator: Option<Operator>,
 }
 
 /// Ends with its owner.
@@ -104,7 +117,7 @@ impl Directory {
     /// A new one.
     pub fn new() -> Self {
         let path = std::env::temp_dir().join(format!("quartermaster-bench-{}", std::process::id()));
-        std::fs::create_dir_all(path.join("secrets")).unwrap();
+        std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
@@ -124,7 +137,12 @@ impl Drop for Directory {
 impl Contestant {
     /// The backend alone.
     pub fn direct(backend: SocketAddr) -> Self {
-        Self { name: DIRECT, address: backend, idle: None, process: None }
+        Self { name: DIRECT, address: backend, idle: None, process: None, operator: None }
+    }
+
+    /// Whether it is measured with a load. What a budget costs shows where a call costs least.
+    pub fn is_called_with(&self, load: &Load) -> bool {
+        self.operator.is_none() || load.model == PLAIN && load.prompt == SHORT && load.callers > 1
     }
 
     /// Its process, where it has one.
@@ -135,22 +153,34 @@ impl Contestant {
     /// Our gateway, with everything on: authentication among many keys, rules, retries and fallback, metrics, and a routing log
     /// that is read.
     pub async fn gateway(directory: &Directory, backend: SocketAddr, processors: Processors) -> Self {
-        let (address, admin) = (free(), free());
-        let plan = directory.write("plan.json", &plan(backend).to_string());
-        for backend in [BURST_HOSTED, SPARE] {
-            directory.write(&format!("secrets/{backend}.first"), "sk-of-the-provider");
+        let address = free();
+        let command = gateway(directory, GATEWAY, address, backend, processors);
+        Self::when_it_answers(GATEWAY, address, logged(command, directory, GATEWAY))
+            .await
+            .unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// The same, whose calls count for a budget: each reserves and settles, and an operator hears of it.
+    pub async fn budgeted(directory: &Directory, backend: SocketAddr, processors: Processors) -> Self {
+        let (address, exchange, certificate) = (free(), free(), directory.0.join("certificate"));
+        let authority = budgeted::certify(NAMESPACE, &certificate);
+        let mut command = gateway(directory, BUDGETED, address, backend, processors);
+        command.arg("--certificate").arg(certificate).args(["--exchange-listen", &exchange.to_string()]);
+        let process = logged(command, directory, BUDGETED);
+        let mut started = Self::when_it_answers(BUDGETED, address, process).await.unwrap_or_else(|problem| panic!("{problem}"));
+        let plan: Plan = serde_json::from_value(plan(backend)).unwrap();
+        let secrets = Secrets(secrets().map(|(entry, key)| (entry, SecretString::from(key))).into());
+        let operator = Operator::start(&authority, exchange, &plan, &secrets, CALLER);
+        let begun = Instant::now();
+        while operator.used() == 0 {
+            assert!(begun.elapsed() < DEADLINE, "{BUDGETED} does not go by it");
+            // Until it does, and while the first allowance is granted, some are answered and some are not.
+            let _answered = load::is_answered(address).await;
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
-        let configuration = directory.write("configuration.yaml", "destinations:\n  allowLoopback: true\n");
-        let program = std::env::var_os("QUARTERMASTER").map_or_else(|| env!("CARGO_BIN_EXE_quartermaster").into(), PathBuf::from);
-        let mut command = processors.command(&program);
-        command.arg("gateway").arg("--plan").arg(plan).arg("--secrets").arg(directory.0.join("secrets"));
-        command.arg("--configuration").arg(configuration).args(["--log-format", "json"]);
-        command.args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()]).env_remove("RUST_LOG");
-        let mut process = start(command, directory, GATEWAY, Stdio::piped());
-        let mut log = process.child.stdout.take().unwrap();
-        // As a container's runtime does, but for keeping it.
-        std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
-        Self::when_it_answers(GATEWAY, address, process).await.unwrap_or_else(|problem| panic!("{problem}"))
+        started.idle = started.process().map(process::memory);
+        started.operator = Some(operator);
+        started
     }
 
     /// Envoy with one route that reads no body.
@@ -197,8 +227,39 @@ impl Contestant {
             }
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
-        Ok(Self { name, address, idle: Some(process::memory(process.child.id())), process: Some(process) })
+        Ok(Self { name, address, idle: Some(process::memory(process.child.id())), process: Some(process), operator: None })
     }
+}
+
+/// How our gateway is started.
+fn gateway(directory: &Directory, name: &str, address: SocketAddr, backend: SocketAddr, processors: Processors) -> Command {
+    // Each has files of its own: they are looked at again and again.
+    let plan = directory.write(&format!("{name}.json"), &plan(backend).to_string());
+    let mounted = directory.0.join(format!("{name}.secrets"));
+    std::fs::create_dir_all(&mounted).unwrap();
+    for (entry, key) in secrets() {
+        std::fs::write(mounted.join(entry), key).unwrap();
+    }
+    let configuration = directory.write(&format!("{name}.yaml"), "destinations:\n  allowLoopback: true\n");
+    let program = std::env::var_os("QUARTERMASTER").map_or_else(|| env!("CARGO_BIN_EXE_quartermaster").into(), PathBuf::from);
+    let mut command = processors.command(&program);
+    command.arg("gateway").arg("--plan").arg(plan).arg("--secrets").arg(mounted);
+    command.arg("--configuration").arg(configuration).args(["--log-format", "json"]);
+    command.args(["--listen", &address.to_string(), "--admin-listen", &free().to_string()]).env_remove("RUST_LOG");
+    command
+}
+
+/// The entries of the Secret.
+fn secrets() -> [(String, &'static str); 2] {
+    [BURST_HOSTED, SPARE].map(|backend| (format!("{backend}.first"), PROVIDER_KEY))
+}
+
+/// Starts our gateway, whose log is read as a container's runtime does, but for keeping it.
+fn logged(command: Command, directory: &Directory, name: &str) -> Process {
+    let mut process = start(command, directory, name, Stdio::piped());
+    let mut log = process.child.stdout.take().unwrap();
+    std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
+    process
 }
 
 fn start(mut command: Command, directory: &Directory, name: &str, output: Stdio) -> Process {
@@ -242,7 +303,7 @@ fn plan(backend: SocketAddr) -> Value {
         json!({ "keyHashes": [hash(&key)], "routes": names, "labels": { "project": "bench" } })
     };
     let callers: BTreeMap<String, Value> = (0..CALLERS).map(|number| (format!("caller-{number}"), caller(number))).collect();
-    json!({ "schema": 1, "namespace": "bench", "callers": callers, "routes": routes, "backends": backends })
+    json!({ "schema": 1, "namespace": NAMESPACE, "callers": callers, "routes": routes, "backends": backends })
 }
 
 fn served(server: Value, model: &str, base_url: String, keys: &[&str]) -> Value {
@@ -263,7 +324,7 @@ fn route(name: &str, backend: &str) -> Value {
             rule("longest", json!({ "promptTokens": { "atLeast": 200_000 } })),
             rule("urgent", json!({ "priorities": ["P0"], "userTiers": ["gold"] })),
             rule("labelled", json!({ "labels": { "project": ["another", "a-third"] } })),
-            rule("coding", json!({ "taskTypes": ["coding"], "agentPools": ["caller-0"] })),
+            rule("coding", json!({ "taskTypes": ["coding"], "agentPools": [CALLER] })),
         ],
         "trustedLabels": ["taskType", "priority", "userTier"],
         "fallback": [{ "backend": SPARE, "tier": "Standard", "causes": ["Unavailable", "Timeout", "RateLimited"] }],

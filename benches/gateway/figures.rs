@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::backend::{BURST, BURST_HOSTED, PACED, PLAIN};
-use crate::contestants::{Contestant, DIRECT, ENVOY, GATEWAY, LITELLM};
+use crate::contestants::{BUDGETED, Contestant, DIRECT, ENVOY, GATEWAY, LITELLM};
 use crate::load::{LOADS, LONG, Load, SHORT, Sample};
 use crate::process::Memory;
 
@@ -52,7 +52,7 @@ impl Figures {
             "\n| load | | calls a second | p50 | p99 | first byte p50 | CPU a call | failed |\n|---|---|--:|--:|--:|--:|--:|--:|"
         );
         for load in self.loads() {
-            for &name in &self.names {
+            for name in self.called_with(load) {
                 let figure = |number: Option<f64>, unit: &str| number.map_or(String::new(), |number| format!("{number:.2} {unit}"));
                 println!(
                     "| {} | {name} | {:.0} | {} | {} | {} | {} | {} |",
@@ -109,6 +109,14 @@ impl Figures {
             claim(format!("{name}: calls a second, of Envoy's"), self.ratio(load, ENVOY, rate), Wanted::AtLeast(0.9));
             claim(format!("{name}: calls a second, of LiteLLM's"), self.ratio(load, LITELLM, rate), Wanted::AtLeast(100.0));
         }
+        for callers in [8, 32] {
+            let load = load(PLAIN, SHORT, callers);
+            let (rates, processor) = (self.ratio_of(load, (BUDGETED, GATEWAY), rate), |name| self.processor(load, name));
+            let name = load.name();
+            claim(format!("{name}, with a budget: calls a second, of those without"), rates, Wanted::AtLeast(0.9));
+            let ratio = processor(BUDGETED).zip(processor(GATEWAY)).map(|(with, without)| with / without);
+            claim(format!("{name}, with a budget: CPU a call, of those without"), ratio, Wanted::AtMost(1.1));
+        }
         let alone = load(PLAIN, SHORT, 1);
         claim(format!("{}: added latency (p50), of Envoy's", alone.name()), self.added(alone), Wanted::AtMost(1.0));
         for load in [load(BURST, SHORT, 8), load(BURST, SHORT, 32), load(BURST_HOSTED, SHORT, 32)] {
@@ -130,6 +138,11 @@ impl Figures {
         LOADS.iter().filter(|load| self.names.iter().any(|name| !self.of(load, name).is_empty()))
     }
 
+    /// Those that a load was measured with.
+    fn called_with(&self, load: &Load) -> impl Iterator<Item = &'static str> {
+        self.names.iter().copied().filter(|name| !self.of(load, name).is_empty())
+    }
+
     fn of(&self, load: &Load, name: &'static str) -> &[Sample] {
         self.samples.get(&(load.name(), name)).map_or(&[], Vec::as_slice)
     }
@@ -141,8 +154,18 @@ impl Figures {
 
     /// What the gateway has of another's: the median over the rounds, in each of which the two are compared.
     fn ratio(&self, load: &Load, other: &'static str, of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
-        let rounds = self.of(load, GATEWAY).iter().zip(self.of(load, other));
-        median(rounds.filter_map(|(gateway, other)| Some(of(gateway)? / of(other)?)).collect())
+        self.ratio_of(load, (GATEWAY, other), of)
+    }
+
+    /// The same of any two.
+    fn ratio_of(
+        &self,
+        load: &Load,
+        (one, other): (&'static str, &'static str),
+        of: impl Fn(&Sample) -> Option<f64>,
+    ) -> Option<f64> {
+        let rounds = self.of(load, one).iter().zip(self.of(load, other));
+        median(rounds.filter_map(|(one, other)| Some(of(one)? / of(other)?)).collect())
     }
 
     /// The time that the gateway adds to what the backend alone takes, of what Envoy adds.
@@ -182,7 +205,7 @@ impl Figures {
                 "rounds": self.of(load, name).iter().map(rate).collect::<Vec<_>>(),
             })
         };
-        let contestants: Map<String, Value> = self.names.iter().map(|&name| (name.to_owned(), of(name))).collect();
+        let contestants: Map<String, Value> = self.called_with(load).map(|name| (name.to_owned(), of(name))).collect();
         json!({ "load": load.name(), "contestants": contestants })
     }
 }

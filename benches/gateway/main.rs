@@ -1,5 +1,5 @@
-//! What the gateway costs with everything on, beside the backend alone, Envoy with a plain route, and LiteLLM. All of it is measured
-//! in one run on one machine, so that the ratios mean something elsewhere too.
+//! What the gateway costs with everything on, beside the backend alone, Envoy with a plain route, and LiteLLM; and what it costs
+//! that calls count for a budget. All of it is measured in one run on one machine, so that the ratios mean something elsewhere too.
 //!
 //! Run by `make bench`; arguments:
 //!
@@ -17,6 +17,7 @@
 #![allow(clippy::print_stderr)]
 
 mod backend;
+mod budgeted;
 mod contestants;
 mod figures;
 mod load;
@@ -67,6 +68,8 @@ async fn measure(rounds: usize, time: Duration, processors: Processors, only: Op
     let mut contestants = vec![Contestant::direct(backend.address)];
     say("starting the gateway");
     contestants.push(Contestant::gateway(&directory, backend.address, processors).await);
+    say("starting the gateway with a budget");
+    contestants.push(Contestant::budgeted(&directory, backend.address, processors).await);
     say("starting Envoy");
     let envoy = Contestant::envoy(&directory, backend.address, processors).await;
     let mut others = vec![envoy];
@@ -87,6 +90,9 @@ async fn measure(rounds: usize, time: Duration, processors: Processors, only: Op
             // In another order each time: what comes first or last in a round may meet another machine.
             for place in 0..contestants.len() {
                 let contestant = &contestants[(place + round) % contestants.len()];
+                if !contestant.is_called_with(load) {
+                    continue;
+                }
                 let sample = load::drive(contestant.address, contestant.process(), load, time).await;
                 figures.add(load, contestant.name, sample);
             }

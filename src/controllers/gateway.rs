@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use quartermaster_core::api::configuration::Configuration;
-use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute, TokenBudget};
+use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute, TokenBudget, TokenBudgetStatus};
 use quartermaster_core::decide::backend::children::PORT as BACKEND_PORT;
 use quartermaster_core::decide::backend::facts::SecretFacts;
 use quartermaster_core::decide::decision::{ApplyMode, Child, ChildIdentity, Children, Refusal, RefusalCause};
@@ -237,13 +237,14 @@ impl Gateways {
         Ok(Gathered { resources, unread, next })
     }
 
-    /// Whose calls budgets cover.
+    /// Whose calls budgets cover. Of their status nothing else is looked at than whether they have come into force.
     fn planned_budgets(&self, namespace: &str) -> Vec<PlannedBudget> {
         let stored = self.budgets.owned_by(namespace);
+        let phase = |status: &TokenBudgetStatus| TokenBudgetStatus { phase: status.phase, ..TokenBudgetStatus::default() };
         let budgets = stored.iter().map(|(_, stored)| readable(stored)).map(|budget| TokenBudget {
             metadata: budget.metadata.clone(),
             spec: budget.spec.clone(),
-            status: None,
+            status: budget.status.as_ref().map(phase),
         });
         planned_budgets::of(&budgets.collect::<Vec<_>>(), &pools_of(&self.pools, namespace))
     }

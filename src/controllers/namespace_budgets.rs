@@ -34,7 +34,8 @@ mod tests {
     use crate::operate::key::ObjectKey;
 
     fn stored(namespace: &str, name: &str, spec: &Value) -> Stored<TokenBudget> {
-        let callers = json!([{ "agentPool": "coder", "modelRoute": "router", "blocked": true, "newTasksRefused": true }]);
+        let row = json!({ "agentPool": "coder", "modelRoute": "router", "blocked": true, "newTasksRefused": true, "paused": true });
+        let callers = json!([row]);
         let object: DynamicObject = serde_json::from_value(json!({
             "apiVersion": "quartermaster.dev/v1alpha1", "kind": "TokenBudget",
             "metadata": { "namespace": namespace, "name": name, "uid": name, "resourceVersion": "1" },

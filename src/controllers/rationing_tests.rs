@@ -1,3 +1,4 @@
+use quartermaster_core::decide::account::granting::AccountRows;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -85,10 +86,10 @@ fn the_first_time_all_budgets_of_a_namespace_are_told_whichever_has_changed() {
 #[test]
 fn a_namespace_without_budgets_is_told_that_there_are_none() {
     let rationing = rationing();
-    let rows = || rationing.accounts.rows("team", 1, 1);
+    let rows = || rationing.accounts.rows("team", 1, 1, 0);
     assert_eq!(rows(), None, "until then its gateway keeps what it knows");
     assert_eq!(in_force(&rationing), []);
-    assert_eq!(rows(), Some((BTreeMap::new(), BTreeMap::new())));
+    assert_eq!(rows(), Some((AccountRows::default(), Arc::default())));
 }
 
 #[test]

@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use quartermaster_core::decide::account::granting::{BudgetTerms, Snapshot};
+use quartermaster_core::decide::account::Now;
+use quartermaster_core::decide::account::granting::{AccountRows, BudgetTerms, Snapshot};
 use quartermaster_core::decide::account::history::History;
 use quartermaster_core::decide::account::ledger::HotLedger;
-use quartermaster_core::decide::account::message::{AccountRow, CallerRow};
+use quartermaster_core::decide::account::message::CallerRow;
 use quartermaster_core::decide::account::tasks::Tasks;
-use quartermaster_core::decide::account::{AccountId, Now};
 use quartermaster_core::decide::gateway::exchange::message::GatewayMessage;
 use quartermaster_core::decide::gateway::exchange::operator_session::Standing;
 use quartermaster_core::decide::gateway::exchange::usage::Counts;
@@ -166,15 +166,17 @@ impl Accounts {
         self.change(namespace, |accounts, now| accounts.receive(pod, message, standing, now));
     }
 
-    /// What a process of a namespace's gateway is to know of its accounts, and of what its callers' budgets mean, from message `seq` on.
-    /// None: that is not known yet, and what it knows stays.
+    /// What a process of a namespace's gateway is to know from message `seq` on of its accounts, as far as it may have changed since
+    /// there were so many changes, 0 for all of it, and of what its callers' budgets mean. None: that is not known yet, and what it
+    /// knows stays.
     pub fn rows(
         &self,
         namespace: &str,
         epoch: u64,
         seq: u64,
-    ) -> Option<(BTreeMap<AccountId, AccountRow>, BTreeMap<String, CallerRow>)> {
-        self.namespace(namespace).lock()?.rows(epoch, seq)
+        since: u64,
+    ) -> Option<(AccountRows, Arc<BTreeMap<String, CallerRow>>)> {
+        self.namespace(namespace).lock()?.rows(epoch, seq, since)
     }
 
     /// What a process of a namespace's gateway is to hear of tasks that has changed since there were so many changes, and how many there
@@ -182,6 +184,12 @@ impl Accounts {
     pub fn task_rows(&self, namespace: &str, epoch: u64, since: u64) -> (Tasks, u64) {
         let namespace = self.namespace(namespace);
         namespace.lock().map_or_else(|| (Tasks::new(), since), |accounts| accounts.task_rows(epoch, since))
+    }
+
+    /// Whether a process of a namespace's gateway that is about to leave is to stay until the ledger says what it used: its last
+    /// report is not to be acknowledged before.
+    pub fn is_to_stay(&self, namespace: &str, epoch: u64) -> bool {
+        self.namespace(namespace).lock().is_some_and(|accounts| accounts.is_to_stay(epoch))
     }
 
     /// Changes when the gateway of a namespace is to be told something soon. What else changes it is told with what is said anyway.

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quartermaster_core::decide::account::granting::PeriodTerms;
 use quartermaster_core::decide::account::message::{RouteRow, Told};
-use quartermaster_core::decide::account::{Limits, PeriodId, Unit};
+use quartermaster_core::decide::account::{AccountId, Limits, PeriodId, Unit};
 use quartermaster_core::decide::gateway::exchange::usage::{Hour, Series, UsageCounters};
 use tokio::task::JoinHandle;
 
@@ -61,19 +61,19 @@ fn kept(accounts: &Arc<Accounts>) -> JoinHandle<()> {
 #[tokio::test]
 async fn a_namespace_is_as_known_as_what_is_known_of_all() {
     let accounts = Accounts::default();
-    assert_eq!(accounts.rows("early", 7, 1), None, "nobody leads");
+    assert_eq!(accounts.rows("early", 7, 1, 0), None, "nobody leads");
     accounts.begin(with_budgets(&["team"]));
-    let nothing = Some((BTreeMap::new(), BTreeMap::new()));
+    let nothing = Some((AccountRows::default(), Arc::default()));
     // Those that were heard of before as those that are heard of later.
-    assert_eq!((accounts.rows("early", 7, 1), accounts.rows("late", 7, 1)), (nothing.clone(), nothing));
-    assert_eq!(accounts.rows("team", 7, 1), None);
+    assert_eq!((accounts.rows("early", 7, 1, 0), accounts.rows("late", 7, 1, 0)), (nothing.clone(), nothing));
+    assert_eq!(accounts.rows("team", 7, 1, 0), None);
     assert_eq!(accounts.history("late", |history| history.changes()), None, "nothing was read yet");
     accounts.load_failed("no right to list them".to_owned());
     assert_eq!(accounts.unknown_because("team").as_deref(), Some("no right to list them"));
     accounts.load(BTreeMap::new());
     assert_eq!(accounts.unknown_because("team"), None);
     assert_eq!(accounts.history("late", |history| history.changes()), Some(0));
-    assert_eq!(accounts.rows("later", 7, 1), Some((BTreeMap::new(), BTreeMap::new())));
+    assert_eq!(accounts.rows("later", 7, 1, 0), Some((AccountRows::default(), Arc::default())));
     assert_eq!(accounts.history("later", |history| history.changes()), Some(0));
 }
 
@@ -92,7 +92,7 @@ async fn a_new_budget_is_in_force_within_a_second_and_its_controller_is_woken() 
     let began = Instant::now();
     accounts.configure("team", budgets());
     accounts.verdict("team", callers());
-    while accounts.rows("team", 7, 1).is_none() {
+    while accounts.rows("team", 7, 1, 0).is_none() {
         changes.changed().await.unwrap();
     }
     assert!(began.elapsed() < Duration::from_secs(1));
@@ -110,11 +110,11 @@ async fn what_a_panic_left_half_done_grants_nothing_and_ends_the_process() {
     let accounts = Accounts::default();
     accounts.begin(with_budgets(&[]));
     accounts.load(BTreeMap::new());
-    assert!(accounts.rows("team", 7, 1).is_some() && accounts.rows("other", 7, 1).is_some());
+    assert!(accounts.rows("team", 7, 1, 0).is_some() && accounts.rows("other", 7, 1, 0).is_some());
     let panicked = catch_unwind(AssertUnwindSafe(|| accounts.history("team", |_| -> u64 { panic!("as the test wants") })));
     assert!(panicked.is_err());
-    assert_eq!(accounts.rows("team", 7, 1), None);
-    assert!(accounts.rows("other", 7, 1).is_some());
+    assert_eq!(accounts.rows("team", 7, 1, 0), None);
+    assert!(accounts.rows("other", 7, 1, 0).is_some());
     assert_eq!(accounts.last_turn().unwrap_err().to_string(), "a panic has left the accounts of the namespace team half done");
 }
 

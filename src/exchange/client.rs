@@ -1,7 +1,8 @@
 //! The operator's end: one connection to each pod of each gateway, from when the pod has an address until it is gone.
 //!
-//! [`connection`]: making one connection.
+//! [`connection`]: making one connection. [`addresses`]: which pod it leads to, where several say that they have the same address.
 
+mod addresses;
 mod connection;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
+use self::addresses::Addresses;
 use self::connection::{ConnectError, Socket, connect};
 use super::accounts::Accounts;
 use super::replicas::{Replicas, Taken};
@@ -95,25 +97,32 @@ struct Followed {
 }
 
 /// Follows the fleet until cancelled. Then every connection is closed in order: nothing is sent after this returns.
+///
+/// At an address one pod is followed, the one that has got it last. Over two connections the same process would be told different things
+/// at once, and be taken for gone with the pod that has it no more.
 pub async fn run(operator: Operator, cancelled: CancellationToken) {
     let operator = Arc::new(operator);
     let mut fleet = operator.fleet.clone();
     let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
+    let mut addresses = Addresses::default();
     loop {
         let now = Arc::clone(&fleet.borrow_and_update());
-        let left: Vec<String> = followed.iter().filter(|(uid, known)| now.pods.get(*uid) != Some(&known.pod)).map(uid_of).collect();
+        addresses.take(&now.pods);
+        let has_left = |uid: &String, pod: &GatewayPod| now.pods.get(uid) != Some(pod) || !addresses.is_of(uid, pod);
+        let left: Vec<String> = followed.iter().filter(|(uid, known)| has_left(uid, &known.pod)).map(uid_of).collect();
         for uid in left {
             if let Some(Followed { pod, task }) = followed.remove(&uid) {
                 task.abort();
                 // It may be in the middle of a report, which must not come after what follows.
                 let _aborted = task.await;
-                if let Some(epoch) = operator.replicas.remove(&uid) {
+                let heir = addresses.holder(&pod).filter(|heir| *heir != uid);
+                if let Some(epoch) = operator.replicas.remove(&uid, heir) {
                     operator.accounts.ended(&pod.namespace, epoch);
                 }
                 (operator.wake)(&pod.namespace);
             }
         }
-        for (uid, pod) in &now.pods {
+        for (uid, pod) in now.pods.iter().filter(|(uid, pod)| addresses.is_of(uid, pod)) {
             followed.entry(uid.clone()).or_insert_with(|| {
                 let following = follow(Arc::clone(&operator), uid.clone(), pod.clone(), cancelled.clone());
                 Followed { pod: pod.clone(), task: AbortOnDropHandle::new(tokio::spawn(following)) }
@@ -329,10 +338,12 @@ impl Follower {
         (self.looked, self.look) = (Instant::now(), None);
         let Some(session) = &mut self.session else { return };
         let Some(standing) = session.standing() else { return };
-        if let Some((rows, callers)) = self.operator.accounts.rows(&self.pod.namespace, standing.epoch, session.next_seq()) {
+        let (accounts, namespace, epoch) = (&self.operator.accounts, &self.pod.namespace, standing.epoch);
+        if let Some((rows, callers)) = accounts.rows(namespace, epoch, session.next_seq(), session.accounts_known()) {
             session.desire_accounts(rows, callers);
         }
-        let (tasks, changes) = self.operator.accounts.task_rows(&self.pod.namespace, standing.epoch, session.tasks_known());
+        session.keep(accounts.is_to_stay(namespace, epoch));
+        let (tasks, changes) = accounts.task_rows(namespace, epoch, session.tasks_known());
         session.desire_tasks(tasks, changes);
     }
 

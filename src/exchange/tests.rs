@@ -99,6 +99,29 @@ async fn usage_is_counted_once_over_killed_connections_and_restarted_gateways() 
     assert_eq!(client.tokens(), 107);
 }
 
+/// A pod in which nothing runs any more has its address until it is gone, and another one may have got it by then.
+#[rstest]
+#[case::while_both_are_there(true)]
+#[case::when_one_goes_and_the_other_comes(false)]
+#[tokio::test]
+async fn a_process_lives_on_when_a_pod_is_gone_that_had_the_address_of_its_own(#[case] are_together: bool) {
+    let (_, server, client) = pair().await;
+    server.gateway.used(5);
+    server.news.notify_one();
+    until(|| client.tokens() == 5).await;
+    change(&client, |fleet| {
+        let old = if are_together { fleet.pods["pod"].clone() } else { fleet.pods.remove("pod").unwrap() };
+        fleet.pods.insert("new".to_owned(), GatewayPod { name: "quartermaster-gateway-1".to_owned(), ..old });
+    });
+    until(|| client.is_connected("new")).await;
+    assert_eq!(client.replica("pod"), None, "there is one process to be reached");
+    change(&client, |fleet| drop(fleet.pods.remove("pod")));
+    until(|| client.is_connected("new")).await;
+    server.gateway.used(6);
+    server.news.notify_one();
+    until(|| client.tokens() == 11).await;
+}
+
 /// Passes connections on, until they are to break.
 async fn relay(to: SocketAddr) -> (SocketAddr, Arc<std::sync::Mutex<CancellationToken>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

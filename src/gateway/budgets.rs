@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use jiff::Timestamp;
-use quartermaster_core::decide::account::spending::{Most, Reservation, Short, Terms, Ticket};
+use quartermaster_core::decide::account::spending::{Most, Need, Reservation, Short, Terms, Ticket};
 use quartermaster_core::decide::account::tasks::ledger::TaskCall;
-use quartermaster_core::decide::gateway::plan::TaskLimits;
+use quartermaster_core::decide::gateway::plan::{Backend, TaskLimits};
 use quartermaster_core::decide::request::body::Body;
 use quartermaster_core::decide::request::refusal::Refusal;
 use quartermaster_core::decide::request::upper_bound;
@@ -49,7 +49,8 @@ impl<'call> Budgets<'call> {
         let task = is_counted.then(|| tasks::of_call(limits, headers, bytes)).flatten();
         let mut terms = terms.unwrap_or_default();
         if task.is_some() {
-            terms.bounded_output |= limits.max_tokens.is_some() || limits.max_cost.is_some();
+            let TaskLimits { max_tokens_per_request, max_tokens, max_cost, .. } = limits;
+            terms.bounded_output |= max_tokens_per_request.is_some() || max_tokens.is_some() || max_cost.is_some();
             terms.needs_price |= limits.max_cost.is_some();
         }
         Self { gateway, caller, route, task, terms, patience: PATIENCE }
@@ -58,6 +59,14 @@ impl<'call> Budgets<'call> {
     /// What they mean for where it may go.
     pub fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// The most tokens of output that an attempt at this backend is asked for, where they have to have a limit.
+    pub fn output_ceiling(&self, body: &Body, backend: &Backend) -> Option<u32> {
+        match self.task.and_then(|call| call.limits.max_tokens_per_request) {
+            Some(most) => upper_bound::output_ceiling_within(body, backend, most),
+            None => upper_bound::output_ceiling(body, backend),
+        }
     }
 
     /// Whether it may begin. `bytes` are those that the body was read from.
@@ -97,14 +106,14 @@ impl<'call> Budgets<'call> {
     /// # Errors
     ///
     /// Why the attempt cannot begin, with which the call ends.
-    pub async fn reserve(&mut self, most: Most, until: Instant) -> Result<Reserved, Refusal> {
-        let reserved = match self.gateway.reserve(self.caller, self.route, most, None) {
-            Err(Short::Wait) => self.wait(most, until).await,
+    pub async fn reserve(&mut self, need: Need, until: Instant) -> Result<Reserved, Refusal> {
+        let reserved = match self.gateway.reserve(self.caller, self.route, need, None) {
+            Err(Short::Wait) => self.wait(need, until).await,
             reserved => reserved,
         };
         let budgets = reserved.map_err(refusal)?;
         let Some(call) = &mut self.task else { return Ok(budgets.into()) };
-        match self.gateway.begin_task(self.caller, call, most) {
+        match self.gateway.begin_task(self.caller, call, need.most) {
             Ok(task) => {
                 // Further attempts are of the same request.
                 call.body = None;
@@ -117,13 +126,13 @@ impl<'call> Budgets<'call> {
         }
     }
 
-    async fn wait(&mut self, most: Most, until: Instant) -> Result<Reservation, Short> {
-        let mut waiting = Waiting::new(self.gateway, self.gateway.wait(self.caller, self.route, most));
+    async fn wait(&mut self, need: Need, until: Instant) -> Result<Reservation, Short> {
+        let mut waiting = Waiting::new(self.gateway, self.gateway.wait(self.caller, self.route, need.most));
         let until = until.min(waiting.begun + self.patience);
         let reserved = loop {
             // What changes while it looks is not missed.
             let changed = self.gateway.budgets_changed();
-            let reserved = self.gateway.reserve(self.caller, self.route, most, waiting.ticket);
+            let reserved = self.gateway.reserve(self.caller, self.route, need, waiting.ticket);
             if !matches!(reserved, Err(Short::Wait)) {
                 waiting.ticket = None;
                 break reserved;

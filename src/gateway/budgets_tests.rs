@@ -66,8 +66,8 @@ fn of_limited_task<'call>(gateway: &'call Gateway, id: &str, limits: TaskLimits)
     Budgets::new(gateway, "coder", limits, "smart", &headers, PLAIN.as_bytes())
 }
 
-fn tokens(tokens: u64) -> Most {
-    Most { tokens, cost: Some(0) }
+fn tokens(tokens: u64) -> Need {
+    Most { tokens, cost: Some(0) }.into()
 }
 
 fn far() -> Instant {
@@ -217,11 +217,13 @@ async fn where_new_tasks_are_refused_those_that_have_begun_go_on() {
     }
     // It was looked at, and has not begun by that.
     assert!(admit(&of_task(&gateway, "fix-8"), PLAIN).is_err());
+    assert_eq!(spent(&gateway).refused, 0, "they had room");
     tokio::time::advance(Duration::from_secs(3600)).await;
     assert!(admit(&of_task(&gateway, "fix-7"), PLAIN).is_err(), "nothing was heard of it for an hour");
 }
 
-const LIMITED: TaskLimits = TaskLimits { max_tokens: Some(50), max_cost: None, max_identical_requests: Some(2) };
+const LIMITED: TaskLimits =
+    TaskLimits { max_tokens_per_request: None, max_tokens: Some(50), max_cost: None, max_identical_requests: Some(2) };
 
 #[tokio::test(start_paused = true)]
 async fn a_task_is_held_to_its_limits_also_where_no_budget_covers_it() {
@@ -249,6 +251,29 @@ async fn a_task_is_held_to_its_limits_also_where_no_budget_covers_it() {
     assert!(!nobody.terms().bounded_output);
     gateway.give_back(nobody.reserve(tokens(1000), far()).await.unwrap());
     assert!(gateway.is_settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_of_a_task_may_use_so_much_and_output_that_is_not_limited_is_what_fits() {
+    let gateway = testing::gateway();
+    gateway.told(&Told { all: true, ..Told::default() }, 0, VALID);
+    let limits = TaskLimits { max_tokens_per_request: Some(500), ..TaskLimits::default() };
+    let mut call = of_limited_task(&gateway, "fix-7", limits);
+    assert!(call.terms().bounded_output);
+    let too_large = Refusal::TaskRequestTooLarge { limit: 500, most: 501 };
+    assert_eq!(call.reserve(tokens(501), far()).await.unwrap_err(), too_large);
+    for _ in 0..3 {
+        gateway.give_back(call.reserve(tokens(500), far()).await.unwrap());
+    }
+    let body = body::read(Operation::ChatCompletions, PLAIN.as_bytes()).unwrap();
+    let backend: Backend = serde_json::from_value(serde_json::json!({
+        "server": "Vllm", "formats": ["ChatCompletions"], "model": "m", "baseUrl": "http://m", "selfHosted": true,
+    }))
+    .unwrap();
+    let ceiling = call.output_ceiling(&body, &backend);
+    let most = upper_bound::within(&body, &backend, ceiling);
+    assert_eq!(most.input + most.output, 500, "{ceiling:?}");
+    assert!(of_task(&gateway, "fix-7").output_ceiling(&body, &backend) > ceiling);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use quartermaster_core::api::model_route::Strategy;
-use quartermaster_core::decide::account::spending::Terms;
+use quartermaster_core::decide::account::spending::{Need, Terms};
 use quartermaster_core::decide::gateway::plan::{Backend, Caller, Route};
 use quartermaster_core::decide::request::attempts::{self, Attempts, GiveUp, GiveUpReason, Step, Why};
 use quartermaster_core::decide::request::body::{self, Body};
@@ -20,7 +20,7 @@ use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::meter::Asked;
 use quartermaster_core::decide::request::operation::{Api, Operation};
 use quartermaster_core::decide::request::refusal::Refusal;
-use quartermaster_core::decide::request::{labels, model_name, upper_bound};
+use quartermaster_core::decide::request::{cost, labels, model_name, upper_bound};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ use super::listener::Answer;
 use super::relay::Relay;
 use super::reply::{self, AnswerBody, Holding};
 use super::request_body::{self, BodyError};
-use super::settle::{self, Settlement, outcome_of};
+use super::settle::{Settlement, outcome_of};
 use super::state::Gateway;
 use super::timed_stream::InCall;
 
@@ -188,7 +188,7 @@ struct Begun<'call> {
     pod: Option<SocketAddr>,
     key: Option<Arc<str>>,
     deadline: Instant,
-    /// The most tokens of output that it is asked for, where a budget counts them.
+    /// The most tokens of output that it is asked for, where a budget or a limit of its task may refuse it.
     ceiling: Option<u32>,
     /// The most that all its choices together can have.
     most_output: u64,
@@ -291,12 +291,14 @@ impl<'call> Admitted<'call> {
         let (pod, key) = (running.pod(), running.shared_key().cloned());
         let backend = found.map(|(_, backend)| backend);
         let counted = backend.filter(|_| budgets.terms().bounded_output);
-        let ceiling = counted.and_then(|backend| upper_bound::output_ceiling(self.body, backend));
+        let ceiling = counted.and_then(|backend| budgets.output_ceiling(self.body, backend));
         let most = backend.map(|backend| upper_bound::within(self.body, backend, ceiling)).unwrap_or_default();
+        let if_walled = backend.map(|backend| upper_bound::if_walled(self.body, backend)).unwrap_or_default();
         let price = backend.and_then(candidates::price);
         settlement.attempt(running, most, price);
         let asked = Instant::now();
-        settlement.begins(budgets.reserve(settle::most(&most, price), ends).await?);
+        let need = Need { most: cost::most(&most, price), if_walled: cost::most(&if_walled, price) };
+        settlement.begins(budgets.reserve(need, ends).await?);
         let deadline = (self.gateway.instant(deadline) + asked.elapsed()).min(ends);
         Ok(Begun { found, pod, key, deadline, ceiling, most_output: most.output })
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use quartermaster_core::decide::account::spending::{Most, Used};
+use quartermaster_core::decide::account::spending::Used;
 use quartermaster_core::decide::gateway::exchange::usage::{Counts, Hour, Series};
 use quartermaster_core::decide::gateway::plan::Price;
+use quartermaster_core::decide::request::cost;
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::learned::{Outcome, Running};
 use quartermaster_core::decide::request::refusal::Refusal;
@@ -199,7 +200,7 @@ impl Settlement {
         let failed = matches!(outcome, Outcome::Failed(_));
         self.gateway.learn(|learned, now| learned.ended(running, outcome, now));
         self.gateway.metrics.attempted(&backend, name);
-        let cost = cost_of(&usage, price, exact);
+        let cost = cost::of(&usage, price, exact);
         let names = self.line.caller.as_ref().zip(self.line.route.as_ref());
         let series = names.map(|(caller, route)| Series {
             caller: (**caller).to_owned(),
@@ -251,8 +252,8 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn tokens(usage: &Usage, exact: bool) -> Tokens {
-    let input = usage.input.saturating_add(usage.cached_input).saturating_add(usage.cache_write);
-    Tokens { input, cached_input: usage.cached_input, cache_write: usage.cache_write, output: usage.output, exact }
+    let Usage { cached_input, cache_write, output, .. } = *usage;
+    Tokens { input: usage.all_input(), cached_input, cache_write, output, exact }
 }
 
 /// What an attempt adds to what its caller used. Of one whose backend has no price the cost is not known.
@@ -267,36 +268,6 @@ fn counts(usage: &Usage, cost: Option<u64>, exact: bool, failed: bool) -> Counts
 fn used(usage: &Usage, cost: Option<u64>, exact: bool) -> Used {
     let Usage { input, cached_input, cache_write, output } = *usage;
     Used { input, cached_input, cache_write, output, cost, exact }
-}
-
-/// What an attempt reserves in budgets that can use this much at most.
-pub fn most(usage: &Usage, price: Option<Price>) -> Most {
-    let Tokens { input, output, .. } = tokens(usage, false);
-    Most { tokens: input.saturating_add(output), cost: cost_of(usage, price, false) }
-}
-
-/// What this costs; none: nobody knows. What used nothing needs no price.
-fn cost_of(usage: &Usage, price: Option<Price>, exact: bool) -> Option<u64> {
-    let price = price.or((*usage == Usage::default()).then(Price::default))?;
-    Some(cost(usage, &if exact { price } else { at_most(price) }))
-}
-
-/// The price of a bound: nobody said which of the input was written into a cache, or read from one.
-fn at_most(price: Price) -> Price {
-    Price { input: price.input.max(price.cache_write).max(price.cached_input), ..price }
-}
-
-/// In millionths of the currency, rounded up: prices are for a million tokens.
-fn cost(usage: &Usage, price: &Price) -> u64 {
-    let of = |tokens: u64, price: u64| u128::from(tokens).saturating_mul(u128::from(price));
-    let parts = [
-        of(usage.input, price.input),
-        of(usage.cached_input, price.cached_input),
-        of(usage.cache_write, price.cache_write),
-        of(usage.output, price.output),
-    ];
-    let sum = parts.into_iter().fold(0, u128::saturating_add);
-    u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// What a refusal by a budget is called in metrics; none for any other.
@@ -315,7 +286,13 @@ fn of_budget(refusal: &Refusal) -> Option<&'static str> {
 
 /// Whether a call is refused because its task may do no more.
 fn is_of_task(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::TaskLimitExceeded { .. } | Refusal::TaskBusy | Refusal::IdenticalRequests { .. })
+    matches!(
+        refusal,
+        Refusal::TaskRequestTooLarge { .. }
+            | Refusal::TaskLimitExceeded { .. }
+            | Refusal::TaskBusy
+            | Refusal::IdenticalRequests { .. }
+    )
 }
 
 /// The budget that refuses a call, where it is one.
@@ -344,42 +321,6 @@ pub fn outcome_of(kind: FailureKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_call_costs_each_kind_of_token_at_its_own_price_rounded_up() {
-        let price = Price { input: 3_000_000, output: 15_000_000, cached_input: 300_000, cache_write: 3_750_000 };
-        let usage = Usage { input: 1000, cached_input: 10_000, cache_write: 2000, output: 100 };
-        assert_eq!(cost(&usage, &price), 3000 + 3000 + 7500 + 1500);
-        assert_eq!(cost(&Usage { input: 1, ..Usage::default() }, &Price { input: 1, ..price }), 1);
-        assert_eq!(cost(&Usage { input: u64::MAX, ..Usage::default() }, &price), u64::MAX);
-    }
-
-    #[test]
-    fn a_bound_costs_as_if_all_of_its_input_was_written_into_a_cache() {
-        let price = Price { input: 3_000_000, output: 15_000_000, cached_input: 300_000, cache_write: 3_750_000 };
-        assert_eq!(at_most(price), Price { input: 3_750_000, ..price });
-        let cheap = Price { cache_write: 0, ..price };
-        assert_eq!(at_most(cheap), cheap);
-        let dear = Price { cached_input: 4_000_000, ..price };
-        assert_eq!(at_most(dear), Price { input: 4_000_000, ..dear });
-    }
-
-    #[test]
-    fn an_attempt_reserves_no_less_than_it_is_charged_where_nobody_says_what_it_used() {
-        let price = Price { input: 3_000_000, output: 15_000_000, cached_input: 300_000, cache_write: 3_750_000 };
-        let bound = Usage { input: 1000, output: 100, ..Usage::default() };
-        assert_eq!(most(&bound, Some(price)), Most { tokens: 1100, cost: Some(3750 + 1500) });
-        assert_eq!(used(&bound, cost_of(&bound, Some(price), false), false).cost, Some(3750 + 1500));
-        for read in [Usage { cached_input: 1000, input: 0, ..bound }, Usage { cache_write: 1000, input: 0, ..bound }] {
-            assert!(cost_of(&read, Some(price), true) <= most(&bound, Some(price)).cost, "{read:?}");
-        }
-    }
-
-    #[test]
-    fn without_a_price_nobody_knows_what_an_attempt_costs_unless_it_uses_nothing() {
-        assert_eq!(most(&Usage { output: 1, ..Usage::default() }, None), Most { tokens: 1, cost: None });
-        assert_eq!(most(&Usage::default(), None), Most { tokens: 0, cost: Some(0) });
-    }
 
     #[test]
     fn an_attempt_counts_as_a_call_with_its_tokens_and_says_which_are_a_bound() {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use quartermaster_core::decide::account::Now;
 use quartermaster_core::decide::account::message::Told;
-use quartermaster_core::decide::account::spending::{Most, Reservation, Settled, Short, Spending, Terms, Ticket, Used};
+use quartermaster_core::decide::account::spending::{Most, Need, Reservation, Settled, Short, Spending, Terms, Ticket, Used};
 use quartermaster_core::decide::account::tasks::TaskId;
 use quartermaster_core::decide::account::tasks::ledger::{Stopped, TaskCall, TaskLedger, TaskReservation};
 use quartermaster_core::decide::gateway::exchange::gateway_session::Facts;
@@ -156,10 +156,10 @@ impl Gateway {
     /// # Errors
     ///
     /// Why the attempt cannot begin.
-    pub fn reserve(&self, caller: &str, route: &str, most: Most, ticket: Option<Ticket>) -> Result<Reservation, Short> {
+    pub fn reserve(&self, caller: &str, route: &str, need: impl Into<Need>, ticket: Option<Ticket>) -> Result<Reservation, Short> {
         let now = self.now();
         let mut accounting = lock(&self.accounting);
-        let reserved = accounting.spending.reserve(caller, route, most, ticket, now);
+        let reserved = accounting.spending.reserve(caller, route, need, ticket, now);
         if ticket.is_some() && reserved.as_ref().is_err_and(|short| *short != Short::Wait) {
             // What was set aside for it is there for those behind it.
             self.look_again(accounting);

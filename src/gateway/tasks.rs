@@ -22,6 +22,7 @@ pub fn of_call(limits: TaskLimits, headers: &HeaderMap, bytes: &[u8]) -> Option<
 /// What a call is told whose task may use no more.
 pub fn refusal(stopped: Stopped) -> Refusal {
     match stopped {
+        Stopped::TooLarge { limit, most } => Refusal::TaskRequestTooLarge { limit, most },
         Stopped::Exceeded { unit, limit, left } => Refusal::TaskLimitExceeded { unit, limit, left },
         Stopped::Busy => Refusal::TaskBusy,
         Stopped::Identical { limit } => Refusal::IdenticalRequests { limit },

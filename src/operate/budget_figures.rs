@@ -13,6 +13,7 @@ pub struct BudgetFigures {
     tokens_used: IntCounterVec,
     limit: GaugeVec,
     remaining: GaugeVec,
+    exhausted: IntGaugeVec,
     exceeded: IntCounterVec,
     projected_exhaustion: IntGaugeVec,
     usage_known: IntGaugeVec,
@@ -37,6 +38,11 @@ impl BudgetFigures {
                 "What is left in the period of a budget: tokens, or the operator's currency.",
                 &["namespace", "budget", "unit"],
             )?,
+            exhausted: new.gauges(
+                "quartermaster_token_budget_exhausted",
+                "1 while a budget is exhausted: what is left, if anything, is too little for its callers.",
+                &["namespace", "budget"],
+            )?,
             exceeded: new.counters(
                 "quartermaster_token_budget_exceeded_total",
                 "Calls for which a budget had no room: refused, or let through where it refuses nothing.",
@@ -60,6 +66,7 @@ impl BudgetFigures {
         self.tokens_used.reset();
         self.limit.reset();
         self.remaining.reset();
+        self.exhausted.reset();
         self.exceeded.reset();
         self.projected_exhaustion.reset();
         self.usage_known.reset();
@@ -79,6 +86,11 @@ impl BudgetFigures {
         let labels = [namespace, name, unit.name()];
         self.limit.with_label_values(&labels).set(shown(unit, limit));
         self.remaining.with_label_values(&labels).set(shown(unit, limit.saturating_sub(used)));
+    }
+
+    /// Whether its phase is Exhausted.
+    pub fn exhausted(&self, budget: &ObjectKey, exhausted: bool) {
+        self.exhausted.with_label_values(&labels(budget)).set(exhausted.into());
     }
 
     /// Calls of the period for which there was no room.

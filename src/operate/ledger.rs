@@ -3,6 +3,8 @@
 //!
 //! * [`gzip`]: the text of an object, compressed.
 //! * [`parts`]: a hot ledger in as many parts as it needs, and back.
+//! * [`text`]: what stands in an object, and whether an operator wrote it.
+//! * [`mod@aside`]: where texts are made and compressed.
 //!
 //! Each namespace has a ledger of each [`Book`], in one object while it fits. Every write carries the version of the object that it
 //! takes the place of. So nothing that somebody else wrote is overwritten unseen, and nothing of an earlier leader arrives late: the
@@ -11,10 +13,12 @@
 //! Nothing is deleted, as the operator has no right to. An object that is no longer needed is emptied; the objects of a namespace that
 //! is gone stay, for those who account for what it cost.
 
+pub mod aside;
 pub mod gzip;
 pub mod parts;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 
 use std::collections::BTreeMap;
 
@@ -22,25 +26,25 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, ObjectMeta, PostParams};
 use quartermaster_core::decide::short_hash;
-use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::calls::Calls;
 use super::error::CallError;
 
+pub use aside::aside;
 pub use gzip::{DecodeError, decode, encode};
 pub use parts::Part;
+pub use text::{DIGEST, ENTRY, TextError, digest, text_of};
 
 /// The label of every object of a ledger; its value is the name of the [`Book`].
 pub const LEDGER_LABEL: &str = "quartermaster.dev/ledger";
 /// The label that says of which namespace the ledger is.
 pub const TENANT_LABEL: &str = "quartermaster.dev/tenant";
-/// The entry of `binaryData` that the text is in, compressed.
-pub const ENTRY: &str = "ledger";
 
 /// The annotation that says how many writes of this ledger came before. Where two objects say something of a budget, the higher counts.
 const REVISION: &str = "quartermaster.dev/ledger-revision";
-/// The annotation that says the term of the leader that goes by the object.
+/// The annotation that says the term of the leader that goes by the object. It need not grow from one claim to the next: a Lease that
+/// was deleted counts from 0 again.
 const TERM: &str = "quartermaster.dev/ledger-term";
 
 const KIND: &str = "ConfigMap";
@@ -108,6 +112,12 @@ pub enum WriteError {
         /// Name of the object.
         name: String,
     },
+    /// A later leader goes by it, and knows more than this process, which leads no more and has to end.
+    #[error("failed to write {KIND} {name}: a later leader has written it, and this process no longer leads")]
+    Superseded {
+        /// Name of the object.
+        name: String,
+    },
 }
 
 /// What stands in an object.
@@ -118,7 +128,7 @@ pub struct Content {
     /// How many writes of the ledger came before.
     pub revision: u64,
     /// The text; none in an object that was emptied.
-    pub text: Result<Option<String>, DecodeError>,
+    pub text: Result<Option<String>, TextError>,
 }
 
 /// An object that was found.
@@ -250,13 +260,21 @@ enum Stands {
     #[default]
     Nothing,
     Text([u8; 32]),
-    /// What this process cannot read.
+    /// What this process cannot read, or no operator wrote.
     Unreadable,
 }
 
 impl Stands {
     fn of(text: Option<&str>) -> Self {
-        text.map_or(Self::Nothing, |text| Self::Text(Sha256::digest(text).into()))
+        text.map_or(Self::Nothing, |text| Self::Text(text::hash(text)))
+    }
+
+    /// What the object says beside it.
+    fn digest(self) -> Option<String> {
+        match self {
+            Self::Text(hash) => Some(text::shown(&hash)),
+            Self::Nothing | Self::Unreadable => None,
+        }
     }
 
     fn of_content(content: &Content) -> Self {
@@ -268,6 +286,24 @@ impl Ledger {
     /// The names of its objects, as far as they are known.
     pub fn names(&self) -> Vec<String> {
         self.objects.keys().cloned().collect()
+    }
+
+    /// How many of them something stands in, as far as is known.
+    pub fn parts(&self) -> usize {
+        self.objects.values().filter(|known| known.stands != Stands::Nothing).count()
+    }
+
+    /// What stands in them now.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be read, or this process does not lead.
+    pub async fn read(&self) -> Result<Vec<Content>, CallError> {
+        let mut contents = Vec::with_capacity(self.objects.len());
+        for name in self.objects.keys() {
+            contents.extend(self.store.read(name).await?.map(|object| content_of(&object, name.clone())));
+        }
+        Ok(contents)
     }
 
     /// Takes over what is known of an object of this ledger.
@@ -282,7 +318,8 @@ impl Ledger {
     }
 
     /// Gives every object another version, so that what an earlier leader has sent and has not arrived yet never will. Where there is
-    /// none, an empty one is made. What stands in them from then on until this process writes.
+    /// none, an empty one is made. What stands in them from then on until this process writes. What somebody else has changed keeps
+    /// the hash that it had: it is not the operator's by being claimed.
     ///
     /// # Errors
     ///
@@ -302,7 +339,7 @@ impl Ledger {
     async fn claim_object(&mut self, name: String) -> Result<Content, WriteError> {
         for _ in 0..TRIES {
             let object = match self.store.read(&name).await? {
-                None => self.object(&name, None, None),
+                None => self.object(&name, Stands::Nothing, None, None),
                 Some(mut object) => {
                     object.metadata.annotations.get_or_insert_default().extend(self.claimed());
                     // The server's, and long.
@@ -321,7 +358,8 @@ impl Ledger {
 
     /// Writes the ledger: all parts that are not there yet, the last ones first, then empties what is left of an earlier form.
     ///
-    /// What somebody else has written since is written over: this process leads, and knows more than it. That is told in the log.
+    /// What somebody else has written since is written over: this process leads, and knows more than it. That is told in the log. What a
+    /// later leader has claimed since is not: this process was suspended, say, and does not know yet that it no longer leads.
     ///
     /// # Errors
     ///
@@ -347,17 +385,24 @@ impl Ledger {
         if known.version.is_some() && known.stands == wanted {
             return Ok(());
         }
-        let binary = part.map(|part| binary_of(name, part)).transpose()?;
+        let binary = match part {
+            Some(part) => Some(binary_of(name, part).await?),
+            None => None,
+        };
         let before = std::mem::replace(&mut known.wanted, wanted);
         self.objects.insert(name.to_owned(), known.clone());
         for _ in 0..TRIES {
-            let object = self.object(name, binary.as_deref(), known.version.clone());
+            let object = self.object(name, wanted, binary.as_deref(), known.version.clone());
             if let Some(written) = self.store.put(name, &object).await? {
                 let version = written.metadata.resource_version;
                 self.objects.insert(name.to_owned(), Known { version, stands: wanted, wanted });
                 return Ok(());
             }
             let read = self.store.read(name).await?;
+            // The version stays the old one: nothing of this process takes the place of what was found.
+            if read.as_ref().is_some_and(|object| self.is_superseded(object)) {
+                return Err(WriteError::Superseded { name: name.to_owned() });
+            }
             let (version, stands) = match &read {
                 None => (None, Stands::Nothing),
                 Some(object) => {
@@ -384,14 +429,21 @@ impl Ledger {
         if suffix.is_empty() { name } else { format!("{name}-{suffix}") }
     }
 
+    /// Whether a later leader has claimed an object since this process has.
+    fn is_superseded(&self, object: &ConfigMap) -> bool {
+        let term = object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(TERM)?.parse::<u64>().ok());
+        self.term.zip(term).is_some_and(|(own, found)| found > own)
+    }
+
     fn claimed(&self) -> impl Iterator<Item = (String, String)> {
         self.term.map(|term| (TERM.to_owned(), term.to_string())).into_iter()
     }
 
-    fn object(&self, name: &str, binary: Option<&[u8]>, version: Option<String>) -> ConfigMap {
+    fn object(&self, name: &str, stands: Stands, binary: Option<&[u8]>, version: Option<String>) -> ConfigMap {
         let labels = [(LEDGER_LABEL, self.book.name()), (TENANT_LABEL, self.tenant.as_str())];
         let mut annotations: BTreeMap<String, String> = self.claimed().collect();
         annotations.insert(REVISION.to_owned(), self.revision.to_string());
+        annotations.extend(stands.digest().map(|digest| (DIGEST.to_owned(), digest)));
         ConfigMap {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
@@ -408,10 +460,13 @@ impl Ledger {
 }
 
 /// A part, compressed, as far as an object can hold it.
-fn binary_of(name: &str, part: &Part) -> Result<Vec<u8>, WriteError> {
+async fn binary_of(name: &str, part: &Part) -> Result<Vec<u8>, WriteError> {
     let binary = match &part.binary {
         Some(binary) => Ok(binary.clone()),
-        None => encode(&part.text).map_err(|source| WriteError::Compress { name: name.to_owned(), source }),
+        None => {
+            let text = part.text.clone();
+            aside(move || encode(&text)).await.map_err(|source| WriteError::Compress { name: name.to_owned(), source })
+        }
     }?;
     let bytes = binary.len();
     if bytes > MOST_BYTES { Err(WriteError::TooLarge { name: name.to_owned(), bytes }) } else { Ok(binary) }
@@ -419,8 +474,7 @@ fn binary_of(name: &str, part: &Part) -> Result<Vec<u8>, WriteError> {
 
 fn content_of(object: &ConfigMap, name: String) -> Content {
     let revision = object.metadata.annotations.as_ref().and_then(|annotations| annotations.get(REVISION)?.parse().ok());
-    let binary = object.binary_data.as_ref().and_then(|data| data.get(ENTRY));
-    Content { name, revision: revision.unwrap_or(0), text: binary.map(|binary| decode(&binary.0)).transpose() }
+    Content { name, revision: revision.unwrap_or(0), text: text_of(object) }
 }
 
 /// Of a listed object; none where it is of no book, or says of no namespace.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quartermaster_core::decide::account::history::Shard;
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::testing::{Fault, NAMESPACE, Server};
 use super::*;
@@ -117,6 +117,40 @@ async fn what_somebody_writes_while_it_is_claimed_is_what_is_found() {
     assert_eq!(server.text(&name).as_deref(), Some("third"));
 }
 
+#[tokio::test]
+async fn an_earlier_leader_that_does_not_know_that_it_leads_no_more_overwrites_nothing() {
+    let server = Server::new();
+    let (mut old, name) = ledger(&server).await;
+    let mut new = server.store().ledger("team", Book::Hot);
+    new.claim(2).await.unwrap();
+    new.write(&[part("", "second")]).await.unwrap();
+    server.asked_since();
+    for _ in 0..2 {
+        let refused = old.write(&[part("", "late")]).await.unwrap_err();
+        assert!(matches!(refused, WriteError::Superseded { .. }), "{refused}");
+        assert_eq!(server.asked_since(), [format!("PUT {name}"), format!("GET {name}")], "it is not tried again");
+    }
+    assert_eq!(server.text(&name).as_deref(), Some("second"));
+    // What the earlier one claims meanwhile changes nothing of that.
+    old.claim(1).await.unwrap();
+    new.write(&[part("", "third")]).await.unwrap();
+    assert_eq!(server.text(&name).as_deref(), Some("third"));
+}
+
+#[tokio::test]
+async fn a_leader_of_a_lease_that_was_deleted_has_a_lower_term_and_writes() {
+    let server = Server::new();
+    let mut old = server.store().ledger("team", Book::Hot);
+    old.claim(7).await.unwrap();
+    old.write(&[part("", "first")]).await.unwrap();
+    let mut new = server.store().ledger("team", Book::Hot);
+    new.claim(0).await.unwrap();
+    let name = names().0;
+    server.edit(&name, |object| object["metadata"]["labels"]["a"] = json!("b"));
+    new.write(&[part("", "second")]).await.unwrap();
+    assert_eq!(server.text(&name).as_deref(), Some("second"));
+}
+
 /// What is known is more than what somebody has written.
 #[rstest]
 #[case::edited(|server: &Server, name: &str| server.edit(name, |object| object["binaryData"]["ledger"] = json!("bm9uc2Vuc2U=")))]
@@ -131,6 +165,48 @@ async fn what_somebody_else_has_written_is_written_over(#[case] meddle: fn(&Serv
     ledger.write(&[part("", "second")]).await.unwrap();
     assert_eq!(server.text(&name).as_deref(), Some("second"));
     assert_eq!(server.object(&name)["metadata"]["labels"]["quartermaster.dev/tenant"], "team");
+}
+
+/// What nobody has edited says so by its hash, which goes with the text.
+#[tokio::test]
+async fn the_hash_of_a_text_stands_beside_it_and_outlives_claims() {
+    let server = Server::new();
+    let (mut ledger, name) = ledger(&server).await;
+    let said = || server.object(&name)["metadata"]["annotations"][DIGEST].clone();
+    assert_eq!(said(), json!(digest("first")));
+    ledger.claim(2).await.unwrap();
+    assert_eq!(said(), json!(digest("first")));
+    ledger.write(&[part("", "second")]).await.unwrap();
+    assert_eq!(said(), json!(digest("second")));
+    ledger.write(&[]).await.unwrap();
+    assert_eq!((said(), server.text(&name)), (json!(null), None));
+    let contents = ledger.claim(3).await.unwrap();
+    assert_eq!((said(), text_of(&contents[0])), (json!(null), None));
+}
+
+/// A valid text, and what else an edit can leave.
+#[rstest]
+#[case::edited(|object: &mut Value| object["binaryData"]["ledger"] = json!(ByteString(encode("nothing was used").unwrap())))]
+#[case::emptied(|object: &mut Value| object["binaryData"] = json!(null))]
+#[case::without_the_hash(|object: &mut Value| object["metadata"]["annotations"] = json!(null))]
+#[case::with_another_hash(|object: &mut Value| object["metadata"]["annotations"][DIGEST] = json!(digest("second")))]
+#[tokio::test]
+async fn what_somebody_has_edited_while_nobody_led_is_not_believed_however_often_it_is_claimed(#[case] edit: fn(&mut Value)) {
+    let server = Server::new();
+    let (_, name) = ledger(&server).await;
+    server.edit(&name, edit);
+    let mut new = server.store().ledger("team", Book::Hot);
+    let found = server.store().list().await.unwrap();
+    assert!(matches!(found[0].content.text, Err(TextError::Foreign)), "{found:?}");
+    new.know(&found[0]);
+    for term in 2..4 {
+        let contents = new.claim(term).await.unwrap();
+        assert!(matches!(contents[0].text, Err(TextError::Foreign)), "{contents:?}");
+    }
+    // The same text as before the edit is written as well: nobody knows what stands.
+    new.write(&[part("", "first")]).await.unwrap();
+    assert_eq!(server.text(&name).as_deref(), Some("first"));
+    assert_eq!(text_of(&new.claim(4).await.unwrap()[0]), Some("first"));
 }
 
 #[tokio::test]

@@ -136,6 +136,7 @@ fn what_is_told_of_budgets_is_shown_and_goes_with_them() {
             figures.tokens_used(&budget, "coder", 100, 7);
             figures.limit(&budget, Unit::Tokens, 5_000_000, 1_310_000);
             figures.limit(&budget, Unit::Cost, 250_000_000, 300_000_000);
+            figures.exhausted(&budget, true);
             figures.exceeded(&budget, 3);
             figures.projected_exhaustion(&budget, Timestamp::from_second(1_796_000_000).unwrap());
             figures.usage_known(&budget, true);
@@ -148,6 +149,7 @@ fn what_is_told_of_budgets_is_shown_and_goes_with_them() {
         r#"quartermaster_token_budget_remaining{budget="sprint",namespace="team",unit="tokens"} 3690000"#,
         r#"quartermaster_token_budget_limit{budget="sprint",namespace="team",unit="cost"} 250"#,
         r#"quartermaster_token_budget_remaining{budget="sprint",namespace="team",unit="cost"} 0"#,
+        r#"quartermaster_token_budget_exhausted{budget="sprint",namespace="team"} 1"#,
         r#"quartermaster_token_budget_exceeded_total{budget="sprint",namespace="team"} 3"#,
         r#"quartermaster_token_budget_projected_exhaustion_timestamp_seconds{budget="sprint",namespace="team"} 1796000000"#,
         r#"quartermaster_token_budget_usage_known{budget="sprint",namespace="team"} 1"#,

@@ -1,6 +1,6 @@
 //! The ledger of the process that leads: read before anything is granted, written while it is gone by, and once more in the end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use crate::exchange::accounts::{Accounts, Claimed, HalfDone, Inheritance, Table, Task};
 use crate::operate::error::CallError;
 use crate::operate::ledger::parts::{self, SplitError};
-use crate::operate::ledger::{Book, Content, Found, Ledger, Part, Store, WriteError};
+use crate::operate::ledger::{Book, Content, Found, Ledger, Part, Store, WriteError, aside};
 
 /// Calls that are under way at once: when a leader begins, the ledgers of all namespaces are claimed.
 const AT_ONCE: usize = 16;
@@ -31,6 +31,8 @@ enum LedgerFailure {
     Call(#[from] CallError),
     #[error(transparent)]
     Split(#[from] SplitError),
+    #[error("failed to read what stands in the ledger: {0}")]
+    Stands(String),
 }
 
 impl LedgerFailure {
@@ -38,9 +40,19 @@ impl LedgerFailure {
     fn answer(&self) -> String {
         match self {
             Self::Call(failure) | Self::Write(WriteError::Call(failure)) => failure.answer(),
-            Self::Write(_) | Self::Split(_) => self.to_string(),
+            Self::Write(_) | Self::Split(_) | Self::Stands(_) => self.to_string(),
         }
     }
+}
+
+/// Why this process has to end: whoever goes on does better.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(transparent)]
+    HalfDone(#[from] HalfDone),
+    /// Another process leads.
+    #[error("the ledger is another leader's: {0}")]
+    Superseded(#[from] WriteError),
 }
 
 /// What came of a task.
@@ -59,16 +71,17 @@ struct Done {
 }
 
 /// Reads the ledger, then keeps it until cancelled. It ends in a panic where a panic has left accounts half done: nothing else would
-/// end a process that grants nothing any more.
+/// end a process that grants nothing any more. So it does where a later leader has written the ledger: this process was suspended, say, and
+/// takes a lease for its own that is another one's.
 pub async fn keep(accounts: Arc<Accounts>, store: Store, term: u64, cancelled: CancellationToken) {
     let ledgers = tokio::select! {
         () = cancelled.cancelled() => return,
         ledgers = load(&accounts, &store) => ledgers,
     };
     let mut keeper = Keeper { accounts, store, term, ledgers };
-    if let Err(half_done) = keeper.keep(&cancelled).await {
-        error!("{half_done}");
-        std::panic::resume_unwind(Box::new(half_done.to_string()));
+    if let Err(unfit) = keeper.keep(&cancelled).await {
+        error!("{unfit}");
+        std::panic::resume_unwind(Box::new(unfit.to_string()));
     }
 }
 
@@ -155,7 +168,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(&mut self, cancelled: &CancellationToken) -> Result<(), HalfDone> {
+    async fn keep(&mut self, cancelled: &CancellationToken) -> Result<(), Unfit> {
         let mut waiting: VecDeque<(String, Task)> = VecDeque::new();
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -168,7 +181,7 @@ impl Keeper {
             tokio::select! {
                 () = cancelled.cancelled() => break,
                 () = self.accounts.due() => {}
-                Some(done) = under_way.next(), if !under_way.is_empty() => self.take(done),
+                Some(done) = under_way.next(), if !under_way.is_empty() => self.take(done)?,
             }
         }
         let accounts = Arc::clone(&self.accounts);
@@ -178,15 +191,15 @@ impl Keeper {
                 under_way.push(self.carry_out(namespace, task));
             }
             while let Some(done) = under_way.next().await {
-                self.take(done);
+                self.take(done)?;
             }
             for (namespace, task) in accounts.last_turn()? {
                 under_way.push(self.carry_out(namespace, task));
             }
             while let Some(done) = under_way.next().await {
-                self.take(done);
+                self.take(done)?;
             }
-            Ok::<(), HalfDone>(())
+            Ok::<(), Unfit>(())
         };
         timeout(FAREWELL, end).await.unwrap_or_else(|_| {
             warn!("the ledger was not written a last time: it stands as it was written before");
@@ -205,7 +218,7 @@ impl Keeper {
         carry_out(self.store.clone(), self.term, namespace, book, ledger, task)
     }
 
-    fn take(&mut self, done: Done) {
+    fn take(&mut self, done: Done) -> Result<(), Unfit> {
         let Done { namespace, book, ledger, outcome } = done;
         self.ledgers.insert((namespace.clone(), book), ledger);
         match outcome {
@@ -219,6 +232,9 @@ impl Keeper {
                     warn!(namespace, "the ledger was not written, and nothing is granted beyond it; trying again: {failure}");
                 }
                 self.accounts.hot_written(&namespace, &ledger, written.is_ok());
+                if let Err(LedgerFailure::Write(superseded @ WriteError::Superseded { .. })) = written {
+                    return Err(superseded.into());
+                }
             }
             Outcome::History { changes, written } => {
                 if let Err(failure) = &written {
@@ -227,6 +243,7 @@ impl Keeper {
                 self.accounts.history_written(&namespace, changes, written.is_ok());
             }
         }
+        Ok(())
     }
 }
 
@@ -234,7 +251,7 @@ async fn carry_out(store: Store, term: u64, namespace: String, book: Book, mut l
     let outcome = match task {
         Task::Claim => Outcome::Claimed(claim(&store, term, &namespace, &mut ledger).await),
         Task::Hot(hot) => {
-            let written = write_hot(&mut ledger, &hot).await;
+            let (hot, written) = write_hot(&namespace, &mut ledger, hot).await;
             Outcome::Hot(hot, written)
         }
         Task::History { shards, changes } => {
@@ -245,9 +262,49 @@ async fn carry_out(store: Store, term: u64, namespace: String, book: Book, mut l
     Done { namespace, book, ledger, outcome }
 }
 
-async fn write_hot(ledger: &mut Ledger, hot: &HotLedger) -> Result<(), LedgerFailure> {
-    let parts = parts::of_hot(hot)?;
-    Ok(ledger.write(&parts).await?)
+/// Writes a hot ledger, with what then stands. That is what was to be written, but for budgets that no object can hold: of them what stands
+/// is left as it is, and they are granted nothing beyond it. The others go on.
+async fn write_hot(namespace: &str, ledger: &mut Ledger, mut hot: Box<HotLedger>) -> (Box<HotLedger>, Result<(), LedgerFailure>) {
+    let (mut number, mut as_they_stand) = (ledger.parts(), BTreeSet::new());
+    loop {
+        let split;
+        (split, hot, as_they_stand) = aside(move || (parts::split(&hot, number, &as_they_stand), hot, as_they_stand)).await;
+        let split = match split {
+            Ok(split) => split,
+            Err(failure) => return (hot, Err(failure.into())),
+        };
+        if split.too_large.is_empty() {
+            return (hot, ledger.write(&split.parts).await.map_err(LedgerFailure::from));
+        }
+        if let Err(failure) = leave(ledger, &mut hot, &split.too_large).await {
+            return (hot, Err(failure));
+        }
+        for budget in &split.too_large {
+            warn!(
+                namespace,
+                budget, "a budget is too large for the ledger, and stays as it stands there: nothing is granted beyond it"
+            );
+        }
+        number = split.parts.len();
+        as_they_stand.extend(split.too_large);
+    }
+}
+
+/// Has a hot ledger say of these budgets what stands of them, which may be nothing.
+async fn leave(ledger: &Ledger, hot: &mut HotLedger, budgets: &BTreeSet<String>) -> Result<(), LedgerFailure> {
+    let mut texts: Vec<(u64, String)> = Vec::new();
+    for Content { name: _, revision, text } in ledger.read().await? {
+        texts.extend(text.map_err(|error| LedgerFailure::Stands(error.to_string()))?.map(|text| (revision, text)));
+    }
+    let stands = parts::to_hot(texts).map_err(|error| LedgerFailure::Stands(error.to_string()))?;
+    let mut stands = stands.unwrap_or_default().budgets;
+    for uid in budgets {
+        match stands.remove(uid) {
+            Some(budget) => hot.budgets.insert(uid.clone(), budget),
+            None => hot.budgets.remove(uid),
+        };
+    }
+    Ok(())
 }
 
 async fn claim(store: &Store, term: u64, namespace: &str, ledger: &mut Ledger) -> Result<Claimed, LedgerFailure> {

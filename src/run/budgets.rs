@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use quartermaster_core::api::conditions::types;
+use quartermaster_core::api::token_budget_status::Phase;
 use quartermaster_core::api::{AgentPool, InferenceBackend, ModelRoute, TokenBudget};
 use quartermaster_core::decide::budget::concerned::Concerned;
 use quartermaster_core::decide::budget::observation::{PoolFacts, RouteFacts};
 use quartermaster_core::decide::budget::status::FIGURES;
 use quartermaster_core::decide::gateway::exchange::usage::{Counts, Series};
 use quartermaster_core::decide::gateway::exchange::usage_totals::CallerSeries;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
@@ -201,10 +203,11 @@ pub fn watch(watches: &mut Watches<'_>, driven: &Driven, obedient: Obedient, wak
     watches.whole(TOKEN_BUDGET, Selection::default(), &objects, |object| Some(Stored::of(object)), tell);
 }
 
-/// What of a budget is part of a plan: its spec, and that it is not being deleted.
-fn planned(stored: &Option<Arc<Stored<TokenBudget>>>) -> Option<(&str, Option<i64>)> {
-    let meta = &stored.as_ref()?.meta;
-    meta.deletion_timestamp.is_none().then(|| (meta.uid.as_deref().unwrap_or_default(), meta.generation))
+/// What of a budget is part of a plan: its spec, whether it has come into force, and that it is not being deleted.
+fn planned(stored: &Option<Arc<Stored<TokenBudget>>>) -> Option<(&str, Option<i64>, bool)> {
+    let Stored { meta, status, .. } = &**stored.as_ref()?;
+    let is_pending = status.get("phase").and_then(Value::as_str) == Some("Pending");
+    meta.deletion_timestamp.is_none().then(|| (meta.uid.as_deref().unwrap_or_default(), meta.generation, is_pending))
 }
 
 /// Wakes the budgets of a namespace where a pool is another one to them.
@@ -316,6 +319,7 @@ fn tell_of_status(figures: &BudgetFigures, key: &ObjectKey, budget: &TokenBudget
     let conditions = status.into_iter().flat_map(|status| &status.conditions);
     let mut of_usage = conditions.filter(|condition| condition.type_ == types::USAGE_KNOWN);
     figures.usage_known(key, of_usage.any(|condition| condition.status == "True"));
+    figures.exhausted(key, status.and_then(|status| status.phase) == Some(Phase::Exhausted));
     if let Some(at) = status.and_then(|status| status.projected_exhaustion.as_ref()) {
         figures.projected_exhaustion(key, at.0);
     }

@@ -4,6 +4,7 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 
 use super::*;
+use crate::operate::metrics::{Exposition as _, Metrics};
 
 fn series(namespace: &str, caller: &str, route: &str, input: u64) -> (CallerSeries, Counts) {
     let series = Series { caller: caller.to_owned(), route: route.to_owned(), backend: "qwen".to_owned() };
@@ -31,6 +32,25 @@ fn what_a_budget_covers_is_summed_for_each_of_its_callers_and_nobody_else() {
     assert_eq!(used("planner", None), None);
 }
 
+#[test]
+fn a_budget_is_shown_as_exhausted_where_its_phase_says_so_whatever_is_left() {
+    let metrics = Metrics::new("1.2.3").unwrap();
+    metrics.show_budgets(|figures, _| {
+        let status = |phase: &str| json!({ "phase": phase, "limitTokens": 1000, "remainingTokens": 4 });
+        for (name, status) in [("spent", status("Exhausted")), ("throttled", status("Throttled")), ("new", json!(null))] {
+            let mut budget =
+                TokenBudget::new(name, serde_json::from_value(json!({ "appliesTo": {}, "period": { "type": "Daily" } })).unwrap());
+            budget.status = serde_json::from_value(status).unwrap();
+            tell_of_status(figures, &ObjectKey::new("team", name), &budget);
+        }
+    });
+    let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+    for (name, shown) in [("spent", 1), ("throttled", 0), ("new", 0)] {
+        let line = format!(r#"quartermaster_token_budget_exhausted{{budget="{name}",namespace="team"}} {shown}"#);
+        assert!(text.lines().any(|present| present == line), "{line} is missing in\n{text}");
+    }
+}
+
 fn stored(uid: &str, generation: i64, going: bool) -> Option<Arc<Stored<TokenBudget>>> {
     let time = going.then_some(Time(Timestamp::UNIX_EPOCH));
     let meta =
@@ -38,9 +58,19 @@ fn stored(uid: &str, generation: i64, going: bool) -> Option<Arc<Stored<TokenBud
     Some(Arc::new(Stored { meta, status: json!(null), object: Err("of no interest here".to_owned()) }))
 }
 
+/// The same with a status.
+fn of_phase(phase: &str, used: u64) -> Option<Arc<Stored<TokenBudget>>> {
+    let Stored { meta, object, .. } = Arc::into_inner(stored("1", 1, false)?)?;
+    Some(Arc::new(Stored { meta, status: json!({ "phase": phase, "usedTokens": used }), object }))
+}
+
 #[test]
-fn a_plan_has_another_budget_when_its_spec_changes_or_it_goes_and_not_when_its_status_does() {
+fn a_plan_has_another_budget_when_its_spec_changes_or_it_goes_or_comes_into_force_and_not_when_its_use_does() {
     let same = |one: &Option<Arc<_>>, other: &Option<Arc<_>>| planned(one) == planned(other);
+    assert!(same(&of_phase("Active", 1), &of_phase("Exhausted", 2)));
+    assert!(same(&of_phase("Active", 1), &stored("1", 1, false)));
+    assert!(!same(&of_phase("Pending", 0), &of_phase("Active", 0)));
+    assert!(!same(&of_phase("Pending", 0), &stored("1", 1, false)));
     assert!(same(&stored("1", 1, false), &stored("1", 1, false)));
     assert!(!same(&stored("1", 1, false), &stored("1", 2, false)));
     assert!(!same(&stored("1", 1, false), &stored("2", 1, false)));

@@ -1,7 +1,7 @@
 //! `quartermaster budget`, as far as it asks no cluster.
 
 use k8s_openapi::ByteString;
-use quartermaster::operate::ledger::encode;
+use quartermaster::operate::ledger::{digest, encode};
 use serde_json::{Value, json};
 
 use super::{run, scratch};
@@ -131,6 +131,7 @@ fn ledger(namespace: &str, tokens: u64) -> Value {
         "metadata": {
             "name": format!("quartermaster-ledger-history-{namespace}"), "namespace": "quartermaster-system", "uid": "u",
             "labels": { "quartermaster.dev/ledger": "history", "quartermaster.dev/tenant": namespace },
+            "annotations": { "quartermaster.dev/ledger-sha256": digest(&text) },
         },
         "binaryData": { "ledger": ByteString(encode(&text).unwrap()) },
     })
@@ -160,13 +161,16 @@ fn what_is_no_history_or_no_budget_is_wrong_input() {
     let without_pool = history().replace("\"agentPool\":\"coder\",", "");
     let mut cut = ledger("team-a", 5);
     cut["binaryData"]["ledger"] = json!("H4sI");
+    let mut edited = ledger("team-a", 5);
+    edited["binaryData"] = ledger("team-a", 4)["binaryData"].clone();
     let unknown = setup.replace("\"tokens\"", "\"tokns\"");
-    let rows: [(&str, &str, &str); 8] = [
+    let rows: [(&str, &str, &str); 9] = [
         (&setup, "{\"apiVersion\": \"v1\", \"kind\": \"Secret\"}", "neither the JSON of quartermaster budget export"),
         (&setup, "[{\"namespace\": \"a\"}]", "missing field `requests`"),
         (&setup, &without_pool, "row 1 has no agentPool"),
         (&setup, &history().replace("2026-11-25T08", "25 November"), "row 1: date: `25 November` is neither"),
         (&setup, &cut.to_string(), "ConfigMap quartermaster-ledger-history-team-a: "),
+        (&setup, &edited.to_string(), "ConfigMap quartermaster-ledger-history-team-a: it was changed by somebody else"),
         (&setup, &[history().as_str(), "\n---\n", &ledger("team-a", 5).to_string()].concat(), "has both rows and ConfigMaps"),
         ("{}", &history(), "no TokenBudget in the files"),
         (&unknown, &history(), "there is no such field; did you mean tokens?"),

@@ -234,7 +234,7 @@ impl Schedule {
                     let outcome = run.await;
                     // A long run is watched while it goes on.
                     let verdict = if outcome.found.is_empty() { "holds" } else { "FAILS" };
-                    println!("{verdict} after {:.0?}: {plan}", begin.elapsed());
+                    println!("{verdict} after {:.0?}: {plan} {}", begin.elapsed(), outcome.found.join("\n"));
                     let mut longest = longest.lock().unwrap();
                     *longest = (*longest).max(begin.elapsed());
                     outcome

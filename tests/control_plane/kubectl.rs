@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{BUDGET_DEFINITION, DEFINITION, POOL_DEFINITION, ROUTE_DEFINITION, Team};
 
-const EXAMPLES: [(&str, &str); 14] = [
+const EXAMPLES: [(&str, &str); 18] = [
     ("hosted-provider", include_str!("../../examples/backends/hosted-provider.yaml")),
     ("llama-70b", include_str!("../../examples/backends/llama-70b.yaml")),
     ("mixture-of-experts", include_str!("../../examples/backends/mixture-of-experts.yaml")),
@@ -24,6 +24,10 @@ const EXAMPLES: [(&str, &str); 14] = [
     ("sprint", include_str!("../../examples/budgets/sprint.yaml")),
     ("coder", include_str!("../../examples/pools/coder.yaml")),
     ("interactive-and-batch", include_str!("../../examples/pools/interactive-and-batch.yaml")),
+    ("backends of the quickstart", include_str!("../../examples/quickstart/backends.yaml")),
+    ("budget of the quickstart", include_str!("../../examples/quickstart/budget.yaml")),
+    ("pools of the quickstart", include_str!("../../examples/quickstart/pools.yaml")),
+    ("route of the quickstart", include_str!("../../examples/quickstart/route.yaml")),
     ("callers", include_str!("../../examples/routes/callers.yaml")),
     ("full", include_str!("../../examples/routes/full.yaml")),
     ("minimal", include_str!("../../examples/routes/minimal.yaml")),
@@ -292,7 +296,7 @@ fn full_pools() -> Vec<Value> {
         },
         "batch": { "maxTasks": 4 }, "scaleIn": { "prefer": "Any", "waitForIdle": "10m" },
         "taskLimits": {
-            "maxTokensPerTask": 200_000, "maxCostPerTask": "2.00", "maxIdenticalRequests": 20,
+            "maxTokensPerRequest": 8000, "maxTokensPerTask": 200_000, "maxCostPerTask": "2.00", "maxIdenticalRequests": 20,
             "maxSteps": 50, "maxToolCalls": 100, "maxRetriesPerTool": 0, "timeout": "15m",
         },
         "suspend": true,

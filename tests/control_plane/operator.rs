@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -133,13 +133,19 @@ impl Drop for Operator {
 
 /// Runs another command of the binary with this input, and returns what it prints. Fails where the command does.
 pub fn quartermaster(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> String {
+    let output = run(arguments, input, kubeconfig);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs another command of the binary with this input, whatever comes of it.
+pub fn run(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quartermaster"));
     if let Some(kubeconfig) = kubeconfig {
         command.env("KUBECONFIG", kubeconfig);
     }
-    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap()
+    child.wait_with_output().unwrap()
 }

@@ -315,7 +315,7 @@ async fn each_attempt_needs_room_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_a_budget_counts_it_the_output_has_a_limit() {
+async fn where_a_budget_may_refuse_it_the_output_has_a_limit() {
     let vllm = server(Face::Vllm).await;
     let mut backend = backend(Face::Vllm, vllm.address());
     backend["maxOutputTokens"] = 50.into();
@@ -329,6 +329,26 @@ async fn where_a_budget_counts_it_the_output_has_a_limit() {
     assert_eq!(made(0).await, 50);
     operator.tell(|said| said.accounts.clear()).await;
     assert_eq!(made(50).await, 200, "where nothing counts, an absent limit stays absent");
+}
+
+#[rstest]
+#[case(Enforcement::Alert)]
+#[case(Enforcement::DryRun)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_refuses_nobody_changes_no_call_and_counts_by_what_it_would_have_sent(#[case] enforcement: Enforcement) {
+    // Room for one call whose output has the limit that a budget gives it, and for none without.
+    let lenient = AccountRow { enforcement, ..row(20_000, 0) };
+    let (world, operator, vllm) = one_backend(Face::Vllm, lenient).await;
+    let body = json!({ "model": "smart", "messages": [{ "role": "user", "content": "hello [[tokens=17000]]" }] });
+    for refused in [0, 1] {
+        assert_eq!(world.post(CHAT, &body).await.status(), 200);
+        let used = truth(&vllm);
+        let spent = operator.until_spent(TOKENS, |spent| spent.used == used && spent.reserved == 0).await;
+        assert_eq!((spent.refused, spent.estimated), (refused, 0));
+    }
+    assert_eq!(vllm.totals().tokens.output, 34_000, "no limit was sent");
+    let metrics = world.metrics();
+    assert!(!metrics.contains("quartermaster_gateway_reservation_exceeded_total{"), "{metrics}");
 }
 
 /// A plan with a backend of the class Standard, and one of Economy.
@@ -391,6 +411,29 @@ async fn where_cost_is_limited_what_has_no_price_gets_no_calls_and_others_are_ch
     let made = openai.totals().tokens;
     assert_eq!(made.cached, 0);
     operator.until_spent(COST, |spent| spent.used == 3 * made.input + 15 * made.output && spent.estimated == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_input_that_a_prefix_cache_served_counts_as_much_as_the_budget_says() {
+    let thrifty = AccountRow { cached_input_percent: 10, ..row(100_000, 100_000) };
+    let (world, operator, openai) = one_backend(Face::OpenAI, thrifty).await;
+    let long = format!("{}[[tokens=5]]", "hello ".repeat(3000));
+    let body = json!({ "model": "smart", "max_tokens": 5, "messages": [{ "role": "user", "content": long }] });
+    let call = async || {
+        let response = world.post(CHAT, &body).await;
+        assert_eq!(response.status(), 200);
+        within(response.text()).await.unwrap();
+        openai.totals().tokens
+    };
+    let made = call().await;
+    assert_eq!(made.cached, 0);
+    operator.until_spent(TOKENS, |spent| spent.used == made.input + made.output).await;
+    let made = call().await;
+    assert!(made.cached >= 1024, "{made:?}");
+    // Of a part of a token counts a whole one.
+    let used = made.input - made.cached + made.cached.div_ceil(10) + made.output;
+    let spent = operator.until_spent(TOKENS, |spent| spent.used == used).await;
+    assert_eq!((spent.estimated, spent.reserved), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

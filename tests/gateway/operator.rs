@@ -12,6 +12,7 @@ use quartermaster::exchange::certificates::{Authority, Identity};
 use quartermaster::exchange::server::{self, End};
 use quartermaster::exchange::tls::{client_configuration, server_configuration};
 use quartermaster::gateway::exchange::Told;
+use quartermaster_core::decide::account::granting::AccountRows;
 use quartermaster_core::decide::account::message::{AccountRow, Ask, CallerRow, RouteRow, SpentRow};
 use quartermaster_core::decide::account::tasks::union::TaskUnion;
 use quartermaster_core::decide::account::tasks::{TaskId, TaskRow, Tasks};
@@ -262,7 +263,7 @@ async fn talk(connecting: impl Future<Output = Socket>, desired: Arc<Desired>, s
     loop {
         let (version, valid_for) = {
             let state = lock(&state);
-            session.desire_accounts(state.said.accounts.clone(), state.said.callers());
+            session.desire_accounts(AccountRows::all(state.said.accounts.clone()), Arc::new(state.said.callers()));
             if let Some(standing) = session.standing() {
                 let (tasks, changes) = state.tasks.rows(standing.epoch, session.tasks_known());
                 session.desire_tasks(tasks, changes);

@@ -79,6 +79,35 @@ async fn a_task_that_has_used_up_its_tokens_is_refused_in_the_shape_of_the_api_a
     assert!(lines.iter().any(|line| line["outcome"] == "task_limit_exceeded"), "{lines:?}");
 }
 
+#[rstest]
+#[case::openai(CHAT)]
+#[case::anthropic("/v1/messages")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_may_use_more_than_one_of_a_task_may_is_refused_and_one_that_sets_no_limit_gets_one_that_fits(
+    #[case] path: &str,
+) {
+    const LIMIT: u64 = 700;
+    let (world, vllm) = world(json!({ "maxTokensPerRequest": LIMIT })).await;
+    let refused = call(&world, path, Some("fix-7"), &chat(LIMIT)).await;
+    assert_eq!((refused.status().as_u16(), vllm.totals().calls), (429, 0));
+    assert_eq!(refused.headers()["x-should-retry"], "false");
+    let body: Value = within(refused.json()).await.unwrap();
+    let of_limit = if path == CHAT { &body["error"] } else { &body["error"]["details"] };
+    assert_eq!(of_limit["taskLimit"], json!({ "name": "maxTokensPerRequest", "limit": LIMIT, "left": LIMIT }), "{body}");
+    let metrics = world.metrics();
+    assert!(metrics.contains(&format!("{REFUSALS}{{reason=\"task_limit_exceeded\",route=\"smart\"}} 1")), "{metrics}");
+    for _ in 0..5 {
+        assert_eq!(status(&world, Some("fix-7"), &chat(300)).await, 200, "of the whole task nothing is limited");
+    }
+    assert_eq!(status(&world, None, &chat(LIMIT)).await, 200, "who names no task has no limits of one");
+    let mut unlimited = chat(5000);
+    unlimited.as_object_mut().unwrap().remove("max_tokens");
+    let before = truth(&vllm);
+    assert_eq!(status(&world, Some("fix-7"), &unlimited).await, 200);
+    let used = truth(&vllm) - before;
+    assert!(used > 300 && used <= LIMIT, "{used}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_is_stopped_and_the_task_may_do_something_else() {
     let (world, vllm) = world(json!({ "maxIdenticalRequests": 3 })).await;

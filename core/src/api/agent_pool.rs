@@ -189,6 +189,12 @@ pub enum Prefer {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.maxCostPerTask) || self.maxCostPerTask.matches('[1-9]')").message("taskLimits.maxCostPerTask must be more than 0: remove it where money is not limited").field_path(".maxCostPerTask"))]
 pub struct TaskLimits {
+    /// The most tokens that one model call of a task may use, of its prompt and its answer together. The gateway refuses a call that could
+    /// use more, by the upper bound that budgets reserve too, and gives one that sets no limit of output one that fits. Held to as
+    /// maxTokensPerTask. Default: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_TOKENS))]
+    pub max_tokens_per_request: Option<i64>,
     /// The most tokens that all model calls of one task may use, of prompts and answers together. The namespace's gateway refuses the
     /// calls that could pass it, of clients that name the task in the header x-quartermaster-task-id. At most 9007199254740992.
     /// Default: not limited.

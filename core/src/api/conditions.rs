@@ -254,7 +254,8 @@ reasons! {
     USAGE_OPENING = "UsageOpening";
     /// A replica of the gateway has not reported to the operator that leads.
     GATEWAY_NOT_HEARD = "GatewayNotHeard";
-    /// The record of what was used is gone; it was made anew of what the gateways know, and waits for somebody to confirm it.
+    /// The record of what was used, or a part of it, is gone; it was made anew of what the gateways know, and waits for somebody to
+    /// confirm it.
     LEDGER_LOST = "LedgerLost";
     /// Money is limited, and a backend that the callers may reach has no price.
     PRICE_MISSING = "PriceMissing";

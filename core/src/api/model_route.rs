@@ -359,7 +359,7 @@ pub struct ModelRouteStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub backends: Vec<BackendState>,
-    /// The callers whose calls a budget holds back, once for each such budget: at most 50.
+    /// The callers whom a budget holds back, once for each such budget: at most 50.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_CALLERS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["agentPool".into(), "budget".into()]))]
@@ -369,8 +369,8 @@ pub struct ModelRouteStatus {
     pub budget_summary: Option<String>,
 }
 
-/// A caller whose calls of a route a budget holds back: all of them, or all but those that a lower class answers. Where neither is
-/// said, those of new tasks.
+/// A caller whom a budget holds back on a route: all its calls, or all but those that a lower class answers. Where neither is said,
+/// the budget pauses the pool; by PausePools, calls of new tasks are refused as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteCaller {

@@ -222,7 +222,7 @@ pub struct Threshold {
     pub at_percent: u32,
     /// What happens then, until the period ends or the limit is raised, whatever is used meanwhile.
     pub action: ThresholdAction,
-    /// Alert: how grave it is. Default: Warning.
+    /// Alert: how grave it is. It stands in the Event and in status.verdict.steps, and an Info is no warning. Default: Warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<Severity>,
     /// Downgrade, which needs it: the highest class of backends that answer from then on, Economy or Standard. Default: none,
@@ -319,8 +319,8 @@ pub struct Extension {
     /// What is added to cost, as quoted text such as "25.00". Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Amount>,
-    /// When it ends, with its offset from UTC, such as 2026-11-28T00:00:00Z. It counts in the period that this time belongs to,
-    /// and in no other; the time at which a period ends belongs to that period.
+    /// When it ends at the latest, with its offset from UTC, such as 2026-11-28T00:00:00Z. It counts at once, in the period that is
+    /// open when it is written, and ends with that period if this time is after its end: it is given once.
     pub until: Time,
     /// Why it was given, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

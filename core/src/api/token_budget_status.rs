@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model_route::Tier;
-use super::token_budget::{Enforcement, ThresholdAction};
+use super::token_budget::{Enforcement, Severity, ThresholdAction};
 
 /// The most consumers that a status lists: the largest.
 pub const MAX_CONSUMERS: usize = 50;
@@ -91,9 +91,16 @@ pub struct TokenBudgetStatus {
     /// Whom the budget concerns, whether it holds them back or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub touches: Option<Touches>,
-    /// Calls of the period that Block would have refused. Only with DryRun and Alert.
+    /// Attempts of calls of the period for which the limit had no room: Block would have refused them for that. Only with DryRun
+    /// and Alert, and while spec.suspend is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would_have_refused: Option<u64>,
+    /// Those of spec.extensions that have begun, with the time at which each of them ends. It is how the operator knows in a later
+    /// period that one was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub extensions: Vec<ExtensionStatus>,
     /// The last periods, the latest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_HISTORY))]
@@ -167,7 +174,8 @@ pub struct VerdictStatus {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["atPercent".into(), "action".into()]))]
     pub steps: Vec<VerdictStep>,
-    /// Who is held back, and where: at most 200. Who is not listed is free.
+    /// Who is held back, and where: at most 200. Who is not listed is free. With DryRun, and while spec.suspend is true, who
+    /// would be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_CALLERS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["agentPool".into(), "modelRoute".into()]))]
@@ -188,7 +196,7 @@ pub enum VerdictLevel {
     Downgrade,
     /// Pools begin no new task.
     PausePools,
-    /// Calls are refused.
+    /// The limit is reached: calls that have no room are refused, and pools are paused.
     Block,
 }
 
@@ -200,6 +208,9 @@ pub struct VerdictStep {
     pub at_percent: u32,
     /// What is done.
     pub action: ThresholdAction,
+    /// Alert: how grave it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
     /// When the threshold was reached.
     pub since: Time,
 }
@@ -215,10 +226,14 @@ pub struct VerdictCaller {
     /// The highest class of backends that answer. Absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier_ceiling: Option<Tier>,
-    /// Whether its calls are refused.
+    /// Whether its calls are refused, since nothing is left.
     pub blocked: bool,
-    /// Whether calls of new tasks are refused, and the pool is paused.
+    /// Whether its calls of new tasks are refused: by PausePools, or since all calls are.
     pub new_tasks_refused: bool,
+    /// Whether the pool is paused: by PausePools, or since the limit is reached, or since calls had no room and less than a
+    /// hundredth is left. Where only this is so, all its calls are answered that have room. Absent: it is not paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// Whom a budget concerns, by name: at most 50 of each kind.
@@ -240,6 +255,22 @@ pub struct Touches {
     #[schemars(length(max = MAX_TOUCHED))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub inference_backends: Vec<String>,
+}
+
+/// An extension that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtensionStatus {
+    /// Its tokens, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<i64>,
+    /// Its cost, as in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<String>,
+    /// Its until, as in the spec.
+    pub until: Time,
+    /// When it ends: at until, or with the period in which it has begun, if that ends before.
+    pub ends: Time,
 }
 
 /// A period that is over.

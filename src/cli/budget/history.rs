@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::cli::CommandError;
 use crate::cli::cluster::said;
 use crate::cli::{manifests, output};
-use crate::operate::ledger::{Book, DecodeError, ENTRY, LEDGER_LABEL, TENANT_LABEL, decode};
+use crate::operate::ledger::{Book, LEDGER_LABEL, TENANT_LABEL, TextError, text_of};
 
 /// By namespace.
 pub type Tables = BTreeMap<String, History>;
@@ -132,10 +132,9 @@ fn of_objects(objects: &[ConfigMap]) -> Result<Tables, String> {
 }
 
 /// The namespace that an object is of, and what stands in it; none: it is another object, or an empty one.
-fn shard(object: &ConfigMap) -> Option<(String, Result<String, DecodeError>)> {
+fn shard(object: &ConfigMap) -> Option<(String, Result<String, TextError>)> {
     let tenant = object.metadata.labels.as_ref()?.get(TENANT_LABEL)?.clone();
-    let binary = object.binary_data.as_ref()?.get(ENTRY)?;
-    Some((tenant, decode(&binary.0)))
+    Some((tenant, text_of(object).transpose()?))
 }
 
 #[cfg(test)]

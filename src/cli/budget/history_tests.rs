@@ -2,7 +2,7 @@ use k8s_openapi::ByteString;
 use kube::api::ObjectMeta;
 
 use super::*;
-use crate::operate::ledger::encode;
+use crate::operate::ledger::{DIGEST, ENTRY, digest, encode};
 
 /// A table in which a pool has used so many tokens.
 fn text(pool: &str, tokens: u64, (part, parts): (u16, u16)) -> String {
@@ -17,6 +17,7 @@ fn object(tenant: &str, text: Option<&str>) -> ConfigMap {
         metadata: ObjectMeta {
             name: Some(format!("ledger-{tenant}")),
             labels: Some(labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into()),
+            annotations: text.map(|text| BTreeMap::from([(DIGEST.to_owned(), digest(text))])),
             ..ObjectMeta::default()
         },
         binary_data: binary,
@@ -45,6 +46,10 @@ fn an_object_that_cannot_be_read_is_named() {
     cut.binary_data.as_mut().unwrap().get_mut(ENTRY).unwrap().0.truncate(20);
     let error = of_objects(&[cut]).unwrap_err();
     assert!(error.starts_with("ConfigMap ledger-team-a: it is not what gzip makes of a text"), "{error}");
+    let mut edited = object("team-a", Some(&text("coder", 5, (0, 1))));
+    edited.binary_data = object("team-a", Some(&text("coder", 4, (0, 1)))).binary_data;
+    let error = of_objects(&[edited]).unwrap_err();
+    assert!(error.starts_with("ConfigMap ledger-team-a: it was changed by somebody else"), "{error}");
     let newer = object("team-a", Some(&text("coder", 5, (0, 1)).replace("\"schemaVersion\":1", "\"schemaVersion\":9")));
     let error = of_objects(&[newer]).unwrap_err();
     assert!(error.starts_with("team-a: reading the ledger: it is of version 9"), "{error}");

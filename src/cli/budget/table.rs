@@ -3,7 +3,9 @@
 use kube::ResourceExt as _;
 use quartermaster_core::api::TokenBudget;
 use quartermaster_core::api::conditions::types;
+use quartermaster_core::api::token_budget::Enforcement;
 use quartermaster_core::api::token_budget_status::{TokenBudgetStatus, VerdictCaller};
+use quartermaster_core::decide::budget::check;
 
 use super::figures::Figures;
 
@@ -92,7 +94,8 @@ pub fn details(budget: &TokenBudget) -> Vec<String> {
     let verdict = status.verdict.clone().unwrap_or_default();
     let steps = verdict.steps.iter().map(|step| format!("{} % {:?} since {}", step.at_percent, step.action, step.since.0));
     section("steps taken", steps.collect());
-    section("held back", verdict.callers.iter().map(held_back).collect());
+    let acts = check::enforcement(&budget.spec) != Enforcement::DryRun;
+    section(if acts { "held back" } else { "would be held back" }, verdict.callers.iter().map(held_back).collect());
     section("periods before", before(status));
     lines
 }
@@ -122,6 +125,9 @@ fn held_back(caller: &VerdictCaller) -> String {
     means.extend(caller.tier_ceiling.map(|tier| format!("backends up to {tier:?} answer")));
     if caller.new_tasks_refused {
         means.push("no new tasks".to_owned());
+    }
+    if caller.paused {
+        means.push("the pool pauses".to_owned());
     }
     format!("{} on {}: {}", caller.agent_pool, caller.model_route, means.join(", "))
 }

@@ -36,6 +36,7 @@ fn sprint() -> Value {
             "steps": [{ "atPercent": 90, "action": "Downgrade", "since": "2026-11-25T10:00:00Z" }],
             "callers": [{
                 "agentPool": "batch", "modelRoute": "smart", "tierCeiling": "Economy", "blocked": false, "newTasksRefused": true,
+                "paused": true,
             }],
         },
         "history": [{
@@ -80,11 +81,14 @@ fn of_one_budget_more_is_said() {
             "steps taken:",
             "  90 % Downgrade since 2026-11-25T10:00:00Z",
             "held back:",
-            "  batch on smart: backends up to Economy answer, no new tasks",
+            "  batch on smart: backends up to Economy answer, no new tasks, the pool pauses",
             "periods before:",
             "  from 2026-11-02T08:00:00Z   5000000 of 5000000 tokens   Exhausted",
         ]
     );
+    let mut tried = budget("tried", sprint());
+    tried.spec.enforcement = Some(Enforcement::DryRun);
+    assert_eq!(details(&tried)[5], "would be held back:");
     assert!(details(&budget("new", Value::Null)).is_empty());
     let mut many = sprint();
     let pools = (0..13).map(|number| json!({ "agentPool": format!("pool-{number}"), "tokens": 1 }));

@@ -1,40 +1,42 @@
 //! The accounts of a namespace: what its processes report comes in, in any order with what the ledger and the budgets say, and what they
 //! may spend goes out once all of it is known.
+//!
+//! * `process`: what is reported before there are accounts. * `claim`: how the ledger is claimed.
+//! * `callers`: what budgets mean for callers. * `edges`: when a budget is told of something.
+
+mod callers;
+mod claim;
+mod edges;
+mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use quartermaster_core::decide::account::granting::{BudgetTerms, Granting, Heard, Known, Snapshot};
+use quartermaster_core::decide::account::Now;
+use quartermaster_core::decide::account::granting::{AccountRows, BudgetTerms, Granting, Snapshot};
 use quartermaster_core::decide::account::history::{History, Shard};
-use quartermaster_core::decide::account::ledger::{BudgetLedger, HotLedger, SCHEMA_VERSION};
-use quartermaster_core::decide::account::message::{AccountRow, CallerRow, Report, RouteRow};
+use quartermaster_core::decide::account::ledger::HotLedger;
+use quartermaster_core::decide::account::message::{CallerRow, Report};
 use quartermaster_core::decide::account::tasks::union::TaskUnion;
 use quartermaster_core::decide::account::tasks::{self, Tasks};
-use quartermaster_core::decide::account::{AccountId, Now, PeriodId};
-use quartermaster_core::decide::back_off;
 use quartermaster_core::decide::gateway::exchange::message::GatewayMessage;
 use quartermaster_core::decide::gateway::exchange::operator_session::Standing;
-use quartermaster_core::decide::gateway::exchange::usage::{Counts, Usage};
+use quartermaster_core::decide::gateway::exchange::usage::Counts;
 use quartermaster_core::decide::gateway::exchange::usage_totals::{CallerSeries, UsageTotals};
 
+use self::claim::Claims;
+use self::edges::Edges;
+use self::process::{Departed, Process, heard};
 use super::table::Table;
+
+pub use self::claim::Claimed;
 
 /// How often the accounts are looked at by themselves while there is any budget; and how often at most a budget is told of what changes.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often, at most, reports are a reason to look into the caller table, for budgets that open by it.
 const OPENED_EVERY: Duration = Duration::from_millis(100);
-
-/// What the ledger of a namespace says when it is claimed.
-#[derive(Debug)]
-pub enum Claimed {
-    /// This; none: there was none.
-    Ledger(Option<HotLedger>),
-    /// Nothing that can be read. It is made anew, and that is shown until somebody confirms it.
-    Lost,
-    /// What a later version wrote. Nothing is granted, nor written, before somebody does something about it; these words say what.
-    Held(String),
-}
 
 /// What is to be done for a namespace.
 #[derive(Debug)]
@@ -52,21 +54,6 @@ pub enum Task {
     },
 }
 
-/// What was reported before there were accounts to hear it.
-#[derive(Debug)]
-struct Process {
-    standing: Standing,
-    /// All that it has reported.
-    report: Report,
-}
-
-/// A process that ended before there were accounts to hear it.
-#[derive(Debug)]
-struct Departed {
-    process: Process,
-    usage: Usage,
-}
-
 #[derive(Debug)]
 enum Stage {
     /// The ledger was not claimed.
@@ -77,16 +64,6 @@ enum Stage {
     Held(String),
     /// It is known.
     Open(Box<Granting>),
-}
-
-/// What a budget is told of when it changes.
-#[derive(Debug, PartialEq, Eq)]
-struct Edge {
-    period: PeriodId,
-    known: (u8, u32),
-    refused: u64,
-    /// Of the budget and of each share, in whole percent of the limit.
-    percents: Vec<u64>,
 }
 
 /// The accounts of a namespace.
@@ -109,24 +86,18 @@ pub(super) struct NamespaceAccounts {
     /// What their statuses mean for callers. None: nobody has said so yet.
     verdict: Option<BTreeMap<String, CallerRow>>,
     /// The same, as far as there are accounts for it.
-    callers: BTreeMap<String, CallerRow>,
+    callers: Arc<BTreeMap<String, CallerRow>>,
     /// What its processes said of tasks.
     tasks: TaskUnion,
     stage: Stage,
-    /// When the ledger is claimed, and how often that has failed.
-    claims_at: Duration,
-    failures: u32,
-    /// Why the ledger could not be claimed the last time.
-    failure: Option<String>,
+    claims: Claims,
     /// The processes in which calls wait.
     waiting: BTreeSet<u64>,
     is_being_written: bool,
     /// When time was last let pass, and when a report was last a reason to look into the table.
     ticked: Option<Duration>,
     ticked_lately: Option<Duration>,
-    edges: BTreeMap<String, Edge>,
-    /// Something was heard since the edges were looked at.
-    is_news: bool,
+    edges: Edges,
     /// Budgets that are to be told of something, whatever their edges say.
     to_wake: BTreeSet<String>,
 }
@@ -145,18 +116,15 @@ impl NamespaceAccounts {
             table: None,
             terms: None,
             verdict: None,
-            callers: BTreeMap::new(),
+            callers: Arc::default(),
             tasks: TaskUnion::default(),
             stage: Stage::Unclaimed,
-            claims_at: Duration::ZERO,
-            failures: 0,
-            failure: None,
+            claims: Claims::default(),
             waiting: BTreeSet::new(),
             is_being_written: false,
             ticked: None,
             ticked_lately: None,
-            edges: BTreeMap::new(),
-            is_news: false,
+            edges: Edges::default(),
             to_wake: BTreeSet::new(),
         }
     }
@@ -206,9 +174,9 @@ impl NamespaceAccounts {
             granting.configure(&budgets, table.history(), now);
             tick(granting, table, now);
         }
-        self.edges.retain(|uid, _| budgets.contains_key(uid));
+        self.edges.retain(&budgets);
+        self.edges.note();
         self.terms = Some(budgets);
-        self.is_news = true;
         self.heed();
         self.forget_departed();
         true
@@ -224,26 +192,13 @@ impl NamespaceAccounts {
         true
     }
 
-    /// A budget that is gone holds nobody back, and one that has no accounts yet would keep calls waiting.
+    /// Goes by what budgets mean for callers, once it is known which there are.
     fn heed(&mut self) {
         let (Some(terms), Some(verdict)) = (&self.terms, &self.verdict) else { return };
-        let is_there = |account: &AccountId| terms.contains_key(&account.budget);
-        let route = |(name, row): (&String, &RouteRow)| {
-            let accounts: Vec<AccountId> = row.accounts.iter().filter(|account| is_there(account)).cloned().collect();
-            let row = RouteRow {
-                refused: row.refused.clone().filter(is_there),
-                new_tasks_refused: row.new_tasks_refused.clone().filter(is_there),
-                tier_ceiling: row.tier_ceiling,
-                used_percent: row.used_percent,
-                accounts,
-            };
-            (!row.accounts.is_empty()).then(|| (name.clone(), row))
-        };
-        let caller = |(name, row): (&String, &CallerRow)| {
-            let routes: BTreeMap<String, RouteRow> = row.routes.iter().filter_map(route).collect();
-            (!routes.is_empty()).then(|| (name.clone(), CallerRow { routes }))
-        };
-        self.callers = verdict.iter().filter_map(caller).collect();
+        let callers = callers::with_accounts(verdict, terms);
+        if callers != *self.callers {
+            self.callers = Arc::new(callers);
+        }
         self.tasks.tell_all_of(tasks::nearly_used(&self.callers));
     }
 
@@ -256,7 +211,7 @@ impl NamespaceAccounts {
             table.take(epoch, &message.usage, now.elapsed);
         }
         let is_new = self.processes.get(&epoch).is_none_or(|known| known.standing.listens != standing.listens);
-        let process = self.processes.entry(epoch).or_insert_with(|| Process { standing, report: Report::default() });
+        let process = self.processes.entry(epoch).or_insert_with(|| Process::new(standing));
         process.standing = standing;
         let Report { accounts, asks, tasks } = &message.accounts;
         let mut concerns_others = self.tasks.receive(epoch, tasks, now.elapsed);
@@ -268,7 +223,6 @@ impl NamespaceAccounts {
         if let (Stage::Open(granting), Some(table)) = (&mut self.stage, &self.table) {
             granting.receive(epoch, heard(standing), &message.accounts, usage, now);
             if is_new || !accounts.is_empty() || !asks.is_empty() {
-                self.is_news = true;
                 if self.ticked_lately.is_some_and(|at| now.elapsed < at.saturating_add(OPENED_EVERY)) {
                     granting.tick(now);
                 } else {
@@ -279,7 +233,7 @@ impl NamespaceAccounts {
             // While calls wait, what anybody gives back is theirs.
             concerns_others |= is_new || !asks.is_empty() || !self.waiting.is_empty() && !accounts.is_empty();
         } else {
-            merge(&mut process.report, &message.accounts);
+            process.keep(&message.accounts);
         }
         if self.awaited.as_mut().is_some_and(|awaited| awaited.remove(pod)) {
             self.bury(now);
@@ -305,7 +259,7 @@ impl NamespaceAccounts {
         if let (Stage::Open(granting), Some(table)) = (&mut self.stage, &self.table) {
             granting.ended(epoch, now);
             tick(granting, table, now);
-            self.is_news = true;
+            self.edges.note();
         } else if let Some(process) = process {
             let usage = self.totals.of_epoch(&self.namespace, epoch).cloned().unwrap_or_default();
             self.departed.insert(epoch, Departed { process, usage });
@@ -335,7 +289,7 @@ impl NamespaceAccounts {
             for epoch in granting.unheard() {
                 if !self.processes.contains_key(&epoch) {
                     granting.ended(epoch, now);
-                    self.is_news = true;
+                    self.edges.note();
                 }
             }
             tick(granting, table, now);
@@ -345,45 +299,37 @@ impl NamespaceAccounts {
     /// The ledger is this leader's, and says this. Nothing was granted before.
     pub(super) fn claimed(&mut self, claimed: Claimed, now: Now) {
         let (Some(terms), Some(table)) = (&self.terms, &self.table) else { return };
-        (self.failures, self.failure) = (0, None);
+        self.claims.succeeded();
         self.to_wake.extend(terms.keys().cloned());
-        let ledger = match claimed {
-            Claimed::Held(why) => {
+        let ledger = match claimed.ledger(self.term, terms) {
+            Ok(ledger) => ledger,
+            Err(why) => {
                 self.stage = Stage::Held(why);
                 return;
-            }
-            Claimed::Ledger(ledger) => ledger,
-            Claimed::Lost => {
-                let unconfirmed = || BudgetLedger { unconfirmed: true, ..BudgetLedger::default() };
-                let budgets = terms.keys().map(|uid| (uid.clone(), unconfirmed())).collect();
-                Some(HotLedger { schema_version: SCHEMA_VERSION, term: self.term, budgets })
             }
         };
         let mut granting = Box::new(Granting::new(self.term, ledger, Now { elapsed: self.began, ..now }));
         granting.expect(&table.epochs());
         granting.configure(terms, table.history(), now);
-        for (epoch, Departed { process, usage }) in std::mem::take(&mut self.departed) {
-            granting.receive(epoch, heard(process.standing), &process.report, &usage, now);
+        for (epoch, Departed { mut process, usage }) in std::mem::take(&mut self.departed) {
+            process.tell(&mut granting, epoch, &usage, now);
             granting.ended(epoch, now);
         }
         for (epoch, process) in &mut self.processes {
-            let report = std::mem::take(&mut process.report);
             if let Some(usage) = self.totals.of_epoch(&self.namespace, *epoch) {
-                granting.receive(*epoch, heard(process.standing), &report, usage, now);
+                process.tell(&mut granting, *epoch, usage, now);
             }
         }
         tick(&mut granting, table, now);
         self.stage = Stage::Open(granting);
-        self.is_news = true;
+        self.edges.note();
         self.bury(now);
     }
 
     /// The ledger could not be claimed, for this reason.
     pub(super) fn claim_failed(&mut self, why: String, now: Now, jitter: f64) {
         self.stage = Stage::Unclaimed;
-        self.claims_at = now.elapsed.saturating_add(back_off::after(self.failures, jitter));
-        self.failures = self.failures.saturating_add(1);
-        self.failure = Some(why);
+        self.claims.failed(why, now.elapsed, jitter);
     }
 
     /// That ledger stands; or nobody knows whether it does.
@@ -418,7 +364,7 @@ impl NamespaceAccounts {
 
     /// When it is to be looked at again by itself; none: not before something happens.
     pub(super) fn next(&self, now: Now) -> Option<Duration> {
-        let claim = self.is_to_be_claimed().then_some(self.claims_at);
+        let claim = self.is_to_be_claimed().then_some(self.claims.at());
         let tick = self.ticks().then(|| self.ticked.map_or(Duration::ZERO, |ticked| ticked.saturating_add(TICK)));
         let hot = match &self.stage {
             Stage::Open(granting) if !self.is_being_written => granting.ledger_due(now),
@@ -438,7 +384,7 @@ impl NamespaceAccounts {
     pub(super) fn turn(&mut self, at_once: bool, now: Now) -> (Vec<Task>, Vec<String>) {
         let mut tasks = Vec::new();
         let mut woken = std::mem::take(&mut self.to_wake);
-        if self.is_to_be_claimed() && self.claims_at <= now.elapsed && !at_once {
+        if self.is_to_be_claimed() && self.claims.at() <= now.elapsed && !at_once {
             self.stage = Stage::Claiming;
             tasks.push(Task::Claim);
         }
@@ -466,33 +412,19 @@ impl NamespaceAccounts {
         let (Stage::Open(granting), Some(terms), Some(table)) = (&mut self.stage, &self.terms, &self.table) else {
             return Vec::new();
         };
-        // What opens has news in it.
-        self.is_news |= granting.is_opening();
         tick(granting, table, now);
-        let second = now.wall.as_second();
-        // Without news only the clock can have changed something.
-        let looks =
-            |uid: &&String| self.is_news || terms.get(*uid).is_some_and(|terms| terms.period.end.is_some_and(|end| end <= second));
-        let mut changed = Vec::new();
-        for uid in terms.keys().filter(looks) {
-            let Some(edge) = granting.snapshot(uid).as_ref().map(edge) else { continue };
-            if self.edges.get(uid) != Some(&edge) {
-                self.edges.insert(uid.clone(), edge);
-                changed.push(uid.clone());
-            }
-        }
-        self.is_news = false;
-        changed
+        self.edges.changed(terms, granting, now.wall.as_second())
     }
 
-    /// What a process is to know, from message `seq` on; none: that is not known yet, and what it knows stays.
-    pub(super) fn rows(&mut self, epoch: u64, seq: u64) -> Option<(BTreeMap<AccountId, AccountRow>, BTreeMap<String, CallerRow>)> {
+    /// What a process is to know from message `seq` on, of accounts as far as it may have changed since there were so many changes;
+    /// none: that is not known yet, and what it knows stays.
+    pub(super) fn rows(&mut self, epoch: u64, seq: u64, since: u64) -> Option<(AccountRows, Arc<BTreeMap<String, CallerRow>>)> {
         let _verdict = self.verdict.as_ref()?;
         if self.terms.as_ref()?.is_empty() {
-            return Some((BTreeMap::new(), BTreeMap::new()));
+            return Some((AccountRows::default(), Arc::default()));
         }
         match &mut self.stage {
-            Stage::Open(granting) => Some((granting.rows(epoch, seq), self.callers.clone())),
+            Stage::Open(granting) => Some((granting.rows(epoch, seq, since), Arc::clone(&self.callers))),
             Stage::Unclaimed | Stage::Claiming | Stage::Held(_) => None,
         }
     }
@@ -500,6 +432,11 @@ impl NamespaceAccounts {
     /// What a process is to hear of tasks that has changed since there were so many changes, and how many there are now.
     pub(super) fn task_rows(&self, epoch: u64, since: u64) -> (Tasks, u64) {
         self.tasks.rows(epoch, since)
+    }
+
+    /// Whether a process that is about to leave is to stay until the ledger says what it used.
+    pub(super) fn is_to_stay(&self, epoch: u64) -> bool {
+        matches!(&self.stage, Stage::Open(granting) if granting.is_to_stay(epoch))
     }
 
     /// What is known of a budget.
@@ -514,7 +451,7 @@ impl NamespaceAccounts {
     pub(super) fn confirm(&mut self, uid: &str) {
         if let Stage::Open(granting) = &mut self.stage {
             granting.confirm(uid);
-            self.is_news = true;
+            self.edges.note();
         }
     }
 
@@ -527,7 +464,7 @@ impl NamespaceAccounts {
     pub(super) fn unknown_because(&self) -> Option<&str> {
         match &self.stage {
             Stage::Held(why) => Some(why),
-            Stage::Unclaimed | Stage::Claiming => self.failure.as_deref(),
+            Stage::Unclaimed | Stage::Claiming => self.claims.failure(),
             Stage::Open(_) => None,
         }
     }
@@ -538,42 +475,12 @@ impl NamespaceAccounts {
     }
 }
 
-fn heard(standing: Standing) -> Heard {
-    let Standing { epoch: _, listens, acknowledged, draining } = standing;
-    Heard { listens, acknowledged, draining }
-}
-
-/// Takes a later report over into all that was reported. An ask that is missing is over.
-fn merge(known: &mut Report, later: &Report) {
-    for (account, periods) in &later.accounts {
-        let rows = periods.iter().map(|(period, row)| (*period, *row));
-        known.accounts.entry(account.clone()).or_default().extend(rows);
-    }
-    known.asks.clone_from(&later.asks);
-}
-
 fn tick(granting: &mut Granting, table: &Table, now: Now) {
     // It costs something to look into the table.
     if granting.is_opening() {
         granting.open(table.history(), now);
     }
     granting.tick(now);
-}
-
-fn edge(snapshot: &Snapshot) -> Edge {
-    let known = match snapshot.known {
-        Known::Yes => (0, 0),
-        Known::Opening => (1, 0),
-        Known::LedgerLost => (2, 0),
-        Known::NotHeard(processes) => (3, processes),
-    };
-    let units = snapshot.units.values().chain(snapshot.shares.values().flat_map(BTreeMap::values));
-    let percent = |used: u64, limit: u64| {
-        let percent = (u128::from(used) * 100).checked_div(u128::from(limit)).unwrap_or(100);
-        u64::try_from(percent).unwrap_or(u64::MAX)
-    };
-    let percents = units.map(|unit| percent(unit.used, unit.limit)).collect();
-    Edge { period: snapshot.period, known, refused: snapshot.refused, percents }
 }
 
 #[cfg(test)]

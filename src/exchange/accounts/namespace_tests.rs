@@ -2,11 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use quartermaster_core::decide::account::granting::PeriodTerms;
-use quartermaster_core::decide::account::ledger::{AccountLedger, PeriodLedger, ProcessLedger, ShareLedger, Units};
-use quartermaster_core::decide::account::message::{Ask, SpentRow};
+use quartermaster_core::decide::account::granting::{Known, PeriodTerms};
+use quartermaster_core::decide::account::ledger::{
+    AccountLedger, BudgetLedger, PeriodLedger, ProcessLedger, SCHEMA_VERSION, ShareLedger, Units,
+};
+use quartermaster_core::decide::account::message::{Ask, RouteRow, SpentRow};
 use quartermaster_core::decide::account::tasks::{TaskId, TaskRow};
-use quartermaster_core::decide::account::{Limits, Unit};
+use quartermaster_core::decide::account::{AccountId, Limits, PeriodId, Unit};
 use rstest::rstest;
 
 use super::*;
@@ -142,7 +144,7 @@ fn nothing_is_told_before_all_is_known_in_whatever_order_it_comes(
     let mut accounts = begun(&["a"]);
     let mut claims = 0;
     for step in order.chars() {
-        assert_eq!(accounts.rows(7, 1), None);
+        assert_eq!(accounts.rows(7, 1, 0), None);
         match step {
             'l' => accounts.load(Table::default(), None, at(0)),
             'c' => assert!(accounts.configure(budgets(1000), at(0))),
@@ -152,30 +154,34 @@ fn nothing_is_told_before_all_is_known_in_whatever_order_it_comes(
         let (tasks, _) = accounts.turn(false, at(0));
         claims += tasks.iter().filter(|task| matches!(task, Task::Claim)).count();
     }
-    assert_eq!((claims, accounts.rows(7, 1)), (1, None));
+    assert_eq!((claims, accounts.rows(7, 1, 0)), (1, None));
     accounts.claimed(Claimed::Ledger(Some(ledger())), at(0));
     assert_eq!(used(&accounts), (50, 0, Known::Yes));
-    let (rows, told) = accounts.rows(7, 1).unwrap();
+    let (AccountRows { rows, .. }, told) = accounts.rows(7, 1, 0).unwrap();
     assert_eq!((rows[&account()].used, rows[&account()].allowance), (50, 60));
-    assert_eq!(told, callers(&[account()]));
+    assert_eq!(*told, callers(&[account()]));
 }
 
 #[test]
 fn where_there_are_no_budgets_that_is_told_without_a_ledger() {
     let mut accounts = NamespaceAccounts::new("team");
-    assert_eq!(accounts.rows(7, 1), None, "nobody leads");
+    assert_eq!(accounts.rows(7, 1, 0), None, "nobody leads");
     accounts.begin(2, false, BTreeSet::new(), at(0));
-    assert_eq!(accounts.rows(7, 1), Some((BTreeMap::new(), BTreeMap::new())));
+    assert_eq!(accounts.rows(7, 1, 0), Some((AccountRows::default(), Arc::default())));
     accounts.load(Table::default(), None, at(0));
     assert_eq!((accounts.turn(false, at(0)).0.len(), accounts.next(at(0))), (0, None), "nothing is to be done at rest");
     // The first budget, and the last one.
     accounts.configure(budgets(1000), at(1));
     accounts.judge(callers(&[account()]));
-    assert_eq!(accounts.rows(7, 1), None);
+    assert_eq!(accounts.rows(7, 1, 0), None);
     pass(&mut accounts, 1..=1);
-    assert_eq!(accounts.rows(7, 1).unwrap().0.len(), 1);
+    assert_eq!(accounts.rows(7, 1, 0).unwrap().0.rows.len(), 1);
     accounts.configure(BTreeMap::new(), at(2));
-    assert_eq!(accounts.rows(7, 2), Some((BTreeMap::new(), BTreeMap::new())), "though nobody has said what that means for callers");
+    assert_eq!(
+        accounts.rows(7, 2, 0),
+        Some((AccountRows::default(), Arc::default())),
+        "though nobody has said what that means for callers"
+    );
 }
 
 #[test]
@@ -184,11 +190,11 @@ fn what_is_asked_for_is_granted_when_the_ledger_stands_and_others_are_told() {
     assert!(accounts.receive("a", &asking(report(7, 1, 0), 100), standing(7), at(10)));
     let (tasks, _) = accounts.turn(false, at(10));
     let [Task::Hot(ledger)] = tasks.as_slice() else { panic!("{tasks:?}") };
-    assert_eq!(accounts.rows(7, 1).unwrap().0[&account()].allowance, 60, "what it has it keeps, and no more is granted");
+    assert_eq!(accounts.rows(7, 1, 0).unwrap().0.rows[&account()].allowance, 60, "what it has it keeps, and no more is granted");
     accounts.hot_written(ledger, false, at(20));
-    assert_eq!(accounts.rows(7, 1).unwrap().0[&account()].allowance, 60);
+    assert_eq!(accounts.rows(7, 1, 0).unwrap().0.rows[&account()].allowance, 60);
     pass(&mut accounts, 100..=3000);
-    assert!(accounts.rows(7, 1).unwrap().0[&account()].allowance >= 160);
+    assert!(accounts.rows(7, 1, 0).unwrap().0.rows[&account()].allowance >= 160);
 }
 
 #[test]
@@ -229,6 +235,17 @@ fn a_process_that_the_ledger_names_has_ended_when_all_pods_are_heard_or_gone(#[c
 }
 
 #[test]
+fn who_used_what_it_was_never_granted_stays_until_that_stands_in_the_ledger() {
+    let mut accounts = open(&[], Claimed::Ledger(None));
+    pass(&mut accounts, 0..=1000);
+    let leaving = GatewayMessage { draining: true, ..report(7, 1, 40) };
+    accounts.receive("a", &leaving, Standing { draining: true, ..standing(7) }, at(1100));
+    assert!(accounts.is_to_stay(7));
+    pass(&mut accounts, 1200..=3000);
+    assert!(!accounts.is_to_stay(7), "it was written in a hurry");
+}
+
+#[test]
 fn what_a_process_says_of_itself_takes_the_place_of_what_the_ledger_says() {
     let mut accounts = open(&["a"], Claimed::Ledger(Some(ledger())));
     accounts.receive("a", &report(7, 1, 40), standing(7), at(10));
@@ -240,18 +257,38 @@ fn a_budget_that_is_gone_holds_nobody_back_and_one_that_is_not_there_yet_keeps_n
     let mut accounts = open(&[], Claimed::Ledger(None));
     let gone = AccountId { budget: "gone".to_owned(), ..account() };
     assert!(accounts.judge(callers(&[gone.clone(), account()])));
-    let (_, rows) = accounts.rows(7, 1).unwrap();
+    let (_, rows) = accounts.rows(7, 1, 0).unwrap();
     let route = &rows["coder"].routes["smart"];
     assert_eq!((route.accounts.as_slice(), &route.refused), ([account()].as_slice(), &None));
     accounts.judge(callers(&[gone]));
-    assert_eq!(accounts.rows(7, 1).unwrap().1, BTreeMap::new());
+    assert_eq!(*accounts.rows(7, 1, 0).unwrap().1, BTreeMap::new());
+}
+
+#[test]
+fn what_has_not_changed_is_not_said_again() {
+    let mut accounts = open(&[], Claimed::Ledger(None));
+    accounts.receive("a", &report(7, 1, 0), standing(7), at(10));
+    pass(&mut accounts, 100..=3000);
+    let (first, said) = accounts.rows(7, 1, 0).unwrap();
+    assert_eq!((first.budgets, first.rows.len()), (None, 1));
+    accounts.receive("a", &GatewayMessage { accounts: Report::default(), ..report(7, 2, 0) }, standing(7), at(3100));
+    pass(&mut accounts, 3200..=5000);
+    accounts.judge(callers(&[account()]));
+    let (rest, same) = accounts.rows(7, 2, first.changes).unwrap();
+    assert_eq!((rest.budgets, rest.rows.len()), (Some(BTreeSet::new()), 0));
+    assert!(Arc::ptr_eq(&said, &same));
+    accounts.receive("a", &report(7, 3, 1), standing(7), at(5100));
+    accounts.judge(callers(&[account(), account()]));
+    let (news, others) = accounts.rows(7, 3, rest.changes).unwrap();
+    assert_eq!((news.budgets, news.rows.len()), (Some(BTreeSet::from([UID.to_owned()])), 1));
+    assert!(!Arc::ptr_eq(&said, &others));
 }
 
 #[test]
 fn a_ledger_of_a_later_version_is_held_to_and_nothing_is_granted_or_written() {
     let mut accounts = open(&[], Claimed::Held("run a later one".to_owned()));
     accounts.receive("a", &asking(report(7, 1, 40), 100), standing(7), at(10));
-    assert_eq!((accounts.rows(7, 1), accounts.snapshot(UID)), (None, None));
+    assert_eq!((accounts.rows(7, 1, 0), accounts.snapshot(UID)), (None, None));
     assert_eq!(accounts.unknown_because(), Some("run a later one"));
     let (tasks, woken) = accounts.turn(false, at(100_000));
     assert_eq!((tasks.len(), woken), (0, vec![UID.to_owned()]));
@@ -271,6 +308,21 @@ fn a_ledger_that_cannot_be_read_is_lost_until_somebody_confirms_what_was_made_in
     let (tasks, _) = accounts.turn(true, at(40_000));
     let written = tasks.iter().find_map(|task| if let Task::Hot(ledger) = task { Some(ledger) } else { None });
     assert!(written.unwrap().budgets[UID].unconfirmed);
+    accounts.confirm(UID);
+    assert_eq!(used(&accounts), (0, 0, Known::Yes));
+}
+
+#[test]
+fn a_budget_that_opens_by_a_caller_table_with_a_gap_is_not_taken_for_unused() {
+    let mut accounts = begun(&[]);
+    let (table, _) = Table::read(&[None]).unwrap();
+    accounts.load(table, None, at(0));
+    accounts.configure(budgets(1000), at(0));
+    accounts.judge(callers(&[account()]));
+    pass(&mut accounts, 0..=4000);
+    assert_eq!(used(&accounts), (0, 0, Known::Opening), "a process may say what it used");
+    pass(&mut accounts, 4100..=7000);
+    assert_eq!(used(&accounts), (0, 0, Known::LedgerLost));
     accounts.confirm(UID);
     assert_eq!(used(&accounts), (0, 0, Known::Yes));
 }

@@ -13,10 +13,6 @@ const SAVED_AFTER: Duration = Duration::from_secs(60);
 /// How often what has become old is looked for where nothing is used.
 const COMPACTED_EVERY: Duration = Duration::from_secs(3600);
 
-/// A table of which a part is missing: half of all callers. It takes the place of one of which nothing can be read, as an empty one would
-/// say that nobody has used anything.
-const WITH_A_GAP: &str = r#"{"schemaVersion":1,"revision":0,"parts":2,"part":0,"callers":{}}"#;
-
 /// A caller table. Times are since the origin of the process.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -31,7 +27,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table of these shards, in any order, and those that cannot be read, by their place. The callers of those are missing from it.
+    /// The table of these shards, in any order, and those that cannot be read, by their place. What these say is missing from it.
     ///
     /// # Errors
     ///
@@ -47,9 +43,11 @@ impl Table {
         }
         let is_readable = |(place, _): &(usize, &Option<String>)| !unreadable.contains(place);
         let readable = shards.iter().enumerate().filter(is_readable).filter_map(|(_, shard)| shard.as_deref());
-        let readable: Vec<&str> = readable.collect();
-        let is_lost = readable.is_empty() && !unreadable.is_empty();
-        let history = if is_lost { History::read([WITH_A_GAP])? } else { History::read(readable)? };
+        let mut history = History::read(readable)?;
+        if !unreadable.is_empty() {
+            // Also where others say something of all callers: what cannot be read may be later.
+            history.note_loss();
+        }
         Ok((Self { saved: history.changes(), history, ..Self::default() }, unreadable))
     }
 
@@ -174,9 +172,10 @@ mod tests {
         assert_eq!((read.history.rows().count(), read.history.is_complete(), unreadable), (1, true, Vec::new()));
         assert_eq!(read.next(), Some(COMPACTED_EVERY), "what was read is written down already");
         let cut = text.get(..text.len() / 2).unwrap().to_owned();
-        for shards in [vec![Some(cut)], vec![None]] {
+        let (rows, whole) = (read.history.rows().count(), Some(text.clone()));
+        for (shards, rows, place) in [(vec![Some(cut)], 0, 0), (vec![None], 0, 0), (vec![whole, None], rows, 1)] {
             let (read, unreadable) = Table::read(&shards).unwrap();
-            assert_eq!((read.history.rows().count(), read.history.is_complete(), unreadable), (0, false, vec![0]));
+            assert_eq!((read.history.rows().count(), read.history.is_complete(), unreadable), (rows, false, vec![place]));
         }
         let newer = Some(text.replacen(r#""schemaVersion":1"#, r#""schemaVersion":9"#, 1));
         assert_eq!(Table::read(&[None, newer]).err(), Some(LedgerError::Newer { found: 9 }));

@@ -2,14 +2,16 @@
 //!
 //! A hot ledger is split by the hash of the budgets' uids into a power of two of parts. The first has no suffix, and the others have
 //! their number. A process that ends while the number of parts changes leaves some budgets in two of them: the later write counts.
+//!
+//! To find out how large a part is costs as much as to make it. So a ledger that is written again begins with as many parts as it had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quartermaster_core::decide::account::history::Shard;
 use quartermaster_core::decide::account::ledger::{BudgetLedger, HotLedger, LedgerError};
 use quartermaster_core::decide::short_hash;
 
-use super::{OBJECT_BYTES, encode};
+use super::{MOST_BYTES, OBJECT_BYTES, encode};
 
 /// The most parts of a hot ledger.
 const MOST_PARTS: u64 = 64;
@@ -44,39 +46,98 @@ pub enum SplitError {
     Compress(#[from] std::io::Error),
 }
 
+/// A hot ledger in parts.
+#[derive(Debug)]
+pub struct Split {
+    /// All of them.
+    pub parts: Vec<Part>,
+    /// The uids of budgets for which an object is too small: of each part that no object can hold, the largest one. They are to be left
+    /// as they stand, and without them it is to be split again.
+    pub too_large: BTreeSet<String>,
+}
+
 /// A hot ledger in as few parts as can be.
 ///
 /// # Errors
 ///
 /// None that is known: every ledger can be written down.
 pub fn of_hot(ledger: &HotLedger) -> Result<Vec<Part>, SplitError> {
-    let whole = part(String::new(), ledger)?;
-    if fits(&whole) {
-        return Ok(vec![whole]);
+    Ok(split(ledger, 1, &BTreeSet::new())?.parts)
+}
+
+/// A hot ledger in about as many parts as it had: in more where they do not fit any more, and in fewer where half as many would not be
+/// half full. `as_they_stand`: the budgets that are left as they stand already.
+///
+/// # Errors
+///
+/// None that is known: every ledger can be written down.
+pub fn split(ledger: &HotLedger, parts: usize, as_they_stand: &BTreeSet<String>) -> Result<Split, SplitError> {
+    let mut number = u64::try_from(parts).unwrap_or(MOST_PARTS).clamp(1, MOST_PARTS).next_power_of_two();
+    let mut pieces = pieces(ledger, number)?;
+    while number < MOST_PARTS && pieces.iter().any(Piece::is_to_be_split) {
+        number *= 2;
+        pieces = self::pieces(ledger, number)?;
     }
-    let mut parts = 2;
-    loop {
-        let split = split(ledger, parts)?;
-        // One budget alone may be too large for the size that is aimed at: an object can hold somewhat more.
-        if parts >= MOST_PARTS || split.iter().all(fits) {
-            return Ok(split);
+    while number > 1 && are_small(&pieces) {
+        number /= 2;
+        pieces = self::pieces(ledger, number)?;
+    }
+    let mut too_large = BTreeSet::new();
+    for piece in pieces.iter().filter(|piece| piece.bytes() > MOST_BYTES) {
+        too_large.extend(piece.largest(ledger, as_they_stand)?);
+    }
+    Ok(Split { parts: pieces.into_iter().map(|piece| piece.part).collect(), too_large })
+}
+
+/// A part, with the uids of the budgets in it.
+struct Piece {
+    part: Part,
+    budgets: Vec<String>,
+}
+
+impl Piece {
+    fn new(suffix: String, ledger: &HotLedger) -> Result<Self, SplitError> {
+        Ok(Self { part: part(suffix, ledger)?, budgets: ledger.budgets.keys().cloned().collect() })
+    }
+
+    fn bytes(&self) -> usize {
+        self.part.binary.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether it is larger than is aimed at. One budget alone may be: an object can hold somewhat more.
+    fn is_to_be_split(&self) -> bool {
+        self.bytes() > OBJECT_BYTES && self.budgets.len() > 1
+    }
+
+    /// The largest of its budgets, without these.
+    fn largest(&self, ledger: &HotLedger, without: &BTreeSet<String>) -> Result<Option<String>, SplitError> {
+        let mut largest: Option<(usize, &String)> = None;
+        for uid in self.budgets.iter().filter(|uid| !without.contains(*uid)) {
+            let alone = ledger.budgets.get_key_value(uid).map(|(uid, budget)| (uid.clone(), budget.clone()));
+            let alone = HotLedger { budgets: alone.into_iter().collect(), ..HotLedger::default() };
+            largest = largest.max(Some((encode(&alone.text()?)?.len(), uid)));
         }
-        parts *= 2;
+        Ok(largest.map(|(_, uid)| uid.clone()))
     }
 }
 
-fn fits(part: &Part) -> bool {
-    part.binary.as_ref().is_some_and(|binary| binary.len() <= OBJECT_BYTES)
+/// Whether half as many parts would not be half full.
+fn are_small(pieces: &[Piece]) -> bool {
+    let others = pieces.iter().skip(pieces.len() / 2);
+    pieces.iter().zip(others).all(|(one, other)| one.bytes() + other.bytes() <= OBJECT_BYTES / 2)
 }
 
-fn split(ledger: &HotLedger, parts: u64) -> Result<Vec<Part>, SplitError> {
+fn pieces(ledger: &HotLedger, parts: u64) -> Result<Vec<Piece>, SplitError> {
+    if parts == 1 {
+        return Ok(vec![Piece::new(String::new(), ledger)?]);
+    }
     let mut budgets: BTreeMap<u64, BTreeMap<String, BudgetLedger>> = (0..parts).map(|part| (part, BTreeMap::new())).collect();
     for (uid, budget) in &ledger.budgets {
         budgets.entry(class(uid) % parts).or_default().insert(uid.clone(), budget.clone());
     }
     let of_part = |(number, budgets): (u64, BTreeMap<String, BudgetLedger>)| {
         let suffix = if number == 0 { String::new() } else { number.to_string() };
-        part(suffix, &HotLedger { budgets, schema_version: ledger.schema_version, term: ledger.term })
+        Piece::new(suffix, &HotLedger { budgets, schema_version: ledger.schema_version, term: ledger.term })
     };
     budgets.into_iter().map(of_part).collect()
 }
@@ -125,10 +186,13 @@ fn is_newer(error: &LedgerError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use quartermaster_core::decide::account::PeriodId;
     use quartermaster_core::decide::account::ledger::{
         AccountLedger, PeriodLedger, ProcessLedger, SCHEMA_VERSION, ShareLedger, Units,
     };
+    use rstest::rstest;
 
     use super::*;
 
@@ -166,11 +230,44 @@ mod tests {
         let large = ledger(20, 1000);
         let parts = of_hot(&large).unwrap();
         assert!(parts.len() > 1 && parts.len().is_power_of_two(), "{}", parts.len());
-        assert!(parts.iter().all(fits));
+        assert!(parts.iter().all(|part| part.binary.as_ref().unwrap().len() <= OBJECT_BYTES));
         assert_eq!(parts.iter().take(2).map(|part| part.suffix.as_str()).collect::<Vec<_>>(), ["", "1"]);
         let mut written = written(&parts, 1);
         written.reverse();
         assert_eq!(to_hot(written), Ok(Some(large)));
+    }
+
+    #[rstest]
+    #[case::more_where_they_do_not_fit(20, 1000, 1, 2..=8)]
+    #[case::so_many_though_it_would_fit_into_one(20, 350, 2, 2..=2)]
+    #[case::fewer_where_they_are_nearly_empty(20, 350, 64, 2..=4)]
+    #[case::one_where_little_is_left(4, 1, 64, 1..=1)]
+    #[case::a_power_of_two_after_a_write_that_was_interrupted(20, 350, 3, 2..=4)]
+    fn what_is_written_again_has_about_as_many_parts_as_it_had(
+        #[case] budgets: u64,
+        #[case] shares: u64,
+        #[case] had: usize,
+        #[case] has: RangeInclusive<usize>,
+    ) {
+        let whole = ledger(budgets, shares);
+        let again = split(&whole, had, &BTreeSet::new()).unwrap();
+        assert!(has.contains(&again.parts.len()), "{}", again.parts.len());
+        assert!(again.too_large.is_empty());
+        assert_eq!(to_hot(written(&again.parts, 1)), Ok(Some(whole)));
+    }
+
+    #[test]
+    fn a_budget_that_no_object_can_hold_is_told_and_the_others_fit_without_it() {
+        let mut all = ledger(4, 1);
+        let huge = ledger(1, 20_000).budgets.remove("uid-0").unwrap();
+        all.budgets.insert("huge".to_owned(), huge);
+        let with_it = split(&all, 64, &BTreeSet::new()).unwrap();
+        assert_eq!(with_it.too_large, BTreeSet::from(["huge".to_owned()]));
+        assert_eq!(split(&all, 64, &with_it.too_large).unwrap().too_large, BTreeSet::new(), "it stands already");
+        all.budgets.remove("huge");
+        let without = split(&all, with_it.parts.len(), &with_it.too_large).unwrap();
+        assert_eq!(without.parts.iter().map(|part| part.suffix.as_str()).collect::<Vec<_>>(), [""]);
+        assert_eq!(without.too_large, BTreeSet::new());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response};
+use k8s_openapi::ByteString;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -88,10 +89,18 @@ impl Server {
         self.state.lock().unwrap().objects[name].clone()
     }
 
-    /// The text that stands in an object; none in an empty one.
+    /// The text that an operator wrote into an object; none in an empty one.
     pub fn text(&self, name: &str) -> Option<String> {
-        let object: k8s_openapi::api::core::v1::ConfigMap = serde_json::from_value(self.object(name)).unwrap();
-        Some(super::decode(&object.binary_data?[super::ENTRY].0).unwrap())
+        super::text_of(&serde_json::from_value(self.object(name)).unwrap()).unwrap()
+    }
+
+    /// An operator writes a text into an object, of whatever version it is.
+    pub fn put_text(&self, name: &str, text: &str) {
+        let binary = ByteString(super::encode(text).unwrap());
+        self.edit(name, |object| {
+            object["binaryData"][super::ENTRY] = json!(binary);
+            object["metadata"]["annotations"][super::DIGEST] = json!(super::digest(text));
+        });
     }
 
     /// Somebody changes an object by hand.

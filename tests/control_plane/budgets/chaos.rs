@@ -264,7 +264,8 @@ async fn refusal(response: Response) -> End {
     let body: Value = serde_json::from_str(&text).unwrap_or_default();
     match (status, body.pointer("/error/code").and_then(Value::as_str)) {
         (429, Some("budget_exceeded")) => End::Refused,
-        (503, Some("budget_busy" | "budget_unknown")) => End::Busy,
+        // A process that has just started in place of one that was killed may not have its plan yet.
+        (503, Some("budget_busy" | "budget_unknown" | "gateway_starting")) => End::Busy,
         _ => End::Other(format!("{status}: {text}")),
     }
 }

@@ -62,11 +62,11 @@ pub fn violations(now: &Value) -> Vec<String> {
     let names: Vec<(String, String)> = callers.iter().map(|row| (text(&row["agentPool"]), text(&row["modelRoute"]))).collect();
     demand(names.windows(2).all(|pair| pair[0] < pair[1]), "callers are in order, each pair once");
     for row in &callers {
-        let (blocked, paused) = (row["blocked"] == true, row["newTasksRefused"] == true);
-        demand(blocked || paused || row["tierCeiling"].is_string(), "who is listed is held back");
-        demand(!blocked || paused, "who is refused everything is refused new tasks");
+        let [blocked, new_tasks_refused, paused] = ["blocked", "newTasksRefused", "paused"].map(|member| row[member] == true);
+        demand(paused || row["tierCeiling"].is_string(), "who is listed is held back");
+        demand(!blocked || new_tasks_refused, "who is refused everything is refused new tasks");
+        demand(!new_tasks_refused || paused, "who is refused new tasks is paused");
     }
-    demand(status["enforcement"] != "DryRun" || callers.is_empty(), "a dry run holds nobody back");
 
     let touched = list("/touches/agentPools").len();
     let matches = status["matches"].as_u64().and_then(|matches| usize::try_from(matches).ok()).unwrap_or(0);

@@ -1,6 +1,7 @@
 //! How budgets are applied and waited for, and a namespace in which they are spent by calls that a simulated server counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
 use crate::harness::{DEADLINE, Operator, Team, condition, resource};
+use crate::operator::run;
 use crate::routes::gateway::{Replica, client};
 use crate::routes::harness::{calls, says, to, with};
 
@@ -98,7 +100,12 @@ impl Team {
 
     /// The objects of the hot ledger of this namespace, in which its operators keep it as well.
     pub async fn ledger_objects(&self) -> Vec<Value> {
-        let selector = format!("{LEDGER_LABEL}={},{TENANT_LABEL}={}", Book::Hot.name(), self.namespace);
+        self.objects_of(Book::Hot).await
+    }
+
+    /// The objects of one of its ledgers.
+    pub async fn objects_of(&self, book: Book) -> Vec<Value> {
+        let selector = format!("{LEDGER_LABEL}={},{TENANT_LABEL}={}", book.name(), self.namespace);
         let found = self.config_maps().list(&ListParams::default().labels(&selector)).await.unwrap().items;
         found.into_iter().map(|object| serde_json::to_value(object).unwrap()).collect()
     }
@@ -121,6 +128,12 @@ impl Team {
         Written::of(&self.hot_ledger().await?, &uid)
     }
 
+    /// Runs `quartermaster budget` for this namespace, whatever comes of it.
+    pub fn budget_command(&self, arguments: &[&str], input: &str) -> Output {
+        let namespaces = ["--namespace", &self.namespace, "--operator-namespace", &self.namespace];
+        run(&[&["budget"][..], arguments, &namespaces].concat(), input, Some(self.connection.kubeconfig()))
+    }
+
     /// Waits until the hot ledger holds for the tokens of a budget.
     pub async fn until_written(&self, budget: &str, what: &str, holds: impl Fn(&Written) -> bool) -> Written {
         let started = Instant::now();
@@ -135,7 +148,7 @@ impl Team {
     }
 }
 
-/// The text in an object of a ledger; none in one that was emptied.
+/// The text in an object of a ledger, whoever wrote it; none in one that was emptied.
 pub fn text_of(object: &Value) -> Option<String> {
     let binary = object.pointer(&format!("/binaryData/{ENTRY}"))?.as_str()?;
     Some(ledger::decode(&STANDARD.decode(binary).unwrap()).unwrap())
@@ -413,10 +426,9 @@ pub fn shown_in(metrics: &str, budget: &str) -> Option<Shown> {
     Some(Shown { limit: of("quartermaster_token_budget_limit")?, left: of("quartermaster_token_budget_remaining")? })
 }
 
-/// Whether nothing more of a limit can be used: what is left of it is less than a call needs at `least`, or than a hundredth, from
-/// where on no new task begins.
+/// Whether nothing more of a limit can be used: what is left of it is less than a call needs at `least`.
 pub fn is_spent(limit: u64, used: u64, least: u64) -> bool {
-    used <= limit && limit - used < least.max(limit / 100)
+    used <= limit && limit - used < least
 }
 
 /// The steps that were taken: percentage and action.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use quartermaster::operate::ledger::{ENTRY, encode};
+use quartermaster::operate::ledger::{Book, DIGEST, ENTRY, digest, encode};
+use quartermaster_core::decide::account::history::History;
 use quartermaster_core::decide::account::ledger::HotLedger;
 use serde_json::{Value, json};
 
@@ -64,13 +65,43 @@ impl Spent {
 
     /// The only object of the hot ledger: name and text.
     async fn hot(&self) -> (String, String) {
-        let objects = self.world.team.ledger_objects().await;
+        self.only_object_of(Book::Hot).await
+    }
+
+    async fn only_object_of(&self, book: Book) -> (String, String) {
+        let objects = self.world.team.objects_of(book).await;
         let [object] = objects.as_slice() else { panic!("not one object: {objects:#?}") };
         (object["metadata"]["name"].as_str().unwrap().to_owned(), text_of(object).unwrap())
     }
+
+    /// What stands beside an object, as it was when it could not be read.
+    async fn set_aside(&self, name: &str) -> Value {
+        let copy = self.world.team.config_maps().get(&format!("{name}-unreadable")).await.unwrap();
+        copy.data["binaryData"][ENTRY].clone()
+    }
 }
 
-/// Puts something else into an object of a ledger.
+/// A hot ledger in which nothing was used, valid in every other way.
+fn forgetful(text: &str) -> String {
+    let mut ledger = HotLedger::read(text).unwrap();
+    let periods = ledger.budgets.values_mut().flat_map(|budget| budget.periods.values_mut());
+    for account in periods.flat_map(|period| period.accounts.each_mut()).map(|(_, account)| account) {
+        for share in account.shares.values_mut() {
+            share.settled = 0;
+            share.processes.values_mut().for_each(|process| process.live = 0);
+        }
+    }
+    ledger.text().unwrap()
+}
+
+/// Writes a text into an object of a ledger, as an operator does.
+async fn write(team: &Team, name: &str, text: &str) {
+    let binary = STANDARD.encode(encode(text).unwrap());
+    let patch = json!({ "metadata": { "annotations": { DIGEST: digest(text) } }, "binaryData": { ENTRY: binary } });
+    team.config_maps().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+/// Puts something else into an object of a ledger, as somebody does who edits it.
 async fn put(team: &Team, name: &str, binary: &[u8]) {
     let patch = json!({ "binaryData": { ENTRY: STANDARD.encode(binary) } });
     team.config_maps().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
@@ -158,8 +189,7 @@ async fn a_ledger_that_is_lost_or_cut_is_made_anew_told_and_confirmed_by_somebod
         spent.use_some().await;
         spent.until_counted().await;
         if damage == "cut" {
-            let copy = team.config_maps().get(&format!("{name}-unreadable")).await.unwrap();
-            assert_eq!(copy.data["binaryData"][ENTRY], STANDARD.encode(half), "what could not be read is kept");
+            assert_eq!(spent.set_aside(&name).await, STANDARD.encode(half), "what could not be read is kept");
         }
 
         // Whoever leads next does not take it for confirmed.
@@ -181,7 +211,7 @@ async fn a_ledger_of_a_later_version_is_left_alone_and_nothing_is_granted() {
     let (name, text) = spent.hot().await;
     let newer = text.replacen("\"schemaVersion\":1", "\"schemaVersion\":9", 1);
     assert_ne!(newer, text);
-    put(&spent.world.team, &name, &encode(&newer).unwrap()).await;
+    write(&spent.world.team, &name, &newer).await;
     spent.next().await;
     let team = &spent.world.team;
     let held = team.until_budget_says("sprint", "Ready", "False", "UsageUnknown").await;
@@ -193,7 +223,7 @@ async fn a_ledger_of_a_later_version_is_left_alone_and_nothing_is_granted() {
     assert_eq!(spent.hot().await, (name.clone(), newer), "it stands as it was");
 
     spent.end();
-    put(&spent.world.team, &name, &encode(&text).unwrap()).await;
+    write(&spent.world.team, &name, &text).await;
     spent.next().await;
     spent.until_counted().await;
     spent.use_some().await;
@@ -208,15 +238,7 @@ async fn a_ledger_that_somebody_edits_is_written_over_and_nothing_is_forgotten()
     let team = &spent.world.team;
     team.until_written("sprint", "something was used", |written| written.used > 0).await;
     let (name, text) = spent.hot().await;
-    let mut ledger = HotLedger::read(&text).unwrap();
-    let periods = ledger.budgets.values_mut().flat_map(|budget| budget.periods.values_mut());
-    for account in periods.flat_map(|period| period.accounts.each_mut()).map(|(_, account)| account) {
-        for share in account.shares.values_mut() {
-            share.settled = 0;
-            share.processes.values_mut().for_each(|process| process.live = 0);
-        }
-    }
-    put(team, &name, &encode(&ledger.text().unwrap()).unwrap()).await;
+    put(team, &name, &encode(&forgetful(&text)).unwrap()).await;
     spent.use_some().await;
     let truth = spent.truth();
     let written = team.until_written("sprint", "all that was used", |written| written.used == truth).await;
@@ -224,4 +246,83 @@ async fn a_ledger_that_somebody_edits_is_written_over_and_nothing_is_forgotten()
     let log = spent.operator.log();
     assert!(log.contains("somebody else has changed or deleted what stands in the ledger"), "{log}");
     spent.until_counted().await;
+}
+
+/// While nobody leads, nobody knows more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_somebody_edits_while_nobody_leads_is_not_believed_and_nothing_is_free() {
+    let mut spent = Spent::new("forged-ledger", 100_000).await;
+    spent.until_counted().await;
+    spent.end();
+    let (name, text) = spent.hot().await;
+    let forged = encode(&forgetful(&text)).unwrap();
+    put(&spent.world.team, &name, &forged).await;
+    spent.next().await;
+    let team = &spent.world.team;
+    let lost = team.until_budget_says("sprint", "UsageKnown", "False", "LedgerLost").await;
+    assert!(message(&lost, "UsageKnown").contains("somebody else has changed it"), "{lost:#}");
+    let log = spent.operator.log();
+    assert!(log.contains("it was changed by somebody else"), "{log}");
+    assert_eq!(spent.set_aside(&name).await, STANDARD.encode(&forged), "what somebody wrote is kept");
+    spent.until_counted().await;
+    confirm(team, "forged").await;
+    spent.until_counted().await;
+    spent.world.spend_all(&spent.replica, "coder", "coder").await;
+    let (truth, least) = (spent.truth(), spent.world.most("coder", 1).await);
+    assert!(is_spent(100_000, truth, least), "{truth} were used, and a call needs {least}");
+}
+
+/// Only who used what is told by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_table_that_is_edited_cut_or_lost_is_told_and_what_may_be_spent_does_not_hang_on_it() {
+    let mut spent = Spent::new("lost-table", 1_000_000).await;
+    spent.until_counted().await;
+    spent.end();
+    let mut kept = None;
+    for damage in ["edited", "cut", "missing"] {
+        let (name, text) = spent.only_object_of(Book::History).await;
+        let team = &spent.world.team;
+        let whole = encode(&text).unwrap();
+        // Valid, and somebody else would have used all of it.
+        let edited = text.replacen("\"coder\":", "\"nobody\":", 1);
+        assert_ne!(edited, text);
+        let (binary, words) = match damage {
+            "edited" => (encode(&edited).unwrap(), "it was changed by somebody else"),
+            "cut" => (whole[..whole.len() / 2].to_vec(), "it is not what gzip makes of a text"),
+            _ => (Vec::new(), ""),
+        };
+        if binary.is_empty() {
+            team.config_maps().delete(&name, &DeleteParams::default()).await.unwrap();
+        } else {
+            put(team, &name, &binary).await;
+        }
+        // Who asks is told, also while nobody leads.
+        let asked = team.budget_command(&["export"], "");
+        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        if binary.is_empty() {
+            assert!(asked.status.success(), "{said}");
+            assert_eq!(String::from_utf8_lossy(&asked.stdout).lines().count(), 1, "the names of the columns");
+        } else {
+            assert!(!asked.status.success() && said.contains(&format!("ConfigMap {name}: {words}")), "{damage}: {said}");
+        }
+
+        spent.next().await;
+        spent.until_counted().await;
+        spent.world.team.until_used_is_known(&["sprint"]).await;
+        spent.use_some().await;
+        spent.until_counted().await;
+        if !binary.is_empty() {
+            let log = spent.operator.log();
+            assert!(log.contains("a part of the caller table cannot be read"), "{damage}: {log}");
+            let kept = kept.get_or_insert_with(|| STANDARD.encode(&binary));
+            assert_eq!(spent.set_aside(&name).await, *kept, "the first one that could not be read");
+        }
+        spent.end();
+        // The replica has said again what it has counted.
+        let (_, text) = spent.only_object_of(Book::History).await;
+        let table = History::read([text]).unwrap();
+        let of_coder = table.rows().filter(|(_, series, _)| series.caller == "coder");
+        let used: u64 = of_coder.map(|(_, _, counts)| counts.input + counts.output).sum();
+        assert_eq!(used, spent.truth(), "{damage}");
+    }
 }

@@ -46,6 +46,9 @@ async fn a_budget_counts_every_token_refuses_at_its_limit_and_frees_everybody_wh
     let all = |budget: &Value| budget["status"]["usedTokens"] == truth && budget["status"]["consumers"] == consumers;
     let settled = world.team.until_budget("sprint", "all tokens, and whose they are", all).await;
     assert_eq!(settled["status"]["estimatedTokens"], 0);
+    let metrics = operator.get("metrics").await.unwrap();
+    let exhausted = metrics.lines().filter(|line| line.starts_with(r#"quartermaster_token_budget_exhausted{budget="sprint","#));
+    assert_eq!(exhausted.filter(|line| line.ends_with(" 1")).count(), 1, "whatever is left: {metrics}");
     let cells = row(&world.team.kubectl(&["get", "tb", "-o", "wide"]));
     let cell = |name: &str| cells.iter().find(|(column, _)| column == name).map(|(_, cell)| cell.clone());
     for (column, expected) in [
@@ -166,14 +169,18 @@ async fn dry_runs_and_suspended_budgets_show_what_they_would_do_and_refuse_nobod
         let exhausted = world.team.until_budget(name, "all tokens, and whom it would have refused", spent).await;
         let status = &exhausted["status"];
         assert_eq!((&status["phase"], &status["remainingTokens"]), (&json!("Exhausted"), &json!(0)), "{exhausted:#}");
-        assert_eq!(status.pointer("/verdict/callers"), None, "{exhausted:#}");
-        let expected = match name {
-            "tried" => "DryRun",
-            "rests" => "Suspended",
-            _ => "InForce",
+        let all = json!({ "agentPool": name, "modelRoute": name, "blocked": true, "newTasksRefused": true, "paused": true });
+        let (expected, held) = match name {
+            "tried" => ("DryRun", Some(json!([all]))),
+            "rests" => ("Suspended", Some(json!([all]))),
+            _ => ("InForce", None),
         };
         assert_eq!(reason(&exhausted, "Ready"), expected);
+        assert_eq!(status.pointer("/verdict/callers"), held.as_ref(), "whom it would hold back: {exhausted:#}");
         assert_eq!(world.call(&replica, name, name, 400).await.status, 200, "{name}");
+        world.team.until_says(name, "PausedByBudget", "False", "NotPaused").await;
+        let route = world.team.until_route(name, "be there", |route| route["status"].is_object()).await;
+        assert_eq!(route.pointer("/status/callers"), None, "{route:#}");
     }
     // In earnest it refuses what it would have refused.
     world.team.change_budget("tried", json!({ "enforcement": "Block" })).await;

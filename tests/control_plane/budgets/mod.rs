@@ -10,6 +10,7 @@ pub mod contract;
 pub mod harness;
 
 mod bad_input;
+mod commands;
 mod exact;
 mod in_force;
 mod ledger;

@@ -52,7 +52,8 @@ pub struct HotLedger {
 pub struct BudgetLedger {
     /// The period that is open. None before it was ever open again.
     pub open: PeriodId,
-    /// An earlier ledger was lost, and nobody has confirmed what was made in its place.
+    /// An earlier ledger was lost, or a part of the caller table that an account opened by, and nobody has confirmed what was made in
+    /// its place.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unconfirmed: bool,
     /// The periods in which something may still be used: the open one, the next, and those before that are not settled.
@@ -109,7 +110,8 @@ pub struct ShareLedger {
     /// budget.
     #[serde(skip_serializing_if = "is_zero")]
     pub before: u64,
-    /// By epoch: every process that lives and has reported the account, or was granted something.
+    /// By epoch: every process that lives and has reported the account, or was granted something. One that used nothing of this share and
+    /// may use nothing of it is missing where another share of the account names it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub processes: BTreeMap<u64, ProcessLedger>,
 }

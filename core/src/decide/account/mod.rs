@@ -5,9 +5,10 @@
 //! where allowance less what was used and reserved covers the most that the call can use, and asks where it does not. An allowance
 //! falls only by agreement. So at every step, for every budget, unit and period:
 //!
-//! `settled + sum over unsettled epochs of max(reported used, highest allowance sent and not given back) <= limit`
+//! `settled + sum over unsettled epochs of max(reported used and reserved, highest allowance sent and not given back) <= limit`
 //!
-//! as long as no limit was lowered below what had been granted and no backend reported more than was reserved. Both halves are
+//! as long as no limit was lowered below what had been granted, no backend reported more than was reserved, and no call was charged
+//! that had reserved nothing, as it began before the budget covered it; and nothing is granted while it is more. Both halves are
 //! state machines without clock or socket, and are tested against each other over lost, repeated and late messages and crashes.
 //!
 //! * [`granting`]: the operator's half. * [`spending`]: the gateway's half. * [`message`]: what they tell each other.

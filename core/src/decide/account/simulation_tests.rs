@@ -6,7 +6,8 @@
 //!
 //! * `world`: a step of time, what goes wrong in it, and what users do. * `budget`: what they ration.
 //! * `call`: what it can use and will use. * `gateway`, `leader`: the processes. * `network`, `store`: what is between them.
-//! * `oracle`: the truth, and the promises that are held to it.
+//! * `oracle`: the truth, and the promises that are held to it. * `promise`: that grants respect what reports said.
+//! * `room`: how much room there has been.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -36,6 +37,10 @@ mod leader;
 mod network;
 #[path = "simulation_tests/oracle_tests.rs"]
 mod oracle;
+#[path = "simulation_tests/promise_tests.rs"]
+mod promise;
+#[path = "simulation_tests/room_tests.rs"]
+mod room;
 #[path = "simulation_tests/store_tests.rs"]
 mod store;
 #[path = "simulation_tests/world_tests.rs"]

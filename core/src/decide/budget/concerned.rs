@@ -3,12 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
-use super::{check, consumers};
+use super::consumers;
 use crate::api::TokenBudget;
-use crate::api::token_budget::Enforcement;
 use crate::api::token_budget_status::{Phase, Touches, VerdictStatus};
 
 /// Objects of the budget's namespace, by name.
@@ -56,15 +54,15 @@ impl Concerned {
     }
 }
 
-/// What the others read of a budget.
-type Read<'a> = (Option<&'a Time>, Enforcement, Option<Phase>, Option<&'a VerdictStatus>, Option<&'a Touches>);
+/// What the others read of a budget: whether it does what the rest says, and that.
+type Read<'a> = (bool, Option<Phase>, Option<&'a VerdictStatus>, Option<&'a Touches>);
 
 fn read(budget: &TokenBudget) -> Read<'_> {
     let status = budget.status.as_ref();
     let verdict = status.and_then(|status| status.verdict.as_ref());
     let touches = status.and_then(|status| status.touches.as_ref());
     let phase = status.and_then(|status| status.phase);
-    (budget.metadata.deletion_timestamp.as_ref(), check::enforcement(&budget.spec), phase, verdict, touches)
+    (consumers::acts(budget), phase, verdict, touches)
 }
 
 fn listed(budget: Option<&TokenBudget>) -> Vec<(String, &TokenBudget)> {

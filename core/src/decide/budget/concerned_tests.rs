@@ -1,3 +1,4 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ fn downgraded() -> Value {
 }
 
 fn paused() -> Value {
-    let held = |tier: &str| json!({ "tierCeiling": tier, "newTasksRefused": true });
+    let held = |tier: &str| json!({ "tierCeiling": tier, "newTasksRefused": true, "paused": true });
     let callers = [row("batch", "router", &held("Economy")), row("coder", "router", &json!({ "tierCeiling": "Economy" }))];
     json!({ "phase": "Throttled", "verdict": { "level": "PausePools", "callers": callers } })
 }
@@ -77,6 +78,21 @@ fn what_a_budget_does_is_done_no_more_when_it_is_suspended() {
     assert_eq!(Concerned::by(Some(&before), Some(&after)), concerned(&["batch", "coder"], &["router"], &["large"]));
     let unseen = told(&json!({ "suspend": true }), &json!({}));
     assert_eq!(Concerned::by(Some(&after), Some(&unseen)), Concerned::default(), "a dry run is nothing to the others");
+}
+
+#[test]
+fn a_budget_that_was_only_tried_holds_back_whom_it_lists_once_its_status_says_that_it_does_so() {
+    let listed = |enforcement: &str| {
+        let mut members = paused();
+        members["enforcement"] = json!(enforcement);
+        members
+    };
+    let [tried, begun, done] = [("DryRun", "DryRun"), ("Block", "DryRun"), ("Block", "Block")]
+        .map(|(spec, status)| told(&json!({ "enforcement": spec }), &listed(status)));
+    assert_eq!(Concerned::by(Some(&tried), Some(&begun)), Concerned::default());
+    let all = concerned(&["batch", "coder"], &["router"], &["large"]);
+    assert_eq!(Concerned::by(Some(&begun), Some(&done)), all);
+    assert_eq!(Concerned::by(Some(&done), Some(&tried)), all);
 }
 
 #[test]

@@ -63,13 +63,19 @@ pub fn ready(observation: &Observation, in_force: &InForce, is_cut: bool, now: T
     };
     let mut message = message.to_owned();
     if is_cut {
-        message.push_str(
-            "; status.verdict.callers has no room for all who are held back: the gateway holds back the others all the same, and \
-             their pools do not pause",
-        );
+        message.push_str(match in_force.enforcement {
+            Enforcement::DryRun => "; status.verdict.callers has no room for all who would be held back",
+            Enforcement::Block | Enforcement::Alert => {
+                "; status.verdict.callers has no room for all who are held back: the gateway holds back the others all the same, \
+                 and their pools do not pause"
+            }
+        });
     }
-    if !limit::past_extensions(spec, now).is_empty() {
-        message.push_str("; an extension in spec.extensions is over: it does nothing, and may be removed");
+    if !limit::past_extensions(spec, &in_force.extensions, now).is_empty() {
+        message.push_str(
+            "; an extension in spec.extensions is over, by its until or with the period in which it began: it adds nothing any more, \
+             and may be removed",
+        );
     }
     Readiness::ready(reason, message)
 }
@@ -108,9 +114,9 @@ pub fn usage_known(observation: &Observation, in_force: &InForce, known: UsageKn
     let fails = |reason, message: &str| Verdict::fails(types::USAGE_KNOWN, reason, message);
     match known {
         UsageKnown::LedgerLost => {
-            let message = "the ledger is gone, and was made anew of what the gateways know: compare status.usedTokens and \
-                           status.usedCost with what you know, and confirm them with kubectl annotate --overwrite \
-                           quartermaster.dev/confirm-usage=<any new value>";
+            let message = "the ledger or a part of it is gone, or somebody else has changed it, and what was used was made anew of what \
+                           is left and of what the gateways know: compare status.usedTokens and status.usedCost with what you know, and \
+                           confirm them with kubectl annotate --overwrite quartermaster.dev/confirm-usage=<any new value>";
             return fails(reasons::LEDGER_LOST, message);
         }
         UsageKnown::Opening => {

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::super::check;
 use super::super::in_force;
-use super::super::testing::{NOW, after, at, observe, tokens};
+use super::super::testing::{NOVEMBER, NOW, after, at, observe, tokens};
 use super::*;
 use crate::decide::readiness::State as Readable;
 
@@ -24,6 +24,7 @@ fn ready_says_what_the_budget_does() {
         (once("2026-12-01T00:00", "2026-12-02T00:00"), reasons::PERIOD_NOT_STARTED),
         (once("2026-11-01T00:00", "2026-11-02T00:00"), reasons::PERIOD_ENDED),
         (json!({ "extensions": [{ "tokens": 1, "until": "2026-11-28T00:00:00Z" }] }), reasons::IN_FORCE),
+        (json!({ "extensions": [{ "tokens": 1, "until": "2027-06-01T00:00:00Z" }] }), reasons::IN_FORCE),
     ] {
         let observation = observe(&members, 0);
         let ready = ready(&observation, &in_force(&observation), false, at(NOW));
@@ -37,7 +38,25 @@ fn what_the_status_has_no_room_for_and_what_is_over_is_told() {
     let observation = observe(&json!({ "extensions": [{ "tokens": 1, "until": "2026-11-25T00:00:00Z" }] }), 0);
     let of = |is_cut| ready(&observation, &in_force(&observation), is_cut, at(NOW)).message;
     assert!(of(false).contains("an extension in spec.extensions is over") && !of(false).contains("no room"), "{}", of(false));
-    assert!(of(true).contains("status.verdict.callers has no room"), "{}", of(true));
+    assert!(of(true).contains("status.verdict.callers has no room for all who are held back: the gateway"), "{}", of(true));
+    let tried = observe(&json!({ "enforcement": "DryRun" }), 0);
+    let message = ready(&tried, &in_force(&tried), true, at(NOW)).message;
+    assert!(message.ends_with("; status.verdict.callers has no room for all who would be held back"), "{message}");
+}
+
+#[test]
+fn an_extension_that_ended_with_its_period_is_told() {
+    let mut observation = observe(&json!({ "extensions": [{ "tokens": 1, "until": "2027-06-01T00:00:00Z" }] }), 0);
+    let message = |observation: &Observation| ready(observation, &in_force(observation), false, at(NOW)).message;
+    assert!(!message(&observation).contains("extension"), "it adds to the limit");
+    let mut given = in_force(&observation).extensions;
+    given[0].ends = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOVEMBER));
+    observation.budget.status = Some(crate::api::TokenBudgetStatus { extensions: given, ..Default::default() });
+    let told = message(&observation);
+    assert!(
+        told.contains("an extension in spec.extensions is over") && told.contains("with the period in which it began"),
+        "{told}"
+    );
 }
 
 #[test]

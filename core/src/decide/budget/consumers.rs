@@ -1,8 +1,10 @@
 //! What other kinds find about themselves in the status of budgets: pure functions over the budgets of a namespace. A budget
-//! that does nothing, in a dry run, suspended, or being deleted, is none of theirs.
+//! that does nothing, in a dry run, suspended, or being deleted, is none of theirs, though its status lists whom it would hold
+//! back.
 
 use super::check;
 use crate::api::TokenBudget;
+use crate::api::conditions::types;
 use crate::api::model_route::Tier;
 use crate::api::token_budget::Enforcement;
 use crate::api::token_budget_status::{Phase, TokenBudgetStatus, VerdictCaller};
@@ -50,7 +52,8 @@ pub fn of_pool(budgets: &[(String, &TokenBudget)], pool: &str) -> PoolBudgets {
         if rows.peek().is_some() || is_touched {
             found.budgets.push(BudgetPhase { name: name.clone(), phase });
         }
-        if found.paused_by.is_none() && rows.any(|row| row.new_tasks_refused) {
+        // Whose new tasks are refused is paused: that is known also where an older definition has no place for `paused`.
+        if found.paused_by.is_none() && rows.any(|row| row.paused || row.new_tasks_refused) {
             found.paused_by = Some(name.clone());
         }
     }
@@ -73,11 +76,6 @@ pub fn of_route(budgets: &[(String, &TokenBudget)], route: &str) -> Vec<RouteCal
     lines
 }
 
-/// The line that says most: the first whose calls are refused, else the lowest tier.
-pub fn worst(lines: &[RouteCallerLine]) -> Option<&RouteCallerLine> {
-    lines.iter().min_by_key(|line| (!line.blocked, line.tier.unwrap_or(Tier::Premium)))
-}
-
 /// The budgets whose callers can reach a backend, by name, from their first step on: before that they are nothing to a backend.
 pub fn of_backend(budgets: &[(String, &TokenBudget)], backend: &str) -> Vec<BudgetPhase> {
     let touches = |status: &TokenBudgetStatus| {
@@ -88,11 +86,20 @@ pub fn of_backend(budgets: &[(String, &TokenBudget)], backend: &str) -> Vec<Budg
     at_a_step.map(|(name, _, phase)| BudgetPhase { name: name.clone(), phase }).collect()
 }
 
+/// Whether a budget does what its status says. What was written while it did nothing is what it would have done, and stays that
+/// until the budget is looked at again: meanwhile it may have got a higher limit as well.
+pub(super) fn acts(budget: &TokenBudget) -> bool {
+    let did = |status: &TokenBudgetStatus| {
+        let mut conditions = status.conditions.iter();
+        let was_suspended = conditions.any(|condition| condition.type_ == types::SUSPENDED && condition.status == "True");
+        status.enforcement != Some(Enforcement::DryRun) && !was_suspended
+    };
+    let does = budget.metadata.deletion_timestamp.is_none() && check::enforcement(&budget.spec) != Enforcement::DryRun;
+    does && budget.status.as_ref().is_some_and(did)
+}
+
 /// Those that do something, in the order of their names.
 fn acting<'a>(budgets: &'a [(String, &'a TokenBudget)]) -> Vec<(&'a String, &'a TokenBudgetStatus, Phase)> {
-    let acts = |budget: &TokenBudget| {
-        budget.metadata.deletion_timestamp.is_none() && check::enforcement(&budget.spec) != Enforcement::DryRun
-    };
     let acting = budgets.iter().filter(|(_, budget)| acts(budget)).filter_map(|(name, budget)| {
         let status = budget.status.as_ref()?;
         Some((name, status, status.phase?))

@@ -62,17 +62,45 @@ fn a_pool_beyond_those_that_a_status_lists_as_touched_finds_itself_among_those_h
 }
 
 #[test]
+fn a_pool_is_paused_also_where_its_calls_that_fit_are_answered_and_where_an_older_definition_cannot_say_so() {
+    let row = |members: Value| {
+        let mut row = caller("coder", "router", None, false, false);
+        row.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        row
+    };
+    for (members, is_paused) in [
+        (json!({ "paused": true }), true),
+        (json!({ "newTasksRefused": true, "paused": true }), true),
+        (json!({ "newTasksRefused": true }), true),
+        (json!({ "tierCeiling": "Economy", "paused": false }), false),
+        (json!({ "tierCeiling": "Economy" }), false),
+    ] {
+        let budgets = [("sprint", with(&json!({}), "Exhausted", &[row(members.clone())]))];
+        assert_eq!(of_pool(&named(&budgets), "coder").paused_by.is_some(), is_paused, "{members}");
+    }
+}
+
+#[test]
 fn a_budget_that_does_nothing_is_nobodys() {
     let held = [caller("coder", "router", None, true, true)];
     let mut deleted = with(&json!({}), "Exhausted", &held);
     deleted.metadata.deletion_timestamp = serde_json::from_value(json!(NOVEMBER)).unwrap();
     let mut fresh = with(&json!({}), "Exhausted", &held);
     fresh.status = None;
+    let mut tried = with(&json!({}), "Exhausted", &held);
+    tried.status.as_mut().unwrap().enforcement = Some(Enforcement::DryRun);
+    let mut resumed = with(&json!({}), "Exhausted", &held);
+    let suspended = json!([{
+        "type": "Suspended", "status": "True", "reason": "Suspended", "message": "", "lastTransitionTime": NOVEMBER,
+    }]);
+    resumed.status.as_mut().unwrap().conditions = serde_json::from_value(suspended).unwrap();
     for (why, budget) in [
         ("a dry run", with(&json!({ "enforcement": "DryRun" }), "Exhausted", &held)),
         ("suspended", with(&json!({ "suspend": true }), "Exhausted", &held)),
         ("being deleted", deleted),
         ("without a status", fresh),
+        ("with the status of a dry run", tried),
+        ("with the status of one that was suspended", resumed),
     ] {
         let budgets = [("sprint", budget)];
         let named = named(&budgets);
@@ -82,7 +110,7 @@ fn a_budget_that_does_nothing_is_nobodys() {
 }
 
 #[test]
-fn a_route_finds_who_is_held_back_by_which_budget_and_the_worst_of_them() {
+fn a_route_finds_who_is_held_back_by_which_budget() {
     let block = json!({});
     let budgets = [
         (
@@ -109,11 +137,7 @@ fn a_route_finds_who_is_held_back_by_which_budget_and_the_worst_of_them() {
     ];
     assert_eq!(shown, expected);
     assert_eq!(lines[1].phase, Phase::Exhausted);
-    assert_eq!(worst(&lines), Some(&lines[1]));
-    assert_eq!(worst(&lines[2..]), Some(&lines[2]));
-    let open: Vec<_> = lines.iter().filter(|line| !line.blocked).cloned().collect();
-    assert_eq!(worst(&open).and_then(|line| line.tier), Some(Tier::Economy));
-    assert_eq!((of_route(&named(&budgets), "elsewhere"), worst(&[])), (vec![], None));
+    assert_eq!(of_route(&named(&budgets), "elsewhere"), vec![]);
 }
 
 #[test]

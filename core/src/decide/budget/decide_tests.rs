@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::forecast::BurnRate;
 use super::observation::{ClosedFacts, UsageKnown};
 use super::testing::{DECEMBER, NOVEMBER, NOW, accounts, after, at, observe, period, tokens};
+use super::verdict::RouteVerdict;
 use super::*;
 use crate::api::model_route::Tier;
 use crate::api::token_budget_status::{MAX_CALLERS, VerdictCaller};
@@ -45,10 +46,11 @@ fn steps_of(status: &TokenBudgetStatus) -> Vec<(u32, ThresholdAction, Timestamp)
     verdict.steps.iter().map(|step| (step.at_percent, step.action, step.since.0)).collect()
 }
 
-/// Pool, route, and whether all and whether new tasks are refused.
-fn callers_of(status: &TokenBudgetStatus) -> Vec<(&str, &str, bool, bool)> {
-    let callers = &status.verdict.as_ref().unwrap().callers;
-    callers.iter().map(|row| (row.agent_pool.as_str(), row.model_route.as_str(), row.blocked, row.new_tasks_refused)).collect()
+/// Pool, route, whether all and whether new tasks are refused, and whether the pool is paused.
+fn callers_of(status: &TokenBudgetStatus) -> Vec<(&str, &str, [bool; 3])> {
+    let callers = status.verdict.as_ref().unwrap().callers.iter();
+    let held = |row: &VerdictCaller| [row.blocked, row.new_tasks_refused, row.paused];
+    callers.map(|row| (row.agent_pool.as_str(), row.model_route.as_str(), held(row))).collect()
 }
 
 fn level_of(status: &TokenBudgetStatus) -> (VerdictLevel, Option<Timestamp>) {
@@ -126,7 +128,10 @@ fn the_status_of_a_budget_within_its_limit() {
             { "agentPool": "coder", "tokens": 700, "share": 750 },
             { "agentPool": "batch", "tokens": 120, "share": 250 },
         ],
-        "verdict": { "level": "Alert", "since": NOW, "steps": [{ "atPercent": 80, "action": "Alert", "since": NOW }] },
+        "verdict": {
+            "level": "Alert", "since": NOW,
+            "steps": [{ "atPercent": 80, "action": "Alert", "severity": "Warning", "since": NOW }],
+        },
         "touches": {
             "agentPools": ["batch", "coder"], "modelRoutes": ["assistant", "router"],
             "inferenceBackends": ["claude", "large", "small"],
@@ -150,14 +155,16 @@ fn the_status_of_a_budget_that_is_used_up() {
             tier_ceiling: Some(Tier::Economy),
             blocked: true,
             new_tasks_refused: true,
+            paused: true,
         };
         serde_json::to_value(row).unwrap()
     };
     let step = |at_percent: u32, action: &str| json!({ "atPercent": at_percent, "action": action, "since": NOW });
+    let alert = json!({ "atPercent": 80, "action": "Alert", "severity": "Warning", "since": NOW });
     let verdict = json!({
         "level": "Block",
         "since": NOW,
-        "steps": [step(80, "Alert"), step(90, "Downgrade"), step(95, "PausePools")],
+        "steps": [alert, step(90, "Downgrade"), step(95, "PausePools")],
         "callers": [row("batch", "router"), row("coder", "assistant"), row("coder", "router")],
     });
     assert_eq!((&status["phase"], &status["verdict"]), (&json!("Exhausted"), &verdict));
@@ -238,6 +245,19 @@ fn a_raised_limit_and_an_extension_free_whom_they_have_room_for() {
 }
 
 #[test]
+fn an_extension_that_is_longer_than_its_period_is_given_once() {
+    let mut budget = observe(&json!({ "extensions": [{ "tokens": 250, "until": "2027-06-01T00:00:00Z" }] }), 0);
+    let given = pass(&mut budget, at(NOW)).status;
+    assert_eq!((given.limit_tokens, given.extensions[0].ends.0), (Some(1250), at(DECEMBER)));
+    turn_over(&mut budget);
+    let next = pass(&mut budget, at(DECEMBER)).status;
+    assert_eq!((next.limit_tokens, &next.extensions), (Some(1000), &given.extensions));
+    budget.budget.spec.extensions.clear();
+    let cleared = pass(&mut budget, at("2026-12-05T00:00:00Z")).status;
+    assert_eq!((cleared.limit_tokens, cleared.extensions), (Some(1000), vec![]));
+}
+
+#[test]
 fn a_lowered_limit_binds_at_once() {
     let mut budget = observe(&ladder(), 500);
     pass(&mut budget, after(0));
@@ -255,8 +275,9 @@ fn what_was_taken_stays_though_less_seems_to_be_used() {
     let lost = use_up(&mut budget, 10, after(60));
     assert_eq!(lost.status.phase, Some(Phase::Exhausted));
     assert_eq!((level_of(&lost.status), steps_of(&lost.status)), (level_of(&walled), steps_of(&walled)));
-    let paused = [("batch", "router", false, true), ("coder", "assistant", false, true), ("coder", "router", false, true)];
-    assert_eq!(callers_of(&lost.status), paused, "pools pause; what fits is for the accounts to say");
+    let paused = [false, false, true];
+    let held = [("batch", "router", [false, true, true]), ("coder", "assistant", paused), ("coder", "router", paused)];
+    assert_eq!(callers_of(&lost.status), held, "pools pause; what fits is for the accounts to say");
     assert_eq!(reasons_of(&lost), [reasons::LEDGER_LOST]);
     assert_eq!(condition(&lost.status, "UsageKnown"), said("False", reasons::LEDGER_LOST));
 }
@@ -275,7 +296,9 @@ fn use_that_ends_shortly_before_the_limit_counts_as_reaching_it_once_calls_did_n
         assert_eq!(use_up(&mut budget, used, after(second)).status.phase, Some(phase), "{used}, {refused} refused");
     }
     let status = budget.budget.status.unwrap();
-    assert!(callers_of(&status).iter().all(|(_, _, blocked, new_tasks_refused)| !blocked && *new_tasks_refused));
+    // What still fits is let through, whatever task it is of.
+    let paused = [false, false, true];
+    assert_eq!(callers_of(&status), [("batch", "router", paused), ("coder", "assistant", paused), ("coder", "router", paused)]);
 }
 
 #[test]
@@ -287,14 +310,15 @@ fn an_alert_goes_up_the_ladder_and_has_no_wall() {
     let decision = pass(&mut budget, at(NOW));
     assert_eq!((decision.status.phase, decision.status.percent_used), (Some(Phase::Exhausted), Some(120)));
     assert_eq!(level_of(&decision.status), (VerdictLevel::PausePools, Some(at(NOW))));
-    let held = [("batch", "router", false, true), ("coder", "assistant", false, false), ("coder", "router", false, false)];
-    assert_eq!(callers_of(&decision.status), held);
+    let free = [false, false, false];
+    let held = [("batch", "router", [false, true, true]), ("coder", "assistant", free), ("coder", "router", free)];
+    assert_eq!(callers_of(&decision.status), held, "a lower tier holds back all");
     assert_eq!(decision.status.would_have_refused, Some(7));
     assert_eq!(condition(&decision.status, "Exhausted"), said("True", reasons::BUDGET_EXHAUSTED));
 }
 
 #[test]
-fn a_dry_run_and_a_suspended_budget_show_all_and_hold_nobody_back() {
+fn a_dry_run_and_a_suspended_budget_show_all_that_they_would_do() {
     for (member, value, reason) in
         [("enforcement", json!("DryRun"), reasons::DRY_RUN), ("suspend", json!(true), reasons::SUSPENDED)]
     {
@@ -304,10 +328,26 @@ fn a_dry_run_and_a_suspended_budget_show_all_and_hold_nobody_back() {
         budget.accounts.as_mut().unwrap().refused = 312;
         let decision = pass(&mut budget, at(NOW));
         assert_eq!((decision.status.phase, level_of(&decision.status).0), (Some(Phase::Exhausted), VerdictLevel::Block));
-        assert_eq!((steps_of(&decision.status).len(), callers_of(&decision.status)), (3, vec![]));
+        let all = [true, true, true];
+        let held = vec![("batch", "router", all), ("coder", "assistant", all), ("coder", "router", all)];
+        assert_eq!((steps_of(&decision.status).len(), callers_of(&decision.status)), (3, held));
         assert_eq!(decision.status.would_have_refused, Some(312));
         assert_eq!(condition(&decision.status, "Ready"), said("True", reason));
+        let verdict = verdict::of(&budget.budget, &budget.pools, budget.accounts.as_ref(), at(NOW));
+        let of_routes = verdict.callers.values().flat_map(BTreeMap::values);
+        let is_free = |route: &RouteVerdict| RouteVerdict { accounts: route.accounts.clone(), ..RouteVerdict::default() } == *route;
+        assert!(of_routes.clone().count() == 3 && of_routes.clone().all(is_free), "gateways are told to count: {verdict:?}");
     }
+}
+
+#[test]
+fn a_suspended_budget_without_a_wall_shows_whom_its_steps_would_hold_back() {
+    let mut members = ladder();
+    (members["enforcement"], members["suspend"]) = (json!("Alert"), json!(true));
+    let decision = pass(&mut observe(&members, 1000), at(NOW));
+    let free = [false, false, false];
+    let held = [("batch", "router", [false, true, true]), ("coder", "assistant", free), ("coder", "router", free)];
+    assert_eq!(callers_of(&decision.status), held);
 }
 
 #[test]
@@ -335,7 +375,7 @@ fn after_its_only_period_a_budget_stays_exhausted_until_the_end_is_moved() {
     assert_eq!((open.status.phase, open.next), (Some(Phase::Active), Some(Duration::from_secs(1800))));
     let over = pass(&mut budget, after(1800));
     assert_eq!((over.status.phase, over.next), (Some(Phase::Exhausted), None));
-    assert!(callers_of(&over.status).iter().all(|(_, _, blocked, _)| *blocked) && !callers_of(&over.status).is_empty());
+    assert!(callers_of(&over.status).iter().all(|(_, _, held)| *held == [true; 3]) && !callers_of(&over.status).is_empty());
     assert_eq!(condition(&over.status, "Ready"), said("True", reasons::PERIOD_ENDED));
     assert_eq!(reasons_of(&over), [reasons::PERIOD_ENDED]);
     budget.budget.spec = observe(&once("2026-12-24T00:00"), 0).budget.spec;

@@ -9,7 +9,7 @@ use super::observation::{Accounts, PoolFacts};
 use super::period::{Calendar, Period, When};
 use crate::api::TokenBudget;
 use crate::api::token_budget::{Enforcement, PeriodType, Threshold, TokenBudgetSpec};
-use crate::api::token_budget_status::{Phase, TokenBudgetStatus};
+use crate::api::token_budget_status::{ExtensionStatus, Phase, TokenBudgetStatus};
 use crate::decide::account::history::Covers;
 use crate::decide::account::{Limits, PeriodId, Unit};
 
@@ -33,6 +33,8 @@ pub struct InForce {
     pub enforcement: Enforcement,
     /// Whom it covers.
     pub covers: Covers,
+    /// The extensions that have begun, and when each of them ends.
+    pub extensions: Vec<ExtensionStatus>,
 }
 
 /// Whether a budget limits anything.
@@ -63,7 +65,7 @@ pub fn of(
 ) -> Option<InForce> {
     let covers = matches::covers(&budget.spec.applies_to, pools).unwrap_or_else(|_| covered_before(budget, pools));
     match checked {
-        Some(checked) => Some(of_spec(&budget.spec, checked, covers, accounts, now)),
+        Some(checked) => Some(of_spec(budget, checked, covers, accounts, now)),
         None => of_status(budget, covers, accounts, now),
     }
 }
@@ -73,19 +75,22 @@ pub fn limits_shown(status: &TokenBudgetStatus) -> Limits {
     Limits { tokens: status.limit_tokens, cost: status.limit_cost.as_deref().and_then(millionths) }
 }
 
-fn of_spec(spec: &TokenBudgetSpec, checked: &Checked, covers: Covers, accounts: Option<&Accounts>, now: Timestamp) -> InForce {
-    let calendar = &checked.calendar;
+fn of_spec(budget: &TokenBudget, checked: &Checked, covers: Covers, accounts: Option<&Accounts>, now: Timestamp) -> InForce {
+    let (spec, calendar) = (&budget.spec, &checked.calendar);
     let open = accounts.map(|accounts| accounts.period);
     let when = calendar.never_back(now, open);
     let period = not_back(when.period(), open);
-    let limit = |unit: Unit, period: &Period, before: Option<Closed>| limit::of(spec, unit, period, before, now);
-    let limits = limits_of(|unit| Some(limit(unit, &period, closed(spec, unit, calendar, &period, accounts))?.total()));
+    let extensions = limit::begun(spec, extensions_shown(budget), &period);
+    let limit = |unit: Unit, period: &Period, before: Option<Closed>| limit::of(spec, unit, period, before, &extensions, now);
+    let before = |unit: Unit| closed(spec, unit, calendar, &period, &extensions, accounts);
+    let limits = limits_of(|unit| Some(limit(unit, &period, before(unit))?.total()));
     let follows = |next: Period| {
         let used = |unit: Unit| accounts.and_then(|accounts| accounts.units.of(unit)).map_or(0, |account| account.used);
         // Without a base nothing is carried, and what is used beyond the limit still is.
         let so_far = |unit: Unit| Closed { limit: limits.of(unit).unwrap_or(u64::MAX), used: used(unit), base: 0 };
         (next, limits_of(|unit| Some(limit(unit, &next, Some(so_far(unit)))?.total())))
     };
+    let next = calendar.next(&period).map(follows);
     InForce {
         state: match when {
             When::Before(_) => State::Before,
@@ -95,10 +100,11 @@ fn of_spec(spec: &TokenBudgetSpec, checked: &Checked, covers: Covers, accounts: 
         period,
         resets: calendar.resets(&period),
         limits,
-        next: calendar.next(&period).map(follows),
+        next,
         thresholds: checked.thresholds.clone(),
         enforcement: check::enforcement(spec),
         covers,
+        extensions,
     }
 }
 
@@ -116,11 +122,18 @@ fn limits_of(of: impl Fn(Unit) -> Option<u64>) -> Limits {
 
 /// How the period before has ended, in a unit; none where that is not known. What the spec gave then is not written down
 /// anywhere: what it gives now stands for it, or the limit of then where that was less, so that at most too little is carried.
-fn closed(spec: &TokenBudgetSpec, unit: Unit, calendar: &Calendar, period: &Period, accounts: Option<&Accounts>) -> Option<Closed> {
+fn closed(
+    spec: &TokenBudgetSpec,
+    unit: Unit,
+    calendar: &Calendar,
+    period: &Period,
+    extensions: &[ExtensionStatus],
+    accounts: Option<&Accounts>,
+) -> Option<Closed> {
     let before = accounts?.before.as_ref()?;
     let previous = calendar.previous(period).filter(|previous| previous.id == before.id)?;
     let (limit, used) = (before.limits.of(unit)?, *before.used.of(unit)?);
-    let at = |now: Timestamp| limit::of(spec, unit, &previous, None, now);
+    let at = |now: Timestamp| limit::of(spec, unit, &previous, None, extensions, now);
     let extended = |now: Timestamp| at(now).map_or(0, |limit| limit.extended);
     // The limit with which it ended is without the extensions that had ended by then, and they could be used all the same.
     let last = previous.end.and_then(|end| Timestamp::from_second(end.as_second().saturating_sub(1)).ok());
@@ -152,7 +165,13 @@ fn of_status(budget: &TokenBudget, covers: Covers, accounts: Option<&Accounts>, 
         thresholds: check::usable_thresholds(spec),
         enforcement: check::enforcement(spec),
         covers,
+        extensions: extensions_shown(budget).to_vec(),
     })
+}
+
+/// What the status remembers of extensions.
+fn extensions_shown(budget: &TokenBudget) -> &[ExtensionStatus] {
+    budget.status.as_ref().map(|status| status.extensions.as_slice()).unwrap_or_default()
 }
 
 /// Those of the pools that the status says are covered.

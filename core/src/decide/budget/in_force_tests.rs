@@ -71,9 +71,9 @@ fn the_limit_has_what_was_carried_over_and_extensions_and_the_next_one_what_is_k
     };
     for (tokens, cost, limits) in [
         // A fifth at most, and what was left of the money.
-        (0, 9_000_000, (1000 + 200 + 70, 10_000_000 + 1_000_000)),
+        (0, 9_000_000, (1000 + 200 + 70, 10_000_000 + 1_000_000 + 1_500_000)),
         // Debts.
-        (1300, 10_000_001, (1000 - 300 + 70, 10_000_000 - 1)),
+        (1300, 10_000_001, (1000 - 300 + 70, 10_000_000 - 1 + 1_500_000)),
     ] {
         let known = Accounts { before: Some(before(tokens, cost)), ..accounts(1000, 1500) };
         let in_force = in_force(members.clone(), Some(&known), NOW);
@@ -83,14 +83,46 @@ fn the_limit_has_what_was_carried_over_and_extensions_and_the_next_one_what_is_k
         let debt = 1500 - in_force.limits.tokens.unwrap();
         assert_eq!(
             (limits.tokens, limits.cost),
-            (Some(1000 - debt), Some(11_500_000)),
-            "the debt so far, and nothing that may be left"
+            (Some(1000 - debt), Some(10_000_000)),
+            "the debt so far, and nothing that may be left, nor an extension that is longer than the open period"
         );
     }
     let unknown =
         Accounts { before: Some(ClosedFacts { id: period("2026-08-01T00:00:00Z"), ..before(0, 0) }), ..accounts(1000, 0) };
     let in_force = in_force(members, Some(&unknown), NOW);
-    assert_eq!(in_force.limits, Limits { tokens: Some(1070), cost: Some(10_000_000) }, "not of the period right before");
+    assert_eq!(in_force.limits, Limits { tokens: Some(1070), cost: Some(11_500_000) }, "not of the period right before");
+}
+
+#[test]
+fn an_extension_of_a_period_before_is_remembered_by_the_status() {
+    let mut budget = budget(&json!({ "extensions": [{ "tokens": 300, "until": "2027-06-01T00:00:00Z" }] }));
+    let first = of(&budget, Some(&accounts(1000, 0)), NOW).unwrap();
+    assert_eq!((first.limits.tokens, first.extensions[0].ends.0), (Some(1300), at(DECEMBER)));
+    let december = Accounts { period: period(DECEMBER), ..accounts(1000, 0) };
+    let tokens = |budget: &TokenBudget| of(budget, Some(&december), "2026-12-05T00:00:00Z").unwrap().limits.tokens;
+    assert_eq!(tokens(&budget), Some(1300), "nothing is known of the period before");
+    budget.status = Some(TokenBudgetStatus { extensions: first.extensions, ..TokenBudgetStatus::default() });
+    assert_eq!(tokens(&budget), Some(1000));
+}
+
+#[test]
+fn an_extension_that_was_given_in_the_period_before_makes_no_debt_in_the_one_after() {
+    let mut budget = budget(&json!({
+        "carryOver": { "maxPercent": 20 }, "extensions": [{ "tokens": 300, "until": "2027-06-01T00:00:00Z" }],
+    }));
+    budget.status = Some(TokenBudgetStatus {
+        extensions: of(&budget, Some(&accounts(1000, 0)), NOW).unwrap().extensions,
+        ..TokenBudgetStatus::default()
+    });
+    let before = ClosedFacts {
+        id: period(NOVEMBER),
+        end: Some(at(DECEMBER).as_second()),
+        limits: Limits { tokens: Some(1300), cost: None },
+        used: PerUnit { tokens: Some(1310), cost: None },
+        estimated: PerUnit::default(),
+    };
+    let december = Accounts { period: period(DECEMBER), before: Some(before), ..accounts(1000, 0) };
+    assert_eq!(of(&budget, Some(&december), "2026-12-05T00:00:00Z").unwrap().limits.tokens, Some(990));
 }
 
 #[test]

@@ -6,16 +6,17 @@
 //! and Allow let happen, is a debt, and taken off. A debt of more than a whole period's limit closes one period and not the
 //! next as well. Without `carryOver` every period starts anew, without savings and without debts.
 //!
-//! *Extensions.* An extension belongs to the period that contains its `until`, the end of a period to that period, and counts
-//! from the period's start until then. So `until` alone says which period it is, whenever it was written, and no extension is
-//! given twice. One whose `until` is in a later period does nothing before that begins; one whose `until` has passed does
-//! nothing.
+//! *Extensions.* An extension counts from when it is first seen until its `until`, or until the period ends in which that was,
+//! whichever is first. The status remembers when each one ends ([`begun`]), so that none is given again in a later period. One of
+//! which the status knows nothing and whose `until` has passed was one of the period that contains its `until`, if of any.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::period::Period;
 use crate::api::price::Amount;
 use crate::api::token_budget::{Extension, TokenBudgetSpec};
+use crate::api::token_budget_status::ExtensionStatus;
 use crate::decide::account::Unit;
 
 /// The limit of one unit in a period, in its parts: tokens, or millionths of the operator's currency.
@@ -53,13 +54,21 @@ pub struct Closed {
 /// The limit of a unit in a period; none: the unit is not limited, whatever extensions there are.
 ///
 /// `before` is the period before. None where there was none, or where it is not known how it ended: then nothing is carried.
-/// For a period that has not begun `now` may lie before its start: all of its extensions count then.
+/// `begun`: the extensions that have begun by the period that is open, as [`begun`] says. For the first period, which has not
+/// begun, `now` may lie before its start: all of its extensions count then.
 ///
 /// An amount that cannot be read, which the schema refuses, gives nothing: a budget that nobody understands is closed and not
 /// open.
-pub fn of(spec: &TokenBudgetSpec, unit: Unit, period: &Period, before: Option<Closed>, now: Timestamp) -> Option<Limit> {
+pub fn of(
+    spec: &TokenBudgetSpec,
+    unit: Unit,
+    period: &Period,
+    before: Option<Closed>,
+    begun: &[ExtensionStatus],
+    now: Timestamp,
+) -> Option<Limit> {
     let base = amount(unit, spec.tokens, spec.cost.as_ref())?;
-    let extensions = spec.extensions.iter().filter(|extension| counts(extension, period, now));
+    let extensions = spec.extensions.iter().filter(|extension| counts(extension, begun, period, now));
     let extended = extensions.filter_map(|extension| amount(unit, extension.tokens, extension.cost.as_ref()));
     let (carried, debt) = match (&spec.carry_over, before) {
         (Some(carry_over), Some(before)) => {
@@ -70,9 +79,29 @@ pub fn of(spec: &TokenBudgetSpec, unit: Unit, period: &Period, before: Option<Cl
     Some(Limit { base, carried, debt, extended: extended.fold(0, u64::saturating_add) })
 }
 
-/// The extensions whose time has passed, in the order of the spec: they do nothing any more, and are told of.
-pub fn past_extensions(spec: &TokenBudgetSpec, now: Timestamp) -> Vec<&Extension> {
-    spec.extensions.iter().filter(|extension| extension.until.0 <= now).collect()
+/// The extensions that have begun by this period, which is the one that is open, in the order of the spec: those that the status
+/// remembers, and those that begin now. One that has begun in the period ends with it, also where the period has got another end
+/// since; one of an earlier period has ended, whatever its `until`.
+pub fn begun(spec: &TokenBudgetSpec, remembered: &[ExtensionStatus], period: &Period) -> Vec<ExtensionStatus> {
+    let of_extension = |extension: &Extension| {
+        let until = extension.until.0;
+        match known(extension, remembered) {
+            Some(ended) if ended.ends.0 <= period.start => Some(ended.clone()),
+            None if until <= period.start => None,
+            _ => Some(ExtensionStatus {
+                tokens: extension.tokens,
+                cost: extension.cost.as_ref().map(|cost| cost.0.clone()),
+                until: extension.until.clone(),
+                ends: Time(period.end.map_or(until, |end| end.min(until))),
+            }),
+        }
+    };
+    spec.extensions.iter().filter_map(of_extension).collect()
+}
+
+/// The extensions that are over, in the order of the spec: they do nothing any more, and are told of.
+pub fn past_extensions<'a>(spec: &'a TokenBudgetSpec, begun: &[ExtensionStatus], now: Timestamp) -> Vec<&'a Extension> {
+    spec.extensions.iter().filter(|extension| ends(extension, begun) <= now).collect()
 }
 
 impl Closed {
@@ -82,10 +111,26 @@ impl Closed {
     }
 }
 
-/// Whether the extension belongs to the period and has not ended.
-fn counts(extension: &Extension, period: &Period, now: Timestamp) -> bool {
-    let until = extension.until.0;
-    now < until && period.start < until && period.end.is_none_or(|end| until <= end)
+/// Whether the extension is one of the period and has not ended.
+fn counts(extension: &Extension, begun: &[ExtensionStatus], period: &Period, now: Timestamp) -> bool {
+    let ends = ends(extension, begun);
+    now < ends && period.start < ends && period.end.is_none_or(|end| ends <= end)
+}
+
+/// When an extension ends, as far as that is known.
+fn ends(extension: &Extension, begun: &[ExtensionStatus]) -> Timestamp {
+    known(extension, begun).map_or(extension.until.0, |status| status.ends.0)
+}
+
+/// What is remembered of an extension. It has no name: another amount or another time makes it another one, and another reason
+/// does not. A status may show times in whole seconds.
+fn known<'a>(extension: &Extension, begun: &'a [ExtensionStatus]) -> Option<&'a ExtensionStatus> {
+    let cost = extension.cost.as_ref().map(|cost| cost.0.as_str());
+    let until = extension.until.0.as_second();
+    let is_it = |status: &&ExtensionStatus| {
+        status.tokens == extension.tokens && status.cost.as_deref() == cost && status.until.0.as_second() == until
+    };
+    begun.iter().find(is_it)
 }
 
 /// The amount of one unit; none where nothing is said of it.

@@ -29,13 +29,29 @@ fn within() -> Timestamp {
     time("2026-11-20T00:00Z")
 }
 
+/// The period after it.
+fn next_period() -> Period {
+    let start = time("2026-11-30T09:00Z");
+    Period { id: PeriodId(start.as_second()), start, end: Some(time("2026-12-14T09:00Z")) }
+}
+
+/// In a period that is open, of which no status knows anything.
+fn in_open(spec: &TokenBudgetSpec, unit: Unit, period: &Period, before: Option<Closed>, now: Timestamp) -> Option<Limit> {
+    of(spec, unit, period, before, &begun(spec, &[], period), now)
+}
+
 fn tokens(members: &Value, before: Option<Closed>) -> Limit {
-    of(&spec(members), Unit::Tokens, &period(), before, within()).unwrap()
+    in_open(&spec(members), Unit::Tokens, &period(), before, within()).unwrap()
+}
+
+/// Of 500 tokens until then.
+fn extended(until: &str) -> TokenBudgetSpec {
+    spec(&json!({"tokens": 1000, "extensions": [{"tokens": 500, "until": until}]}))
 }
 
 #[test]
 fn only_what_the_spec_limits_is_limited() {
-    let limit = |members: &Value, unit| of(&spec(members), unit, &period(), None, within()).map(|limit| limit.total());
+    let limit = |members: &Value, unit| in_open(&spec(members), unit, &period(), None, within()).map(|limit| limit.total());
     for (members, in_tokens, in_cost) in [
         (json!({"tokens": 5_000_000}), Some(5_000_000), None),
         (json!({"cost": "250.00"}), None, Some(250_000_000)),
@@ -110,41 +126,95 @@ fn without_carry_over_or_a_period_before_nothing_is_carried() {
 fn cost_is_carried_over_in_millionths() {
     let spec = spec(&json!({"cost": "250.00", "carryOver": {"maxPercent": 10}}));
     let before = Closed { limit: 250_000_000, used: 240_000_001, base: 250_000_000 };
-    let limit = of(&spec, Unit::Cost, &period(), Some(before), within());
+    let limit = in_open(&spec, Unit::Cost, &period(), Some(before), within());
     assert_eq!(limit, Some(Limit { base: 250_000_000, carried: 9_999_999, debt: 0, extended: 0 }));
 }
 
 #[test]
-fn an_extension_counts_from_the_start_of_its_period_until_its_end() {
-    for (until, now, extended) in [
+fn an_extension_counts_at_once_until_its_end_or_that_of_the_period() {
+    for (until, now, added) in [
         ("2026-11-28T00:00:00Z", "2026-11-16T09:00:00Z", 500),
         ("2026-11-28T00:00:00Z", "2026-11-27T23:59:59Z", 500),
         ("2026-11-28T00:00:00Z", "2026-11-28T00:00:00Z", 0),
         ("2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z", 0),
-        // Told before the period begins, as the limit of the next one is.
+        // Told before the period begins, where it is the first.
         ("2026-11-28T00:00:00Z", "2026-11-10T00:00:00Z", 500),
         // The end of the period belongs to it, its start to the one before.
         ("2026-11-30T09:00:00Z", "2026-11-30T08:59:59Z", 500),
         ("2026-11-30T09:00:00Z", "2026-11-30T09:00:00Z", 0),
         ("2026-11-16T09:00:00Z", "2026-11-16T08:59:59Z", 0),
         ("2026-11-16T09:00:01Z", "2026-11-16T09:00:00Z", 500),
-        // Of another period.
-        ("2026-11-30T09:00:01Z", "2026-11-20T00:00:00Z", 0),
+        // Longer than the period.
+        ("2026-11-30T09:00:01Z", "2026-11-20T00:00:00Z", 500),
+        ("2027-06-01T00:00:00Z", "2026-11-30T08:59:59Z", 500),
+        ("2027-06-01T00:00:00Z", "2026-11-30T09:00:00Z", 0),
+        // Of an earlier period.
         ("2026-11-10T00:00:00Z", "2026-11-20T00:00:00Z", 0),
         ("2026-11-10T00:00:00Z", "2026-11-01T00:00:00Z", 0),
     ] {
-        let spec = spec(&json!({"tokens": 1000, "extensions": [{"tokens": 500, "until": until}]}));
-        let limit = of(&spec, Unit::Tokens, &period(), None, time(now)).unwrap();
-        assert_eq!(limit, Limit { base: 1000, carried: 0, debt: 0, extended }, "{until} {now}");
-        assert_eq!(limit.total(), 1000 + extended, "{until} {now}");
+        let limit = in_open(&extended(until), Unit::Tokens, &period(), None, time(now)).unwrap();
+        assert_eq!(limit, Limit { base: 1000, carried: 0, debt: 0, extended: added }, "{until} {now}");
+        assert_eq!(limit.total(), 1000 + added, "{until} {now}");
     }
+}
+
+#[test]
+fn an_extension_that_is_longer_than_its_period_is_given_once() {
+    let spec = extended("2027-06-01T00:00:00Z");
+    let extended = |period: &Period, begun: &[ExtensionStatus], now: &str| {
+        of(&spec, Unit::Tokens, period, None, begun, time(now)).unwrap().extended
+    };
+    let first = begun(&spec, &[], &period());
+    assert_eq!(first.iter().map(|begun| begun.ends.0).collect::<Vec<_>>(), [time("2026-11-30T09:00Z")]);
+    assert_eq!(extended(&period(), &first, "2026-11-20T00:00:00Z"), 500);
+    assert_eq!(extended(&next_period(), &first, "2026-11-20T00:00:00Z"), 0, "of the next period, as it is known before");
+    let second = begun(&spec, &first, &next_period());
+    assert_eq!(second, first, "it has ended, and is remembered");
+    assert_eq!(extended(&next_period(), &second, "2026-12-01T00:00:00Z"), 0);
+    assert_eq!(extended(&period(), &second, "2026-11-16T09:00:00Z"), 500, "of the period before, as it was");
+    // Who knows nothing of the period before gives it in this one.
+    assert_eq!(extended(&next_period(), &begun(&spec, &[], &next_period()), "2026-12-01T00:00:00Z"), 500);
+}
+
+#[test]
+fn an_extension_is_the_same_as_long_as_its_amounts_and_its_time_are() {
+    let given = begun(&extended("2027-06-01T00:00:00Z"), &[], &period());
+    for (extension, is_new) in [
+        (json!({"tokens": 500, "until": "2027-06-01T00:00:00Z", "reason": "incident 4711"}), false),
+        (json!({"tokens": 500, "until": "2027-06-01T02:00:00+02:00"}), false),
+        (json!({"tokens": 501, "until": "2027-06-01T00:00:00Z"}), true),
+        (json!({"tokens": 500, "until": "2027-06-01T00:00:01Z"}), true),
+        (json!({"tokens": 500, "cost": "1", "until": "2027-06-01T00:00:00Z"}), true),
+    ] {
+        let spec = spec(&json!({"tokens": 1000, "cost": "1", "extensions": [extension]}));
+        let begun = begun(&spec, &given, &next_period());
+        let limit = of(&spec, Unit::Tokens, &next_period(), None, &begun, time("2026-12-01T00:00Z")).unwrap();
+        assert_eq!(limit.extended > 0, is_new, "{:?}", spec.extensions);
+    }
+    assert_eq!(begun(&spec(&json!({"tokens": 1000})), &given, &next_period()), [], "what is taken away is forgotten");
+}
+
+#[test]
+fn an_extension_ends_with_its_period_also_where_that_gets_another_end_or_start() {
+    let spec = extended("2027-06-01T00:00:00Z");
+    let given = begun(&spec, &[], &period());
+    let extended =
+        |period: &Period, begun: &[ExtensionStatus]| of(&spec, Unit::Tokens, period, None, begun, period.start).unwrap().extended;
+    let shorter = Period { end: Some(time("2026-11-23T09:00Z")), ..period() };
+    let of_shorter = begun(&spec, &given, &shorter);
+    assert_eq!((extended(&shorter, &of_shorter), of_shorter[0].ends.0), (500, time("2026-11-23T09:00Z")));
+    let after = Period { id: PeriodId(time("2026-11-23T09:00Z").as_second()), start: time("2026-11-23T09:00Z"), ..period() };
+    assert_eq!(extended(&after, &begun(&spec, &of_shorter, &after)), 0);
+    let moved = Period { id: PeriodId(time("2026-11-18T09:00Z").as_second()), start: time("2026-11-18T09:00Z"), ..next_period() };
+    let of_moved = begun(&spec, &given, &moved);
+    assert_eq!((extended(&moved, &of_moved), of_moved[0].ends.0), (500, time("2026-12-14T09:00Z")));
 }
 
 #[test]
 fn a_period_that_never_ends_has_every_extension_that_ends_after_its_start() {
     let endless = Period { end: None, ..period() };
     let spec = spec(&json!({"tokens": 1000, "extensions": [{"tokens": 500, "until": "2099-01-01T00:00:00Z"}]}));
-    assert_eq!(of(&spec, Unit::Tokens, &endless, None, within()).unwrap().extended, 500);
+    assert_eq!(in_open(&spec, Unit::Tokens, &endless, None, within()).unwrap().extended, 500);
 }
 
 #[test]
@@ -155,7 +225,7 @@ fn extensions_add_up_each_in_its_unit() {
         {"cost": "1", "until": "2026-11-30T09:00:00Z"},
         {"tokens": 9000, "cost": "9000", "until": "2026-11-18T00:00:00Z"},
     ]}));
-    let total = |unit, now| of(&spec, unit, &period(), None, time(now)).unwrap().total();
+    let total = |unit, now| in_open(&spec, unit, &period(), None, time(now)).unwrap().total();
     assert_eq!(total(Unit::Tokens, "2026-11-20T00:00:00Z"), 1570);
     assert_eq!(total(Unit::Cost, "2026-11-20T00:00:00Z"), 13_500_000);
     assert_eq!(total(Unit::Tokens, "2026-11-29T00:00:00Z"), 1000);
@@ -181,16 +251,24 @@ fn a_total_is_never_below_nothing_nor_beyond_what_can_be_counted() {
 }
 
 #[test]
-fn extensions_in_the_past_are_told_in_the_order_of_the_spec() {
+fn extensions_that_are_over_are_told_in_the_order_of_the_spec() {
     let spec = spec(&json!({"tokens": 1000, "extensions": [
         {"tokens": 1, "until": "2026-11-20T00:00:00Z", "reason": "ends now"},
         {"tokens": 2, "until": "2026-11-20T00:00:01Z", "reason": "counts"},
         {"tokens": 3, "until": "2026-10-01T00:00:00Z", "reason": "of an earlier period"},
-        {"tokens": 4, "until": "2026-12-24T00:00:00Z", "reason": "of a later period"},
+        {"tokens": 4, "until": "2026-12-24T00:00:00Z", "reason": "is longer than the period"},
     ]}));
-    let reasons = |now| -> Vec<Option<String>> { past_extensions(&spec, now).iter().map(|past| past.reason.clone()).collect() };
-    assert_eq!(reasons(within()), [Some("ends now".to_owned()), Some("of an earlier period".to_owned())]);
-    assert!(reasons(time("2026-01-01T00:00Z")).is_empty());
+    let reasons = |begun: &[ExtensionStatus], now| -> Vec<String> {
+        past_extensions(&spec, begun, now).iter().filter_map(|past| past.reason.clone()).collect()
+    };
+    let given = begun(&spec, &[], &period());
+    assert_eq!(reasons(&given, within()), ["ends now", "of an earlier period"]);
+    assert!(reasons(&[], time("2026-01-01T00:00Z")).is_empty());
+    let next = begun(&spec, &given, &next_period());
+    assert_eq!(
+        reasons(&next, time("2026-12-01T00:00Z")),
+        ["ends now", "counts", "of an earlier period", "is longer than the period"]
+    );
 }
 
 proptest! {

@@ -170,7 +170,7 @@ fn not_started(observation: &Observation, in_force: &InForce, previous: &TokenBu
     let touched = Touched::of(&in_force.covers, observation);
     let status = status::of_spec(observation, Some(in_force), &touched);
     Found {
-        status: TokenBudgetStatus { history: previous.history.clone(), ..status },
+        status: TokenBudgetStatus { extensions: previous.extensions.clone(), history: previous.history.clone(), ..status },
         ready: conditions::ready(observation, in_force, false, now),
         verdicts: conditions::not_started(),
         events: Vec::new(),
@@ -215,6 +215,7 @@ fn counted(
     let shown = TokenBudgetStatus {
         phase: Some(phase(&ladder.steps, exhausted)),
         verdict: Some(verdict_status(observation, previous, remembered.is_some(), &ladder.steps, exhausted, now)),
+        extensions: in_force.extensions.clone(),
         ..status::of_spec(observation, Some(in_force), &touched)
     };
     let mut shown = status::with_figures(shown, observation, accounts, units, previous, now);
@@ -299,7 +300,7 @@ fn edges(
     // Of the end of the only period Ready tells.
     if exhausted && !was_exhausted && in_force.state == State::Open {
         let (warning, note) = match in_force.enforcement {
-            Enforcement::Block => (true, "the limit is reached: calls are refused, and pools pause"),
+            Enforcement::Block => (true, "the limit is reached: calls that have no room are refused, and pools pause"),
             Enforcement::Alert => (true, "the limit is reached, and nobody is refused"),
             Enforcement::DryRun => (false, "the limit is reached, and nothing is done"),
         };

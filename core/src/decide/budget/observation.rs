@@ -213,7 +213,8 @@ pub enum UsageKnown {
     Yes,
     /// They are new, and not every process of the gateway has said what was used before.
     Opening,
-    /// The ledger is gone: they were made anew, and nobody has confirmed them.
+    /// The ledger is gone, or a part of the caller table that they opened by: they were made anew of what is left, and nobody has
+    /// confirmed them.
     LedgerLost,
     /// A process of the gateway has not reported to the operator that leads.
     NotHeard,

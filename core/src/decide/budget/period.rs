@@ -210,6 +210,15 @@ impl Calendar {
         }
     }
 
+    /// When the first period starts. None: there is no first one.
+    pub fn first_start(&self) -> Option<Timestamp> {
+        match self.rule {
+            Rule::Hours | Rule::Recurring(_) => None,
+            Rule::Sprints(starts) => Some(instant(self.start_of(starts, 0))),
+            Rule::Once(period) => Some(period.start),
+        }
+    }
+
     /// The period that follows: it starts where this one ends. None after Once.
     pub fn next(&self, period: &Period) -> Option<Period> {
         match self.at(period.end?) {
@@ -406,6 +415,9 @@ fn local_time(text: &str) -> Option<DateTime> {
     (canonical == text || canonical.strip_suffix(":00") == Some(text)).then_some(local)
 }
 
+#[cfg(test)]
+#[path = "period_spec_tests.rs"]
+mod spec_tests;
 #[cfg(test)]
 #[path = "period_tests.rs"]
 mod tests;

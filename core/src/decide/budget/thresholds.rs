@@ -60,11 +60,13 @@ pub fn climb(thresholds: &[Threshold], remembered: &[VerdictStep], used: Used, r
     for threshold in thresholds {
         let reached = used.compared(threshold) >= threshold.at_percent;
         match remembered.iter().find(|step| is_of(step, threshold)) {
-            Some(step) if reached || !raised => ladder.steps.push(step.clone()),
+            Some(step) if reached || !raised => {
+                ladder.steps.push(VerdictStep { severity: severity(threshold), ..step.clone() });
+            }
             Some(_) => ladder.left = true,
             None if reached => {
                 let Threshold { at_percent, action, .. } = *threshold;
-                ladder.steps.push(VerdictStep { at_percent, action, since: Time(now) });
+                ladder.steps.push(VerdictStep { at_percent, action, severity: severity(threshold), since: Time(now) });
                 ladder.events.push(told(threshold, acts));
             }
             None => {}
@@ -117,6 +119,11 @@ fn is_of(step: &VerdictStep, threshold: &Threshold) -> bool {
     (step.at_percent, step.action) == (threshold.at_percent, threshold.action)
 }
 
+/// How grave the step is; none: it is no alert.
+fn severity(threshold: &Threshold) -> Option<Severity> {
+    (threshold.action == ThresholdAction::Alert).then(|| threshold.severity.unwrap_or_default())
+}
+
 /// Tells of a step.
 fn told(threshold: &Threshold, acts: bool) -> Event {
     let used = match threshold.action {
@@ -133,12 +140,12 @@ fn told(threshold: &Threshold, acts: bool) -> Event {
         (ThresholdAction::PausePools, _, None) => Some("all pools pause".to_owned()),
     };
     let note = match (done, acts) {
-        (None, _) => used,
+        (None, _) => severity(threshold).map_or_else(|| used.clone(), |severity| format!("{used} (severity {severity:?})")),
         (Some(done), true) => format!("{used}: {done} until the period ends or the limit is raised"),
         (Some(done), false) => format!("{used}: it would be that {done}, but the budget does nothing now"),
     };
     let warning = match threshold.action {
-        ThresholdAction::Alert => threshold.severity.unwrap_or_default() > Severity::Info,
+        ThresholdAction::Alert => severity(threshold) > Some(Severity::Info),
         ThresholdAction::Redistribute => false,
         ThresholdAction::Downgrade | ThresholdAction::PausePools => acts,
     };

@@ -88,6 +88,22 @@ fn an_edit_of_the_thresholds_takes_away_their_steps_and_no_others() {
 }
 
 #[test]
+fn a_step_of_an_alert_says_how_grave_it_is_now_and_no_other_step_does() {
+    let alerts = |severity: &str| {
+        thresholds(json!([
+            { "atPercent": 70, "action": "Alert" }, { "atPercent": 80, "action": "Alert", "severity": severity },
+            { "atPercent": 90, "action": "PausePools" },
+        ]))
+    };
+    let severities = |steps: &[VerdictStep]| steps.iter().map(|step| step.severity).collect::<Vec<_>>();
+    let critical = steps(&alerts("Critical"), 90);
+    assert_eq!(severities(&critical), [Some(Severity::Warning), Some(Severity::Critical), None]);
+    let edited = climb(&alerts("Info"), &critical, used(90), false, true, after(60));
+    assert_eq!((severities(&edited.steps)[1], edited.steps[1].since.0), (Some(Severity::Info), after(0)));
+    assert_eq!(edited.events, vec![], "it was told");
+}
+
+#[test]
 fn a_redistribution_looks_at_the_fullest_share() {
     let share = thresholds(json!([{ "atPercent": 85, "action": "Redistribute" }, { "atPercent": 85, "action": "Alert" }]));
     let mut accounts = accounts(1000, 430);
@@ -127,8 +143,13 @@ fn an_event_says_what_is_done_and_is_a_warning_where_somebody_should_look() {
         (event.warning, event.note)
     };
     let alert = |severity: &str| json!({ "atPercent": 80, "action": "Alert", "severity": severity });
-    assert_eq!(told(json!({ "atPercent": 80, "action": "Alert" }), true), (true, "80 % of the limit is used".to_owned()));
-    assert!(!told(alert("Info"), true).0 && told(alert("Critical"), true).0);
+    let of_severity = |severity: &str| format!("80 % of the limit is used (severity {severity})");
+    assert_eq!(told(json!({ "atPercent": 80, "action": "Alert" }), true), (true, of_severity("Warning")));
+    for (severity, warning) in [("Info", false), ("Warning", true), ("Critical", true)] {
+        for acts in [true, false] {
+            assert_eq!(told(alert(severity), acts), (warning, of_severity(severity)));
+        }
+    }
     let until = "until the period ends or the limit is raised";
     for (threshold, warning, note) in [
         (

@@ -39,8 +39,11 @@ pub struct RouteVerdict {
     pub tier_ceiling: Option<Tier>,
     /// The account in which nothing is left, so that all are refused.
     pub refused: Option<AccountId>,
-    /// The account for which calls of new tasks are refused, and the pool is paused.
+    /// The account for which calls of new tasks are refused: nothing is left in it, or a step pauses the pool.
     pub new_tasks_refused: Option<AccountId>,
+    /// Whether the pool is paused: by a step, or because what it may use is used up. While that is only as good as used up, its
+    /// calls are let through that fit.
+    pub paused: bool,
     /// How much is used of the accounts, in percent: the highest. 0 for a budget that does nothing.
     pub used_percent: u32,
 }
@@ -70,8 +73,8 @@ pub struct Standing<'a> {
 }
 
 /// What a budget means for its callers, given what its status says of the steps that were taken. Nothing where it is not in
-/// force. What the accounts do not tell yet is not held against a caller here: they refuse by themselves what they have no room
-/// for.
+/// force, and of one that does nothing only what counts. What the accounts do not tell yet is not held against a caller here:
+/// they refuse by themselves what they have no room for.
 pub fn of(budget: &TokenBudget, pools: &[PoolFacts], accounts: Option<&Accounts>, now: Timestamp) -> BudgetVerdict {
     let checked = check::check(&budget.spec).ok();
     let in_force = in_force::of(budget, checked.as_ref(), pools, accounts, now).filter(|known| known.state != State::Before);
@@ -88,7 +91,18 @@ pub fn of(budget: &TokenBudget, pools: &[PoolFacts], accounts: Option<&Accounts>
         steps: remembered.steps,
         exhausted: remembered.exhausted || units.as_ref().is_some_and(is_exhausted),
     };
-    judge(budget, &standing, pools)
+    let mut verdict = judge(budget, &standing, pools);
+    if in_force.enforcement == Enforcement::DryRun {
+        verdict.callers.values_mut().flat_map(BTreeMap::values_mut).for_each(RouteVerdict::do_nothing);
+    }
+    verdict
+}
+
+impl RouteVerdict {
+    /// Calls are counted, and that is all.
+    fn do_nothing(&mut self) {
+        *self = Self { accounts: std::mem::take(&mut self.accounts), ..Self::default() };
+    }
 }
 
 /// What the status of a budget remembers of a period; none: it is about another one.
@@ -118,15 +132,16 @@ pub fn is_exhausted(units: &PerUnit<AccountFacts>, enforcement: Enforcement, ref
     units.values().any(|account| account.is_spent() || is_short && account.is_nearly_spent())
 }
 
-/// What a budget means for each of its callers.
+/// What a budget means for each of its callers; one that does nothing, what it would mean if it did.
 pub fn judge(budget: &TokenBudget, standing: &Standing<'_>, pools: &[PoolFacts]) -> BudgetVerdict {
     let mut verdict = named(budget);
+    let enforcement = if_acting(standing.in_force.enforcement, &budget.spec);
     for pool in pools {
         let routes = matches::counted(&standing.in_force.covers, pool);
         if routes.is_empty() {
             continue;
         }
-        let of_caller = of_caller(&verdict.uid, is_shared(&budget.spec), standing, pool);
+        let of_caller = of_caller(&verdict.uid, enforcement, is_shared(&budget.spec), standing, pool);
         let of_routes = routes.into_iter().map(|route| (route.to_owned(), of_caller.clone())).collect();
         verdict.callers.insert(pool.name.clone(), of_routes);
     }
@@ -143,14 +158,21 @@ fn is_shared(spec: &TokenBudgetSpec) -> bool {
     spec.share.as_ref().is_some_and(|share| share.type_ != ShareType::None)
 }
 
-fn of_caller(uid: &str, shared: bool, standing: &Standing<'_>, pool: &PoolFacts) -> RouteVerdict {
-    let InForce { state, limits, thresholds, enforcement, .. } = standing.in_force;
+/// What happens at the limit, or would if the budget did anything: whoever only tries one tries a wall, unless the spec says
+/// that there would be none.
+fn if_acting(enforcement: Enforcement, spec: &TokenBudgetSpec) -> Enforcement {
+    match (enforcement, spec.enforcement) {
+        (Enforcement::DryRun, Some(Enforcement::Alert)) => Enforcement::Alert,
+        (Enforcement::DryRun, _) => Enforcement::Block,
+        (acting, _) => acting,
+    }
+}
+
+fn of_caller(uid: &str, enforcement: Enforcement, shared: bool, standing: &Standing<'_>, pool: &PoolFacts) -> RouteVerdict {
+    let InForce { state, limits, thresholds, .. } = standing.in_force;
     let id = |unit: Unit| AccountId { budget: uid.to_owned(), unit, caller: shared.then(|| pool.name.clone()) };
     let limited = || Unit::ALL.into_iter().filter(move |unit| limits.of(*unit).is_some());
     let accounts: Vec<AccountId> = limited().map(id).collect();
-    if *enforcement == Enforcement::DryRun {
-        return RouteVerdict { accounts, ..RouteVerdict::default() };
-    }
     let share = standing.accounts.and_then(|accounts| accounts.shares.get(&pool.name)).filter(|_| shared);
     // A call is refused where the budget has nothing left, or its caller's share.
     let own = if shared { share } else { standing.units };
@@ -160,17 +182,18 @@ fn of_caller(uid: &str, shared: bool, standing: &Standing<'_>, pool: &PoolFacts)
     let percent = |unit: Unit| own.and_then(|own| own.of(unit)).map_or(0, AccountFacts::percent);
     // Of two that are equally full the last one is taken.
     let fullest = limited().rev().max_by_key(|unit| percent(*unit));
-    let is_walled = *enforcement == Enforcement::Block;
+    let is_walled = enforcement == Enforcement::Block;
     let refused = spent.filter(|_| is_walled);
     let refusals = standing.accounts.map_or(0, |accounts| accounts.refused);
-    let share_is_exhausted = share.is_some_and(|share| is_exhausted(share, *enforcement, refusals));
-    let paused = thresholds::pauses(thresholds, standing.steps, pool.criticality)
-        || is_walled && (standing.exhausted || *state == State::Over || share_is_exhausted);
+    let share_is_exhausted = share.is_some_and(|share| is_exhausted(share, enforcement, refusals));
+    let is_used_up = standing.exhausted || *state == State::Over || share_is_exhausted;
+    let step_pauses = thresholds::pauses(thresholds, standing.steps, pool.criticality);
     RouteVerdict {
         accounts,
         tier_ceiling: thresholds::tier_ceiling(thresholds, standing.steps),
         refused: refused.map(id),
-        new_tasks_refused: refused.or(fullest.filter(|_| paused)).map(id),
+        new_tasks_refused: refused.or(fullest.filter(|_| step_pauses)).map(id),
+        paused: step_pauses || is_walled && is_used_up,
         used_percent: fullest.map_or(0, percent),
     }
 }
@@ -202,8 +225,8 @@ fn add(row: &mut RouteRow, verdict: &RouteVerdict) {
 /// Those who are held back, as a status lists them, in the order of their names, and whether it has no room for all. Then it
 /// lists every pool once before it lists any twice, so that pools find themselves there for as long as that is possible at all.
 pub fn held_back(verdict: &BudgetVerdict) -> (Vec<VerdictCaller>, bool) {
-    let held =
-        |verdict: &RouteVerdict| verdict.tier_ceiling.is_some() || verdict.refused.is_some() || verdict.new_tasks_refused.is_some();
+    // Whose calls are refused is paused as well.
+    let held = |verdict: &RouteVerdict| verdict.tier_ceiling.is_some() || verdict.paused;
     let mut rows: Vec<(usize, VerdictCaller)> = Vec::new();
     for (caller, routes) in &verdict.callers {
         let routes = routes.iter().filter(|(_, verdict)| held(verdict));
@@ -214,13 +237,14 @@ pub fn held_back(verdict: &BudgetVerdict) -> (Vec<VerdictCaller>, bool) {
                 tier_ceiling: verdict.tier_ceiling,
                 blocked: verdict.refused.is_some(),
                 new_tasks_refused: verdict.new_tasks_refused.is_some(),
+                paused: verdict.paused,
             };
             (number, row)
         }));
     }
     let is_cut = rows.len() > MAX_CALLERS;
     // Paused pools first: the others have nothing to find out here that their calls would not tell.
-    rows.sort_by_key(|(number, row)| (*number, !row.new_tasks_refused));
+    rows.sort_by_key(|(number, row)| (*number, !row.paused));
     rows.truncate(MAX_CALLERS);
     let mut rows: Vec<VerdictCaller> = rows.into_iter().map(|(_, row)| row).collect();
     rows.sort_by(|one, other| (&one.agent_pool, &one.model_route).cmp(&(&other.agent_pool, &other.model_route)));

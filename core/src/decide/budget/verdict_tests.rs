@@ -31,7 +31,8 @@ fn judged(budget: &TokenBudget, accounts: &Accounts) -> BudgetVerdict {
     of(budget, &pools(), Some(accounts), at(NOW))
 }
 
-/// A line for each caller and route: the percentage, the ceiling, whether all and whether new tasks are refused.
+/// A line for each caller and route: the percentage, the ceiling, whether all and whether new tasks are refused, and whether
+/// the pool is paused.
 fn lines(verdict: &BudgetVerdict) -> Vec<String> {
     let mut lines = Vec::new();
     for (caller, routes) in &verdict.callers {
@@ -40,6 +41,7 @@ fn lines(verdict: &BudgetVerdict) -> Vec<String> {
             line.extend(verdict.tier_ceiling.map(|tier| format!(" {tier:?}")));
             line.extend(verdict.refused.as_ref().map(|account| format!(" refused by {account}")));
             line.extend(verdict.new_tasks_refused.as_ref().map(|account| format!(" new refused by {account}")));
+            line.push_str(if verdict.paused { " paused" } else { "" });
             lines.push(line);
         }
     }
@@ -49,7 +51,7 @@ fn lines(verdict: &BudgetVerdict) -> Vec<String> {
 #[test]
 fn steps_and_the_wall_hold_back_whom_they_are_for() {
     let block = json!({});
-    let tokens = " new refused by u-1/tokens";
+    let tokens = " new refused by u-1/tokens paused";
     let all = format!(" refused by u-1/tokens{tokens}");
     let all = all.as_str();
     for (budget, used, refused, expected) in [
@@ -58,16 +60,23 @@ fn steps_and_the_wall_hold_back_whom_they_are_for() {
         (with_steps(&block, "Throttled", &ALL[..2]), 900, 0, [("batch router 90 Economy", ""), ("coder assistant 90 Economy", "")]),
         (with_steps(&block, "Throttled", ALL), 950, 0, [("batch router 95 Economy", tokens), ("coder assistant 95 Economy", "")]),
         (with_steps(&block, "Throttled", ALL), 1000, 0, [("batch router 100 Economy", all), ("coder assistant 100 Economy", all)]),
-        // Less than a hundredth is left, and calls were refused: pools pause, and what still fits is let through.
+        // Less than a hundredth is left, and calls were refused: pools pause, and what still fits is let through, also of new tasks
+        // that no step holds back.
         (
             with_steps(&block, "Throttled", ALL),
             995,
             1,
-            [("batch router 99 Economy", tokens), ("coder assistant 99 Economy", tokens)],
+            [("batch router 99 Economy", tokens), ("coder assistant 99 Economy", " paused")],
         ),
+        (with_steps(&block, "Exhausted", &[]), 995, 1, [("batch router 99", " paused"), ("coder assistant 99", " paused")]),
         (with_steps(&block, "Throttled", ALL), 995, 0, [("batch router 99 Economy", tokens), ("coder assistant 99 Economy", "")]),
         // What was said stays, though less seems to be used.
-        (with_steps(&block, "Exhausted", ALL), 10, 0, [("batch router 1 Economy", tokens), ("coder assistant 1 Economy", tokens)]),
+        (
+            with_steps(&block, "Exhausted", ALL),
+            10,
+            0,
+            [("batch router 1 Economy", tokens), ("coder assistant 1 Economy", " paused")],
+        ),
         (
             with_steps(&json!({ "enforcement": "Alert" }), "Exhausted", ALL),
             1000,
@@ -116,13 +125,13 @@ fn a_share_that_is_used_up_holds_back_its_caller_alone() {
     let budget = budget(&json!({ "share": { "type": "Equal" } }));
     let mut known = accounts(1000, 600);
     known.shares = [("batch".to_owned(), tokens(500, 500)), ("coder".to_owned(), tokens(500, 100))].into();
-    let mine = " refused by u-1/tokens/batch new refused by u-1/tokens/batch";
+    let mine = " refused by u-1/tokens/batch new refused by u-1/tokens/batch paused";
     assert_eq!(lines(&judged(&budget, &known)).join(", "), format!("batch router 100{mine}, coder assistant 20, coder router 20"));
     // Short of the end of the share, where calls did not fit.
     known.shares.insert("batch".to_owned(), tokens(500, 499));
     assert_eq!(lines(&judged(&budget, &known))[0], "batch router 99");
     known.refused = 1;
-    assert_eq!(lines(&judged(&budget, &known))[0], "batch router 99 new refused by u-1/tokens/batch");
+    assert_eq!(lines(&judged(&budget, &known))[0], "batch router 99 paused");
     // Shares that were moved can be more than the budget: its own limit holds for all.
     let spent = Accounts { units: tokens(1000, 1000), ..known };
     assert!(lines(&judged(&budget, &spent)).iter().all(|line| line.contains(" refused by u-1/tokens/")));
@@ -135,8 +144,8 @@ fn the_unit_of_which_more_is_used_refuses() {
         |used_tokens, used_cost| PerUnit { tokens: Some(account(1000, used_tokens)), cost: Some(account(5_000_000, used_cost)) };
     let first = |units| lines(&judged(&budget, &Accounts { units, ..accounts(1000, 0) })).remove(0);
     assert_eq!(first(units(100, 4_900_000)), "batch router 98");
-    assert_eq!(first(units(100, 5_000_000)), "batch router 100 refused by u-1/cost new refused by u-1/cost");
-    assert_eq!(first(units(1000, 5_000_000)), "batch router 100 refused by u-1/tokens new refused by u-1/tokens");
+    assert_eq!(first(units(100, 5_000_000)), "batch router 100 refused by u-1/cost new refused by u-1/cost paused");
+    assert_eq!(first(units(1000, 5_000_000)), "batch router 100 refused by u-1/tokens new refused by u-1/tokens paused");
 }
 
 #[test]
@@ -146,7 +155,7 @@ fn after_its_only_period_a_budget_refuses_unless_it_refuses_nothing() {
         let budget = budget(&json!({ "period": once.clone(), "enforcement": enforcement }));
         lines(&judged(&budget, &accounts(1000, 5))).remove(0)
     };
-    assert_eq!(of("Block"), "batch router 0 refused by u-1/tokens new refused by u-1/tokens");
+    assert_eq!(of("Block"), "batch router 0 refused by u-1/tokens new refused by u-1/tokens paused");
     assert_eq!(of("Alert"), "batch router 0");
 }
 
@@ -168,6 +177,7 @@ fn of_several_budgets_the_strictest_counts_and_all_reserve() {
         tier_ceiling: ceiling,
         refused: refused.map(|account| account.parse().unwrap()),
         new_tasks_refused: refused.map(|account| account.parse().unwrap()),
+        paused: refused.is_some(),
         used_percent,
     };
     let verdict = |name: &str, route: RouteVerdict| BudgetVerdict {
@@ -210,7 +220,7 @@ fn a_status_without_room_lists_every_paused_pool_before_it_lists_one_twice() {
     assert!(rows.windows(2).all(|pair| (&pair[0].agent_pool, &pair[0].model_route) < (&pair[1].agent_pool, &pair[1].model_route)));
     let (few, is_cut) = held_back(&of(&budget, &many[..100], Some(&accounts(1000, 1000)), at(NOW)));
     assert_eq!((few.len(), is_cut), (200, false));
-    assert!(few.iter().all(|row| row.blocked && row.new_tasks_refused && row.tier_ceiling == Some(Tier::Economy)));
+    assert!(few.iter().all(|row| row.blocked && row.new_tasks_refused && row.paused && row.tier_ceiling == Some(Tier::Economy)));
     let free = super::super::testing::budget(&json!({}));
     assert_eq!(held_back(&of(&free, &many, Some(&accounts(1000, 5)), at(NOW))), (Vec::new(), false));
 }

@@ -71,6 +71,9 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskLimits {
+    /// Tokens of one of its calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_request: Option<u64>,
     /// Tokens of all its calls together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
@@ -100,6 +103,9 @@ pub struct PlannedBudget {
     /// The ModelRoutes of which calls count; none: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<BTreeSet<String>>,
+    /// From when it covers them, in seconds since 1970: the start of its first period. None: it always did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<i64>,
     /// What happens at the limit.
     #[serde(default)]
     pub enforcement: Enforcement,

@@ -78,6 +78,43 @@ fn a_budget_that_is_suspended_or_being_deleted_covers_nobody() {
 }
 
 #[test]
+fn a_budget_covers_nobody_before_its_first_period_starts() {
+    let period = |type_: &str, more: Value| {
+        let mut period = json!({ "type": type_, "start": "2026-11-26T09:00", "timeZone": "Europe/Madrid" });
+        period.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "period": period })
+    };
+    let budgets = [
+        budget("daily", json!({})),
+        budget("sprint", period("Sprint", json!({ "lengthDays": 14 }))),
+        budget("once", period("Once", json!({ "end": "2026-11-30T18:00" }))),
+    ];
+    let start = "2026-11-26T08:00:00Z".parse::<Timestamp>().unwrap().as_second();
+    assert_eq!(of(&budgets, &pools()).iter().map(|budget| budget.from).collect::<Vec<_>>(), [None, Some(start), Some(start)]);
+}
+
+#[test]
+fn a_budget_that_never_came_into_force_covers_nobody_and_one_that_did_goes_on() {
+    let nowhere = json!({ "period": { "type": "Daily", "timeZone": "Mars/Base" } });
+    let of_phase = |spec: &Value, status: Value| {
+        let mut budget = budget("sprint", spec.clone());
+        budget.status = serde_json::from_value(status).unwrap();
+        of(&[budget], &pools()).iter().map(|budget| budget.from).collect::<Vec<_>>()
+    };
+    for (status, goes_on) in [
+        (json!({ "phase": "Pending" }), false),
+        (json!({ "phase": "Active" }), true),
+        (json!({ "phase": "Exhausted" }), true),
+        // Nobody has looked at it, or can read what was found.
+        (json!({}), true),
+        (Value::Null, true),
+    ] {
+        assert_eq!(of_phase(&nowhere, status.clone()), if goes_on { vec![None::<i64>] } else { vec![] }, "{status}");
+        assert_eq!(of_phase(&json!({}), status), [None::<i64>], "a good spec comes into force");
+    }
+}
+
+#[test]
 fn a_selector_that_cannot_be_understood_covers_everybody() {
     let expression = json!({ "key": "team", "operator": "Near", "values": ["dev"] });
     let odd = budget("odd", json!({ "appliesTo": { "agentPoolSelector": { "matchExpressions": [expression] } } }));
@@ -104,10 +141,13 @@ fn budgets_that_are_too_many_are_one_that_refuses_every_call_that_nobody_has_gra
         name: "*".to_owned(),
         callers: names(&["coder", "planner"]),
         routes: None,
+        from: None,
         enforcement: Enforcement::Block,
         when_usage_unknown: WhenUsageUnknown::Hold,
     };
     assert_eq!(bounded(&many, &callers), std::slice::from_ref(&all));
+    let later: Vec<_> = (1..).zip(&many).map(|(from, budget)| PlannedBudget { from: Some(from), ..budget.clone() }).collect();
+    assert_eq!(bounded(&later, &callers), [PlannedBudget { from: Some(1), ..all.clone() }]);
     // Few, but of many names.
     let routes = (0..40).map(|number| format!("{number}-{}", "x".repeat(40))).collect();
     let large = PlannedBudget { routes: Some(routes), ..planned("large", &["coder"]) };
@@ -123,4 +163,6 @@ fn a_plan_without_budgets_is_written_as_before_there_were_any() {
     let written = serde_json::to_value(planned("a", &["coder"])).unwrap();
     let expected = json!({ "name": "a", "callers": ["coder"], "enforcement": "Block", "whenUsageUnknown": "Hold" });
     assert_eq!(written, expected);
+    let later = serde_json::to_value(PlannedBudget { from: Some(1_795_680_000), ..planned("a", &["coder"]) }).unwrap();
+    assert_eq!(later["from"], json!(1_795_680_000));
 }

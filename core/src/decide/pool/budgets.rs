@@ -114,7 +114,7 @@ mod tests {
 
     /// A budget with this phase, that covers `coder` and `batch`, and pauses these.
     fn budget(name: &str, phase: &str, paused: &[&str]) -> (String, TokenBudget) {
-        let caller = |pool: &&str| json!({ "agentPool": pool, "modelRoute": "router", "blocked": false, "newTasksRefused": true });
+        let caller = |pool: &&str| json!({ "agentPool": pool, "modelRoute": "router", "blocked": false, "newTasksRefused": false, "paused": true });
         let callers: Vec<Value> = paused.iter().map(caller).collect();
         let budget = json!({
             "apiVersion": "quartermaster.dev/v1alpha1", "kind": "TokenBudget", "metadata": { "name": name },

@@ -145,8 +145,10 @@ pub fn of_plan(
 /// The limits of a task that the gateway holds to. An amount that cannot be read, which the schema refuses, allows nothing: a limit that
 /// nobody understands is closed and not open.
 fn limits_of_plan(limits: &agent_pool::TaskLimits) -> TaskLimits {
+    let tokens = |limit: Option<i64>| limit.map(|tokens| u64::try_from(tokens).unwrap_or(0));
     TaskLimits {
-        max_tokens: limits.max_tokens_per_task.map(|tokens| u64::try_from(tokens).unwrap_or(0)),
+        max_tokens_per_request: tokens(limits.max_tokens_per_request),
+        max_tokens: tokens(limits.max_tokens_per_task),
         max_cost: limits.max_cost_per_task.as_ref().map(|cost| cost.millionths().unwrap_or(0)),
         max_identical_requests: limits.max_identical_requests,
     }

@@ -91,8 +91,15 @@ fn the_plan_has_the_limits_of_a_task_that_the_gateway_holds_to() {
     };
     assert_eq!(limits(Value::Null), TaskLimits::default());
     assert_eq!(limits(json!({ "maxSteps": 30, "timeout": "15m" })), TaskLimits::default());
-    let all = json!({ "maxTokensPerTask": 200_000, "maxCostPerTask": "2.00", "maxIdenticalRequests": 20 });
-    let expected = TaskLimits { max_tokens: Some(200_000), max_cost: Some(2_000_000), max_identical_requests: Some(20) };
+    let all = json!({
+        "maxTokensPerRequest": 8000, "maxTokensPerTask": 200_000, "maxCostPerTask": "2.00", "maxIdenticalRequests": 20,
+    });
+    let expected = TaskLimits {
+        max_tokens_per_request: Some(8000),
+        max_tokens: Some(200_000),
+        max_cost: Some(2_000_000),
+        max_identical_requests: Some(20),
+    };
     assert_eq!(limits(all), expected);
     assert_eq!(limits(json!({ "maxCostPerTask": "two" })).max_cost, Some(0), "what nobody understands allows nothing");
 }

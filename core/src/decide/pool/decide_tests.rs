@@ -381,3 +381,22 @@ fn a_queue_that_nobody_can_read_before_somebody_acts_makes_a_pool_unready_and_an
     pool.queues = vec![QueueFacts { name: "tasks".into(), reading, failure: Some(failing(FailureCause::Unauthorized)) }];
     assert_eq!(condition(&pass(&mut pool, 5), "Ready"), said("True", "ScaledToZero"));
 }
+
+#[test]
+fn ready_says_who_holds_tasks_to_which_limit_and_nothing_of_it_where_there_is_none() {
+    let message = |spec: Value| {
+        let status = pass(&mut observe(spec), 0).status;
+        let ready = status.conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+        (ready.status, ready.message)
+    };
+    let routes = json!([{ "name": "smart" }]);
+    let ready = |message: &str| ("True".to_owned(), message.to_owned());
+    assert_eq!(message(json!({ "modelRoutes": routes })), ready("the pool makes and scales no agents"));
+    assert_eq!(
+        message(json!({ "modelRoutes": routes, "taskLimits": { "maxTokensPerTask": 1, "maxSteps": 1 } })),
+        ready(
+            "the pool makes and scales no agents; of spec.taskLimits the gateway holds tasks to maxTokensPerTask, and the agents \
+             hold themselves to maxSteps"
+        )
+    );
+}

@@ -1,7 +1,8 @@
 //! AgentPool: how many agents there should be, given their queues.
 //!
 //! [`decide()`] is the whole decision: [`scaling`] tells how many and who ends, [`act`] and [`children`] what is made of that,
-//! [`workload`] and [`verdicts`] what the conditions say, [`figures`] which numbers are shown, [`budgets`] what budgets mean for it.
+//! [`workload`] and [`verdicts`] what the conditions say, [`figures`] which numbers are shown, [`budgets`] what budgets mean for it,
+//! [`task_limits`] who holds its tasks to what.
 //!
 //! What it is made from:
 //!
@@ -31,6 +32,7 @@ pub mod scaling;
 pub mod secrets;
 pub mod simulation;
 pub mod stream_backlog;
+pub mod task_limits;
 pub mod verdicts;
 pub mod workload;
 
@@ -133,6 +135,10 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<AgentPoolSt
         (State::Progressing, Workload::None) if pool.spec.suspend == Some(true) => {
             Readiness::progressing(reasons::SUSPENDED, "spec.suspend is true: nothing is made until it is removed")
         }
+        (State::Ready, _) => match task_limits::who_holds(&pool.spec) {
+            Some(who_holds) => Readiness { message: format!("{}; {who_holds}", ready.message), ..ready },
+            None => ready,
+        },
         _ => ready,
     };
     let remembered = Previous {

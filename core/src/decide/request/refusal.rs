@@ -84,6 +84,13 @@ pub enum Refusal {
     },
     /// A budget of the caller, or a limit of its tasks, is about cost, and no backend that may answer has a price.
     PriceMissing,
+    /// The call may use more tokens than one of a task may.
+    TaskRequestTooLarge {
+        /// The most tokens of one call.
+        limit: u64,
+        /// The most that this one may use.
+        most: u64,
+    },
     /// Less is left of a limit of the task than the call may use.
     TaskLimitExceeded {
         /// What it limits.
@@ -261,6 +268,8 @@ impl Refusal {
                 &format!("the provider itself runs {tool}, as often as it likes, so that nothing bounds what this call uses, and a budget of the caller must not be passed: leave it out, or declare a tool that the client runs")),
             Self::PriceMissing => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "price_missing",
                 "a budget of the caller, or a limit of its tasks, is about cost, and no backend that may answer this call has a price: set spec.price of an InferenceBackend"),
+            Self::TaskRequestTooLarge { limit, most } => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_error", "task_limit_exceeded",
+                &format!("this call may use {most} tokens, and one of a task may use {limit} by taskLimits.maxTokensPerRequest of its AgentPool: shorten the prompt, or set a smaller limit of output")),
             Self::TaskLimitExceeded { unit, limit, left: rest } => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_error", "task_limit_exceeded",
                 &format!("this task has {} left, which is less than this call may use: taskLimits.{} of its AgentPool is reached", left(*unit, *limit, *rest), field_of_task(*unit))),
             Self::TaskBusy => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "overloaded_error", "task_busy",
@@ -331,6 +340,7 @@ impl Refusal {
             | Self::BudgetExceeded(_)
             | Self::NewTasksRefused(_)
             | Self::PriceMissing
+            | Self::TaskRequestTooLarge { .. }
             | Self::TaskLimitExceeded { .. }
             | Self::IdenticalRequests { .. } => true,
             Self::AttemptsFailed(failure) if failure.kind == FailureKind::KeyRejected => true,
@@ -406,6 +416,9 @@ impl Refusal {
     fn add_what_refuses(&self, error: &mut Value) {
         let (name, what) = match self {
             Self::BudgetExceeded(budget) | Self::NewTasksRefused(budget) => ("budget", budget.json()),
+            Self::TaskRequestTooLarge { limit, .. } => {
+                ("taskLimit", json!({ "name": "maxTokensPerRequest", "limit": limit, "left": limit }))
+            }
             Self::TaskLimitExceeded { unit, limit, left } => {
                 ("taskLimit", json!({ "name": field_of_task(*unit), "limit": amount(*unit, *limit), "left": amount(*unit, *left) }))
             }

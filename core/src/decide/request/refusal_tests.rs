@@ -58,6 +58,7 @@ fn all() -> Vec<Refusal> {
         Refusal::BudgetBusy,
         Refusal::UnboundedTool { tool: "web search" },
         Refusal::PriceMissing,
+        Refusal::TaskRequestTooLarge { limit: 8000, most: 9000 },
         task_limit(Unit::Tokens, 50),
         Refusal::TaskBusy,
         Refusal::IdenticalRequests { limit: 20 },
@@ -109,6 +110,13 @@ fn json(answer: &Response<String>) -> Value {
     "unbounded_tool"
 )]
 #[case::service_unavailable_error(Refusal::PriceMissing, 503, "server_error", "overloaded_error", "price_missing")]
+#[case::rate_limit_error(
+    Refusal::TaskRequestTooLarge { limit: 8000, most: 9000 },
+    429,
+    "rate_limit_error",
+    "rate_limit_error",
+    "task_limit_exceeded"
+)]
 #[case::rate_limit_error(task_limit(Unit::Tokens, 0), 429, "rate_limit_error", "rate_limit_error", "task_limit_exceeded")]
 #[case::service_unavailable_error(Refusal::TaskBusy, 503, "server_error", "overloaded_error", "task_busy")]
 #[case::rate_limit_error(
@@ -246,6 +254,7 @@ fn retry_after_is_in_whole_seconds(#[case] refusal: Refusal, #[case] expected: O
 #[case(Refusal::BudgetUnknown { budget: "sprint".to_owned() }, false)]
 #[case(Refusal::BudgetBusy, false)]
 #[case(Refusal::PriceMissing, true)]
+#[case(Refusal::TaskRequestTooLarge { limit: 8000, most: 9000 }, true)]
 #[case(task_limit(Unit::Tokens, 0), true)]
 #[case(Refusal::TaskBusy, false)]
 #[case(Refusal::IdenticalRequests { limit: 20 }, true)]
@@ -287,6 +296,9 @@ fn who_is_refused_for_its_task_is_told_by_which_limit_and_what_is_left() {
     let limit = json!({ "name": "maxCostPerTask", "limit": "2.00", "left": "1.50" });
     assert_eq!((&cost["details"]["taskLimit"], cost.get("taskLimit")), (&limit, None));
     assert!(cost["message"].as_str().unwrap().starts_with("this task has 1.50 of 2.00 left"));
+    let large = of(Refusal::TaskRequestTooLarge { limit: 8000, most: 9000 }, Api::OpenAI);
+    assert_eq!(large["taskLimit"], json!({ "name": "maxTokensPerRequest", "limit": 8000, "left": 8000 }));
+    assert!(large["message"].as_str().unwrap().starts_with("this call may use 9000 tokens, and one of a task may use 8000"));
     let again = of(Refusal::IdenticalRequests { limit: 20 }, Api::OpenAI);
     assert_eq!(again["taskLimit"], json!({ "name": "maxIdenticalRequests", "limit": 20, "left": 0 }));
     assert!(again["message"].as_str().unwrap().contains("this very request 20 times"));

@@ -25,7 +25,7 @@ const UNSAID_OUTPUT: u32 = 16_384;
 /// The same for /completions, whose limit is this where nobody says one (OpenAI's API reference, vLLM's protocol).
 const UNSAID_COMPLETION: u32 = 16;
 
-/// The most tokens of output that an attempt at this backend is asked for where a budget or a limit covers the call, for
+/// The most tokens of output that an attempt at this backend is asked for where a budget or a limit may refuse the call, for
 /// [`body::rewrite()`] and [`within`]: what the client wants, or 16,384 where it does not say (/completions: 16), and no more than the
 /// backend can make. `None`: none is said. The call has no output, or so much might not fit into the context beside the prompt:
 /// servers refuse that, and without a limit they stop at the end of the context, which is a bound as well.
@@ -40,6 +40,24 @@ pub fn output_ceiling(body: &Body, backend: &Backend) -> Option<u32> {
         return backend.context_length.is_none_or(fits).then_some(ceiling);
     };
     Some(within_backend(wanted))
+}
+
+/// The same where one call may use no more than so many tokens of input and output together: of a call that does not say how much
+/// output it wants, the ceiling is lowered to what is left beside the input, and given where there was none. A call that says it keeps
+/// what it says, and may be too large; so may one whose input is.
+pub fn output_ceiling_within(body: &Body, backend: &Backend, most: u64) -> Option<u32> {
+    let ceiling = output_ceiling(body, backend);
+    let bound = within(body, backend, ceiling);
+    let fits = bound.all_input().saturating_add(bound.output) <= most;
+    if fits || body.output_limit.is_some() || !body.generates() {
+        return ceiling;
+    }
+    let choices = u64::from(body.prompts).saturating_mul(u64::from(body.choices));
+    let left = most.saturating_sub(bound.all_input()).checked_div(choices).unwrap_or(0);
+    // What might not fit into the context servers refuse.
+    let context = backend.context_length.map_or(LARGEST_CONTEXT, u64::from);
+    let left = u32::try_from(left.min(context.saturating_sub(bound.all_input()))).unwrap_or(u32::MAX);
+    if left == 0 { ceiling } else { Some(ceiling.map_or(left, |ceiling| ceiling.min(left))) }
 }
 
 /// A kind of tool, in words, that the call declares and that the provider runs itself, so that nothing bounds what the call uses;
@@ -69,6 +87,11 @@ pub fn within(body: &Body, backend: &Backend, ceiling: Option<u32>) -> Usage {
     let choice = limits.fold(context, u64::min);
     let choices = if body.operation == Operation::Embeddings { 0 } else { prompts.saturating_mul(u64::from(body.choices)) };
     Usage { input, output: choice.saturating_mul(choices), ..Usage::default() }
+}
+
+/// The most tokens that an attempt at this backend could use if a budget that may refuse the call gave its output a limit.
+pub fn if_walled(body: &Body, backend: &Backend) -> Usage {
+    within(body, backend, output_ceiling(body, backend))
 }
 
 /// The bound that the bytes of the body are; `None` where they are none.

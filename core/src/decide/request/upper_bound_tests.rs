@@ -108,6 +108,41 @@ fn no_limit_is_sent_that_may_not_fit_into_the_context_beside_the_prompt() {
 }
 
 #[test]
+fn where_one_call_may_use_so_much_an_answer_without_a_limit_gets_what_is_left_beside_the_prompt() {
+    let body = |more: Value| {
+        let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        read(Operation::ChatCompletions, body.to_string().as_bytes()).unwrap()
+    };
+    let plain = body(json!({}));
+    let input = of(&plain, &backend(None, None)).input;
+    let beside = |context: u32| context - u32::try_from(input).unwrap();
+    for (context, most, expected) in [
+        (32_768, input + 500, Some(500)),
+        (32_768, 100_000, Some(16_384)),
+        // Nobody would have sent a limit.
+        (1_000, input + 500, Some(500)),
+        (600, input + 500, Some(beside(600))),
+        (600, 10_000, None),
+        // It has no room, and is left as it is.
+        (32_768, input, Some(16_384)),
+    ] {
+        let backend = backend(Some(context), None);
+        let ceiling = output_ceiling_within(&plain, &backend, most);
+        assert_eq!(ceiling, expected, "{context} {most}");
+        let bound = within(&plain, &backend, ceiling);
+        assert_eq!(bound.input + bound.output <= most, most > input, "{context} {most}");
+    }
+    let large = backend(Some(32_768), None);
+    assert_eq!(output_ceiling_within(&body(json!({ "max_tokens": 900 })), &large, input + 500), Some(900), "it says what it wants");
+    let two = body(json!({ "n": 2 }));
+    let most = of(&two, &large).input + 500;
+    assert_eq!(output_ceiling_within(&two, &large, most), Some(250));
+    let embedding = read(Operation::Embeddings, br#"{"model":"m","input":"a"}"#).unwrap();
+    assert_eq!(output_ceiling_within(&embedding, &large, 1), None);
+}
+
+#[test]
 fn completions_that_say_no_limit_get_what_their_api_says() {
     let body = json!({ "model": "m", "prompt": "hello" }).to_string();
     let body = read(Operation::Completions, body.as_bytes()).unwrap();

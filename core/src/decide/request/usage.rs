@@ -21,6 +21,13 @@ pub struct Usage {
     pub output: u64,
 }
 
+impl Usage {
+    /// All of the input, also what a cache served or took.
+    pub fn all_input(&self) -> u64 {
+        self.input.saturating_add(self.cached_input).saturating_add(self.cache_write)
+    }
+}
+
 /// What is known of the tokens of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metered {
@@ -218,7 +225,7 @@ impl MessagesUsage {
     /// nothing is not known either: adapters state it before they know better.
     pub(super) fn bounded(&self, output_limit: u64) -> Option<Usage> {
         let output = self.output_tokens.or(0)?.max(output_limit);
-        self.with_output(output).filter(|usage| usage.input + usage.cached_input + usage.cache_write > 0)
+        self.with_output(output).filter(|usage| usage.all_input() > 0)
     }
 
     fn with_output(&self, output: u64) -> Option<Usage> {

@@ -194,13 +194,19 @@ impl Operator {
     fn tell(&mut self, replica: &mut Replica, now: Now) {
         let Replica { epoch, spending, reported, .. } = replica;
         reported.told += 1;
-        let rows = self.granting.rows(*epoch, reported.told);
+        let rows = self.granting.rows(*epoch, reported.told, reported.changes);
+        reported.changes = rows.changes;
         let mut told = Told { all: reported.told == 1, ..Told::default() };
-        let gone = reported.accounts.keys().filter(|account| !rows.contains_key(*account));
-        told.accounts.extend(gone.map(|account| (account.clone(), None)));
-        let changed = rows.iter().filter(|(account, row)| reported.accounts.get(*account) != Some(*row));
-        told.accounts.extend(changed.map(|(account, row)| (account.clone(), Some(row.clone()))));
-        reported.accounts = rows;
+        for account in rows.gone(&reported.accounts) {
+            reported.accounts.remove(&account);
+            told.accounts.insert(account, None);
+        }
+        for (account, row) in rows.rows {
+            if reported.accounts.get(&account) != Some(&row) {
+                reported.accounts.insert(account.clone(), row.clone());
+                told.accounts.insert(account, Some(row));
+            }
+        }
         if reported.callers != self.callers {
             let gone = reported.callers.keys().filter(|caller| !self.callers.contains_key(*caller));
             told.callers.extend(gone.map(|caller| (caller.clone(), None)));

@@ -1,56 +1,34 @@
 //! The replicas of the gateway: what each has learnt, what it may spend, and the calls that it lets in.
 //!
 //! A call goes through the steps of the gateway, in their order: what its budgets say of it, who may answer, the room that it has to get
-//! in its budgets. It then takes its time, and settles what it used. Of a prompt its length is known: it is taken for one message of so
-//! many letters as its tokens have on average.
+//! in its budgets. It then takes its time, and settles what it used.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::Model;
+use super::bodies::{Bodies, bound};
 use super::chance::Random;
+use super::kinds::CallKind;
 use super::result::BackendOutcome;
 use super::trace::{Call, Kind};
-use crate::api::format::Format;
 use crate::decide::account::message::{AccountRow, CallerRow};
-use crate::decide::account::spending::{Most, Reservation, Short, Spending, Terms, Ticket, Used};
+use crate::decide::account::spending::{Most, Need, Reservation, Short, Spending, Terms, Ticket, Used};
 use crate::decide::account::{AccountId, Now};
 use crate::decide::gateway::exchange::usage::{Counts, Hour, Series, UsageCounters};
-use crate::decide::gateway::plan::{Backend, Endpoints, Plan, Price};
+use crate::decide::gateway::plan::{Endpoints, Plan};
 use crate::decide::request::attempts::{Attempts, GiveUp, GiveUpReason, Step};
-use crate::decide::request::body::{self, Body};
 use crate::decide::request::candidates::{self, Exclusion, World};
 use crate::decide::request::failure::{Failure, FailureKind};
-use crate::decide::request::labels::{self, Labels};
 use crate::decide::request::learned::{Learned, Outcome, Running};
-use crate::decide::request::operation::Operation;
-use crate::decide::request::upper_bound;
 use crate::decide::request::usage::Usage;
+use crate::decide::request::{cost, upper_bound};
 
 /// How long a call waits for room that the operator may grant, as the gateway lets it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Letters of a token, on average (<https://help.openai.com/en/articles/4936856>).
-const LETTERS: u64 = 4;
-
-/// The longest prompt that is written out, in letters: longer ones have room nowhere.
-const MOST_LETTERS: u64 = 8 << 20;
-
 /// Steps of a call, beyond which it is given up: each backend can be asked a few times at most.
 const STEPS: usize = 256;
-
-/// The header that states the label taskType.
-const TASK_TYPE: &str = "x-quartermaster-task-type";
-
-/// The formats in which calls are made: the first that a backend of the route speaks.
-const FORMATS: [(Format, Operation); 5] = [
-    (Format::ChatCompletions, Operation::ChatCompletions),
-    (Format::Responses, Operation::Responses),
-    (Format::Messages, Operation::Messages),
-    (Format::Completions, Operation::Completions),
-    (Format::Embeddings, Operation::Embeddings),
-];
 
 /// All replicas.
 pub(super) struct Gateways<'a> {
@@ -87,16 +65,9 @@ pub(super) struct Reported {
     /// The last message that it was told.
     pub(super) told: u64,
     pub(super) accounts: BTreeMap<AccountId, AccountRow>,
+    /// The changes of accounts of which it was told by then.
+    pub(super) changes: u64,
     pub(super) callers: BTreeMap<String, CallerRow>,
-}
-
-/// Calls that go the same way.
-struct CallKind<'a> {
-    caller: &'a str,
-    route: &'a str,
-    labels: Labels<'a>,
-    format: Format,
-    operation: Operation,
 }
 
 /// What becomes of a call that begins.
@@ -134,7 +105,7 @@ pub(super) struct Waiting<'a> {
 struct Attempt<'a> {
     running: Running,
     backend: &'a str,
-    most: Most,
+    need: Need,
     usage: Usage,
     cost: Option<u64>,
     /// Until it is answered to the end.
@@ -307,19 +278,19 @@ impl<'a> Gateways<'a> {
             };
             let backend = plan.backends.get_key_value(running.backend());
             let body = bodies.of(kind.operation, call);
-            let bound =
-                backend.zip(body).and_then(|((name, backend), body)| Some((name, backend, bound(backend, body, call, terms)?)));
-            let Some((name, backend, (most, usage))) = bound else {
+            let bound = backend.zip(body).and_then(|(backend, body)| Some((backend, body, bound(backend.1, body, call, terms)?)));
+            let Some(((name, backend), body, (most, usage))) = bound else {
                 let failure = Failure { kind: FailureKind::ContextLengthExceeded, retry_after: None };
                 learned.ended(running, Outcome::Failed(&failure), at);
                 attempts.failed(&failure, at);
                 continue;
             };
             let price = candidates::price(backend);
-            let most =
-                Most { tokens: most.input.saturating_add(most.output), cost: price.map(|price| cost(&most, &at_most(price))) };
+            let if_walled = upper_bound::if_walled(body, backend);
+            let need = Need { most: cost::most(&most, price), if_walled: cost::most(&if_walled, price) };
+            let cost = cost::of(&usage, price, true);
             let took = at.saturating_sub(now.elapsed).saturating_add(time(call, usage.output, model));
-            return Ok(Attempt { running, backend: name, most, usage, cost: price.map(|price| cost(&usage, &price)), took });
+            return Ok(Attempt { running, backend: name, need, usage, cost, took });
         }
         Err(End::Failed)
     }
@@ -338,14 +309,14 @@ impl<'a> Gateways<'a> {
         };
         let (caller, route) = (of_kind.caller, of_kind.route);
         let spending = &mut of_replica.spending;
-        let end = match spending.reserve(caller, route, attempt.most, waits.map(|(ticket, _)| ticket), now) {
+        let end = match spending.reserve(caller, route, attempt.need, waits.map(|(ticket, _)| ticket), now) {
             Ok(reservation) => {
                 let Attempt { running, backend, usage, cost, took, .. } = attempt;
                 let admitted = Hour::of(now.wall);
                 return Begun::Runs(InFlight { replica, kind, running, reservation, admitted, backend, usage, cost }, took);
             }
             Err(Short::Wait) => {
-                let (ticket, since) = waits.unwrap_or_else(|| (spending.wait(caller, route, attempt.most, now), now.elapsed));
+                let (ticket, since) = waits.unwrap_or_else(|| (spending.wait(caller, route, attempt.need.most, now), now.elapsed));
                 if now.elapsed < since.saturating_add(PATIENCE) {
                     return Begun::Waits(Waiting { replica, kind, since, ticket, attempt });
                 }
@@ -375,32 +346,6 @@ impl Replica {
     }
 }
 
-impl<'a> CallKind<'a> {
-    /// Those of a kind of the trace, whose names are those of the plan.
-    fn of(plan: &'a Plan, kind: &'a Kind) -> Self {
-        let headers = kind.task_type.iter().map(|type_| (TASK_TYPE, type_.as_str()));
-        let of_plan = plan.callers.get(&kind.pool).zip(plan.routes.get(&kind.route));
-        let labels = of_plan.map(|(caller, route)| labels::of_call(caller, &route.trusted_labels, headers, []));
-        let named = of_plan.into_iter().flat_map(|(_, route)| {
-            let of_rules = route.rules.iter().flat_map(|rule| &rule.backends).map(|candidate| &candidate.backend);
-            route.backends.iter().map(|candidate| &candidate.backend).chain(of_rules)
-        });
-        let spoken: Vec<&Backend> = named.filter_map(|name| plan.backends.get(name)).collect();
-        let speaks = |(format, _): &(Format, Operation)| spoken.iter().any(|backend| backend.formats.contains(format));
-        let (format, operation) = FORMATS.into_iter().find(speaks).unwrap_or((Format::ChatCompletions, Operation::ChatCompletions));
-        Self { caller: &kind.pool, route: &kind.route, labels: labels.unwrap_or_default(), format, operation }
-    }
-}
-
-/// The most that a call can use at a backend, and what it does use. None: its prompt is longer than the backend can read.
-fn bound(backend: &Backend, body: &Body, call: &Call, terms: &Terms) -> Option<(Usage, Usage)> {
-    let ceiling = terms.bounded_output.then(|| upper_bound::output_ceiling(body, backend)).flatten();
-    let most = upper_bound::within(body, backend, ceiling);
-    let input = Some(u64::from(call.prompt_tokens)).filter(|input| *input <= most.input)?;
-    let usage = Usage { input, output: u64::from(call.output_tokens).min(most.output), ..Usage::default() };
-    Some((most, usage))
-}
-
 /// How long it takes until a call is answered to the end.
 fn time(call: &Call, output: u64, model: &Model) -> Duration {
     if let Some(milliseconds) = call.duration {
@@ -410,95 +355,9 @@ fn time(call: &Call, output: u64, model: &Model) -> Duration {
     model.first_token.saturating_add(Duration::from_millis(milliseconds))
 }
 
-/// The price of a bound: nobody knows before which of the input is read from a cache, or written into one.
-fn at_most(price: Price) -> Price {
-    Price { input: price.input.max(price.cache_write).max(price.cached_input), ..price }
-}
-
-/// What input that no cache served and output cost, in millionths of the currency, rounded up: prices are for a million tokens.
-fn cost(usage: &Usage, price: &Price) -> u64 {
-    let of = |tokens: u64, price: u64| u128::from(tokens).saturating_mul(u128::from(price));
-    let sum = of(usage.input, price.input).saturating_add(of(usage.output, price.output));
-    u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-/// Bodies of calls, by the operation and the letters of the prompt: each is read once, as a gateway reads it.
-#[derive(Default)]
-struct Bodies(BTreeMap<(&'static str, u64), Body>);
-
-impl Bodies {
-    /// The body of a call; none: it cannot be read, which no body of this form is.
-    fn of(&mut self, operation: Operation, call: &Call) -> Option<&Body> {
-        let letters = rounded_up(u64::from(call.prompt_tokens).saturating_mul(LETTERS).min(MOST_LETTERS));
-        let body = match self.0.entry((operation.name(), letters)) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(body::read(operation, text(operation, letters).as_bytes()).ok()?),
-        };
-        body.output_limit = call.max_output_tokens;
-        Some(body)
-    }
-}
-
-/// At most a thirty-second more, so that few bodies are read.
-fn rounded_up(letters: u64) -> u64 {
-    let step = 1_u64 << letters.checked_ilog2().unwrap_or(0).saturating_sub(5);
-    letters.div_ceil(step).saturating_mul(step)
-}
-
-/// What a client sends.
-fn text(operation: Operation, letters: u64) -> String {
-    let prompt = "x".repeat(usize::try_from(letters).unwrap_or(0));
-    match operation {
-        Operation::ChatCompletions | Operation::Messages => {
-            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}]}}"#)
-        }
-        Operation::Completions => format!(r#"{{"model":"m","prompt":"{prompt}"}}"#),
-        _ => format!(r#"{{"model":"m","input":"{prompt}"}}"#),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths_are_rounded_up_and_by_little() {
-        for letters in [0, 1, 31, 32, 33, 1_000, 40_001, 8_388_608] {
-            let rounded = rounded_up(letters);
-            assert!(rounded >= letters && rounded - letters <= letters / 32, "{letters}: {rounded}");
-        }
-    }
-
-    #[test]
-    fn every_operation_of_a_trace_has_a_body_that_is_bounded_by_its_prompt() {
-        let call = Call::new(0, 0, 1_000, 10, Some(100));
-        let backend = Backend {
-            server: crate::decide::gateway::plan::Server::Vllm,
-            formats: FORMATS.into_iter().map(|(format, _)| format).collect(),
-            model: "m".to_owned(),
-            base_url: "http://model".to_owned(),
-            self_hosted: true,
-            keys: Vec::new(),
-            headers: Vec::new(),
-            certificate_authority: None,
-            context_length: None,
-            max_output_tokens: None,
-            price: None,
-            region: None,
-        };
-        let mut bodies = Bodies::default();
-        for (format, operation) in FORMATS {
-            let body = bodies.of(operation, &call).unwrap();
-            let (most, usage) = bound(&backend, body, &call, &Terms { bounded_output: true, ..Terms::default() }).unwrap();
-            assert!((4_000..6_000).contains(&most.input), "{format:?}: {}", most.input);
-            let output = if format == Format::Embeddings { (0, 0) } else { (100, 10) };
-            assert_eq!((most.output, usage.output), output, "{format:?}");
-            assert_eq!(usage.input, 1_000);
-        }
-        let small = Backend { context_length: Some(999), ..backend };
-        let body = bodies.of(Operation::ChatCompletions, &call).unwrap();
-        assert_eq!(bound(&small, body, &call, &Terms::default()), None);
-    }
 
     #[test]
     fn a_call_takes_as_long_as_the_trace_says_or_by_its_output() {

@@ -8,16 +8,19 @@
 //! * [`trace`]: the calls; [`generated`]: those that nobody recorded. `chance`: what is left to chance, by a seed.
 //! * `prepared`: from objects in files to a plan and all that is known of them.
 //! * `world`: time, and what happens in it.
-//! * `calls`: the replicas of the gateway. `budgets`: the operator's accounts and its decisions about budgets; `rationed`: one budget.
+//! * `calls`: the replicas of the gateway. `kinds`: whose calls they get, in which format; `bodies`: what they read of them.
+//! * `budgets`: the operator's accounts and its decisions about budgets; `rationed`: one budget.
 //! * `pools`: the pools, whose agents make the calls. `statuses`: what routes and backends say of budgets.
 //! * [`result`]: what would have happened.
 //!
 //! Chance is a seed, so that the same setup and trace have the same outcome on any machine.
 
+mod bodies;
 mod budgets;
 mod calls;
 mod chance;
 pub mod generated;
+mod kinds;
 mod pools;
 mod prepared;
 mod rationed;

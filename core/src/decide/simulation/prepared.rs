@@ -18,6 +18,7 @@ use crate::decide::gateway::assemble::{self, Assembled, Finding, Resources};
 use crate::decide::gateway::backend::BackendFacts;
 use crate::decide::gateway::plan::{Caller, Plan};
 use crate::decide::gateway::planned_budgets;
+use crate::decide::pool::task_limits;
 
 /// What stays as it is while time goes by.
 pub(super) struct Prepared {
@@ -51,7 +52,9 @@ impl Prepared {
         pools.sort_by_key(AgentPool::name_any);
         budgets.sort_by_key(TokenBudget::name_any);
         budgets.iter().try_for_each(check_budget)?;
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = pools.iter().filter_map(without_task_limits).collect();
+        notes.extend(budgets.iter().filter_map(without_cached_input));
+        notes.extend(backends.iter().filter_map(without_cache_prices));
         let (first, _) = trace.span();
         let start = Timestamp::from_millisecond(first).unwrap_or_default();
         if !setup.nodes.is_empty() {
@@ -107,6 +110,38 @@ fn stored(metadata: &ObjectMeta, namespace: &str) -> ObjectMeta {
 fn caller(pool: &AgentPool) -> Caller {
     let routes = pool.spec.model_routes.iter().map(|route| route.name.clone()).collect();
     Caller { labels: pool.spec.request_labels.clone(), routes, ..Caller::default() }
+}
+
+/// That a pool's limits of a task are not simulated, where the gateway would hold to any.
+fn without_task_limits(pool: &AgentPool) -> Option<String> {
+    let held = task_limits::held_by_gateway(pool.spec.task_limits.as_ref()?);
+    let note = || format!("AgentPool {}: tasks are not held to spec.taskLimits ({}) here", pool.name_any(), held.join(", "));
+    (!held.is_empty()).then(note)
+}
+
+/// That a budget counts all input in full, where it would not count that which a prefix cache served.
+fn without_cached_input(budget: &TokenBudget) -> Option<String> {
+    let percent = check::cached_input_percent(&budget.spec);
+    let note = || {
+        format!(
+            "TokenBudget {}: spec.counting.cachedInputPercent is {percent}, and all input counts in full here: no prefix cache serves any",
+            budget.name_any()
+        )
+    };
+    (percent < 100).then(note)
+}
+
+/// That the prices of a backend for input of its prefix cache are of no use.
+fn without_cache_prices(backend: &InferenceBackend) -> Option<String> {
+    let price = backend.spec.price.as_ref()?;
+    let is_set = price.cached_input_per_million_tokens.is_some() || price.cache_write_per_million_tokens.is_some();
+    let note = || {
+        format!(
+            "InferenceBackend {}: all input costs spec.price.inputPerMillionTokens here: no prefix cache serves or takes any",
+            backend.name_any()
+        )
+    };
+    is_set.then(note)
 }
 
 fn check_budget(budget: &TokenBudget) -> Result<(), SetupError> {

@@ -143,9 +143,11 @@ fn a_sprint_warns_downgrades_pauses_blocks_and_begins_anew() {
     }
     assert!(batch.done > 650 && interactive.done > 600, "{} {}", batch.done, interactive.done);
 
-    // People are refused until then, and nothing else is lost.
+    // People are refused until then what has no room, and not because so little is left; and nothing else is lost.
     let calls = outcome.calls;
-    assert!(calls.refused() >= 10 && calls.new_task_refused >= 10, "{calls:?}");
+    assert!(calls.refused() >= 10 && calls.exceeded >= 10, "{calls:?}");
+    let most_left = tokens(first).limit - tokens(first).used;
+    assert!(most_left < 1_200, "a call of people needs less than that, and {most_left} are left");
     assert_eq!((calls.traced, calls.failed, calls.not_made), (1_445, 0, 0), "{calls:?}");
     assert_eq!(calls.answered + calls.refused(), 1_445);
     assert_eq!(served(&outcome), calls.answered * 300);
@@ -206,6 +208,31 @@ fn a_generated_trace_stays_within_its_budget_too() {
     assert!(periods.iter().all(|period| tokens(period).used <= 5_000_000), "{periods:?}");
     assert!(outcome.calls.answered > 400, "{:?}", outcome.calls);
     assert!(percents.is_sorted() && percents.len() > 50, "{percents:?}");
+}
+
+#[test]
+fn what_is_not_simulated_is_noted() {
+    let noted = |outcome: &Outcome| -> Vec<String> {
+        outcome.notes.iter().filter(|note| !note.starts_with("ModelRoute")).cloned().collect()
+    };
+    let whole = run(&setup(vec![budget(json!({ "counting": { "cachedInputPercent": 100 } }))]));
+    assert_eq!(noted(&whole), Vec::<String>::new());
+    let mut setup = setup(vec![budget(json!({ "counting": { "cachedInputPercent": 10 } }))]);
+    let limits = |limits: Value| Some(serde_json::from_value(limits).unwrap());
+    setup.pools[0].spec.task_limits = limits(json!({ "maxTokensPerTask": 1, "maxIdenticalRequests": 1, "maxSteps": 1 }));
+    setup.pools[1].spec.task_limits = limits(json!({ "maxSteps": 1, "timeout": "1m" }));
+    setup.backends[1].spec.price.as_mut().unwrap().cached_input_per_million_tokens =
+        Some(serde_json::from_value(json!("0.1")).unwrap());
+    let outcome = run(&setup);
+    assert_eq!(
+        noted(&outcome),
+        [
+            "AgentPool interactive: tasks are not held to spec.taskLimits (maxTokensPerTask, maxIdenticalRequests) here",
+            "TokenBudget sprint: spec.counting.cachedInputPercent is 10, and all input counts in full here: no prefix cache serves any",
+            "InferenceBackend economy: all input costs spec.price.inputPerMillionTokens here: no prefix cache serves or takes any",
+        ]
+    );
+    assert_eq!(outcome.calls.answered, whole.calls.answered, "tasks of one token were not stopped");
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //!   pause would have saved is not taken off.
 //! * Refused is only what does not fit into the limit. A real call also needs room for the most that it could use.
 //! * Money is what was paid. What calls without a price would have cost nobody knows.
+//! * An extension is one of the period that contains its `until`, from the start of that, or of the present period where its `until` is
+//!   later: nobody knows when it is written.
 //! * What is summed as [`super::super::history::OTHER`] of a caller counts as used, whatever its route; callers that are summed
 //!   as that are left out.
 
@@ -16,7 +18,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::token_budget::{Enforcement, Threshold, ThresholdAction, TokenBudgetSpec};
-use crate::api::token_budget_status::{VerdictStep, amount};
+use crate::api::token_budget_status::{ExtensionStatus, VerdictStep, amount};
 use crate::decide::account::history::{Bucket, Covers, History, counted_tokens};
 use crate::decide::account::{Amounts, Limits, Unit};
 use crate::decide::budget::check::{self, Checked, Problem};
@@ -111,6 +113,7 @@ pub fn what_if(
     let from = calendar.at(from).period().start.min(from);
     let budget = Budget {
         spec,
+        extensions: limit::begun(spec, &[], &calendar.at(to).period()),
         thresholds: &thresholds,
         callers: covers.keys().map(String::as_str).collect(),
         enforcement: check::enforcement(spec),
@@ -207,6 +210,8 @@ fn instant(second: i64) -> Timestamp {
 /// The budget that is asked about.
 struct Budget<'a> {
     spec: &'a TokenBudgetSpec,
+    /// Those of the present period, and when each of them ends.
+    extensions: Vec<ExtensionStatus>,
     thresholds: &'a [Threshold],
     callers: Vec<&'a str>,
     enforcement: Enforcement,
@@ -278,7 +283,10 @@ impl Budget<'_> {
     }
 
     fn limits(&self, period: &Period, before: PerUnit<Closed>, at: Timestamp) -> Limits {
-        let of = |unit: Unit| limit::of(self.spec, unit, period, before.of(unit).copied(), at).map(|limit| limit.total());
+        let of = |unit: Unit| {
+            let before = before.of(unit).copied();
+            limit::of(self.spec, unit, period, before, &self.extensions, at).map(|limit| limit.total())
+        };
         Limits { tokens: of(Unit::Tokens), cost: of(Unit::Cost) }
     }
 
@@ -286,7 +294,7 @@ impl Budget<'_> {
     fn closed(&self, open: &Open) -> PerUnit<Closed> {
         PerUnit::from_units(|unit| {
             let before = open.before.of(unit).copied();
-            let limit = limit::of(self.spec, unit, &open.period, before, open.period.start)?;
+            let limit = limit::of(self.spec, unit, &open.period, before, &self.extensions, open.period.start)?;
             Some(Closed { limit: limit.total(), used: open.used.of(unit), base: limit.base })
         })
     }

@@ -124,6 +124,26 @@ fn what_is_left_goes_into_the_next_period_and_no_further() {
 }
 
 #[test]
+fn an_extension_is_one_of_the_period_of_its_until_or_of_the_present_one_where_that_is_earlier() {
+    let history = table([
+        ("2026-11-24T09:10:00Z", CODER, input(100)),
+        ("2026-11-25T09:10:00Z", CODER, input(100)),
+        ("2026-11-26T09:10:00Z", CODER, input(100)),
+    ]);
+    for (until, limits) in [
+        ("2026-11-25T23:00:00Z", [1000, 1500, 1000]),
+        ("2026-11-26T23:00:00Z", [1000, 1000, 1500]),
+        ("2027-06-01T00:00:00Z", [1000, 1000, 1500]),
+        ("2026-11-01T00:00:00Z", [1000, 1000, 1000]),
+    ] {
+        let spec = spec(&json!({ "tokens": 1000, "extensions": [{ "tokens": 500, "until": until }] }));
+        let (from, to) = (at("2026-11-24T00:00:00Z"), at("2026-11-26T12:00:00Z"));
+        let outcomes = what_if(&history, &spec, &of_coder(), from, to).unwrap();
+        assert_eq!(outcomes.iter().filter_map(|outcome| outcome.limit_tokens).collect::<Vec<_>>(), limits, "{until}");
+    }
+}
+
+#[test]
 fn of_tokens_and_money_that_of_which_more_is_used_decides() {
     let paid = Counts { input: 1000, cost: 2_000_000, requests: 4, unpriced: 1, ..Counts::default() };
     let history = table([("2026-11-26T09:10:00Z", CODER, paid)]);

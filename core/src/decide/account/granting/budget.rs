@@ -13,7 +13,7 @@ use super::share::ShareKey;
 use super::snapshot::{ClosedPeriod, HISTORY};
 use super::terms::{BudgetTerms, PeriodTerms};
 use crate::api::token_budget::{Enforcement, WhenUsageUnknown};
-use crate::decide::account::history::History;
+use crate::decide::account::history::{History, Included};
 use crate::decide::account::ledger::Units;
 use crate::decide::account::message::SpentRow;
 use crate::decide::account::{AccountId, Now, PeriodId, Unit};
@@ -37,7 +37,10 @@ pub(super) struct Budget {
     pub(super) closed: BTreeMap<PeriodId, ClosedPeriod>,
     /// The processes of which it is known what they had used before they knew of the budget.
     pub(super) met: BTreeSet<u64>,
-    /// The ledger was lost, and nobody has confirmed what was made in its place.
+    /// What was charged of others when an account opened, as it was part of the caller table.
+    pub(super) charged: BTreeMap<(u64, Unit), Included>,
+    /// The ledger was lost, or a part of the caller table that an account opened by, and nobody has confirmed what was made in its
+    /// place.
     pub(super) unconfirmed: bool,
     /// When the wall clock next says something that matters, as far as that was arranged for; in seconds since 1970.
     pub(super) alarm: Option<i64>,
@@ -58,6 +61,11 @@ impl Period {
     /// Its start and end, in seconds since 1970.
     pub(super) fn span(&self) -> (i64, i64) {
         (self.terms.start, self.terms.end.unwrap_or(i64::MAX))
+    }
+
+    /// Whether it is not known yet what was used of it.
+    pub(super) fn is_opening(&self) -> bool {
+        self.accounts.each().any(|(_, account)| account.opening.is_some())
     }
 
     fn follows(&self, before: &PeriodTerms) -> bool {
@@ -84,6 +92,7 @@ impl Budget {
             periods: BTreeMap::new(),
             closed: BTreeMap::new(),
             met: BTreeSet::new(),
+            charged: BTreeMap::new(),
             unconfirmed: false,
             alarm: None,
         }
@@ -156,7 +165,7 @@ impl Budget {
             }
         }
         self.periods.extend(old.map(|old| (before, old)));
-        Effect { changed: true, urgency: Some(Urgency::Now) }
+        Effect { changed: true, urgency: Some(Urgency::AtOnce) }
     }
 
     /// Makes the accounts of the open period and the next as the terms say.
@@ -192,15 +201,14 @@ impl Budget {
             let used = |caller: &str| history.map_or(0, |history| opening::before(history, terms, caller, unit, span));
             effect.changed |= account.cover(limit, &shares(terms, unit, limit), used);
             if is_raised {
-                effect.add(Effect { changed: true, urgency: Some(Urgency::Soon) });
+                effect.add(Effect { changed: true, urgency: Some(Urgency::AtOnce) });
             }
         }
         effect
     }
 
-    /// A process says what it spent of an account. None: there is no such account; or whether the ledger would say something
-    /// else. `newcomer`: this leader has told it nothing yet, so that what it may spend stands in the ledger, if that is not
-    /// lost.
+    /// A process says what it spent of an account, if there is such an account. `newcomer`: this leader has told it nothing yet,
+    /// so that what it may spend stands in the ledger, if that is not lost.
     pub(super) fn report(
         &mut self,
         epoch: u64,
@@ -208,17 +216,27 @@ impl Budget {
         (period, row): (PeriodId, &SpentRow),
         source: &Source,
         newcomer: bool,
-    ) -> Option<bool> {
-        let of_period = self.account_mut(period, account.unit)?;
+    ) -> Effect {
+        let is_bound = self.is_bound();
+        let Some(of_period) = self.account_mut(period, account.unit) else { return Effect::default() };
         let is_unknown = of_period.grant(&account.caller, epoch).is_none();
         let news = of_period.report(&account.caller, epoch, row, source);
+        // A call that began before the budget covered it uses what nobody has granted, and no ceiling foresees: if process and
+        // leader end before that is written, the next leader charges less than was used.
+        let outruns = is_bound && of_period.outruns(&account.caller, epoch);
         self.unconfirmed |= newcomer && is_unknown && row.allowance > 0;
-        Some(news.changed)
+        Effect { changed: news.changed, urgency: outruns.then_some(Urgency::Now) }
+    }
+
+    /// Whether a process used more than a ledger says that may stand. Where nobody is bound, that is nothing unusual.
+    pub(super) fn may_outrun(&self, epoch: u64) -> bool {
+        let mut accounts = self.periods.values().flat_map(|period| period.accounts.each());
+        self.is_bound() && accounts.any(|(_, account)| account.may_outrun(epoch))
     }
 
     /// Takes what processes said of accounts before these were there.
-    pub(super) fn adopt(&mut self, uid: &str, processes: &BTreeMap<u64, Process>, now: Duration) -> bool {
-        let mut changed = false;
+    pub(super) fn adopt(&mut self, uid: &str, processes: &BTreeMap<u64, Process>, now: Duration) -> Effect {
+        let mut effect = Effect::default();
         for (epoch, process) in processes {
             let source = Source { listens: process.listens, acknowledged: process.acknowledged, now };
             for (account, periods) in process.of_budget(uid) {
@@ -227,12 +245,12 @@ impl Budget {
                     let grant = of_period.map(|of_period| of_period.grant(&account.caller, *epoch));
                     // No such account; or the process says something that is not known yet.
                     if grant.is_some_and(|grant| grant.is_none_or(|grant| !grant.said)) {
-                        changed |= self.report(*epoch, account, (*period, row), &source, !process.told) == Some(true);
+                        effect.add(self.report(*epoch, account, (*period, row), &source, !process.told));
                     }
                 }
             }
         }
-        changed
+        effect
     }
 
     /// A process goes by what this leader says from now on.
@@ -243,6 +261,7 @@ impl Budget {
     /// A process has ended. Whether it had anything.
     pub(super) fn leave(&mut self, epoch: u64, finished: bool) -> bool {
         self.met.remove(&epoch);
+        self.charged.retain(|(of, _), _| *of != epoch);
         let mut had = false;
         for account in self.accounts_mut() {
             had |= account.leave(epoch, finished);
@@ -311,6 +330,10 @@ impl Budget {
         let told = self.told;
         let Some(period) = self.periods.get_mut(&id) else { return false };
         let has_left = |epoch: u64| processes.get(&epoch).is_some_and(|process| process.has_opened(uid, told));
+        // Who has said nothing of it may have used something before the budget was told of, or before it could be reached.
+        if period.is_opening() || !processes.keys().all(|epoch| has_left(*epoch)) {
+            return false;
+        }
         for (_, account) in period.accounts.each_mut() {
             let missed: BTreeSet<u64> = account.unheard().filter(|epoch| has_left(*epoch)).collect();
             missed.into_iter().for_each(|epoch| account.miss(epoch));
@@ -329,7 +352,7 @@ impl Budget {
 }
 
 /// The shares of a unit that has a limit; of a budget without shares the one that is all of it.
-fn shares(terms: &BudgetTerms, unit: Unit, limit: u64) -> BTreeMap<ShareKey, u64> {
+pub(super) fn shares(terms: &BudgetTerms, unit: Unit, limit: u64) -> BTreeMap<ShareKey, u64> {
     let Some(shares) = &terms.shares else { return BTreeMap::from([(None, limit)]) };
     shares.iter().map(|(caller, limits)| (Some(caller.clone()), limits.of(unit).unwrap_or(limit))).collect()
 }

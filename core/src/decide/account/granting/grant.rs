@@ -90,14 +90,20 @@ impl Grant {
         self.reported.used.saturating_add(self.reported.reserved)
     }
 
-    /// The most that it may use, if it is heard.
+    /// The most that it may use, if it is heard: what it was told, or what it used and reserved. That is more where a call was
+    /// charged that nobody had granted anything, while others have reserved all that was granted.
     pub(super) fn promised(&self) -> u64 {
-        self.reported.used.max(self.sent)
+        self.busy().max(self.sent)
     }
 
     /// The most that it may use, if it is not heard, whatever earlier leaders have told it.
     pub(super) fn reach(&self) -> u64 {
         self.inherited.max(self.busy()).max(self.reported.allowance)
+    }
+
+    /// What it may use and has not, if it is heard.
+    pub(super) fn unused(&self) -> u64 {
+        self.promised().saturating_sub(self.reported.used)
     }
 
     /// What it holds and neither used nor reserved.
@@ -183,7 +189,7 @@ impl Grant {
     /// Raises the allowance by a wish, as far as the ceiling and what `leaves` is of the bound allow, and at least by `least`
     /// or not at all. By how much.
     pub(super) fn raise(&mut self, wish: u64, least: u64, leaves: u64) -> u64 {
-        // What was used beyond the allowance costs nothing to allow.
+        // What was used and reserved beyond the allowance costs nothing to allow.
         let held = self.promised();
         let possible = wish.min(self.ceiling().saturating_sub(held)).min(leaves);
         let raised = if possible < least { 0 } else { possible };
@@ -217,6 +223,12 @@ impl Grant {
         if std::mem::take(&mut self.raised) {
             self.sent_seq = seq;
         }
+    }
+
+    /// Whether a message is yet to be made that says its allowance or recall.
+    #[cfg(test)]
+    pub(super) fn is_raised(&self) -> bool {
+        self.raised
     }
 
     /// What the allowance must not pass, whichever ledger stands.

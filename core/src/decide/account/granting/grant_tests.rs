@@ -108,6 +108,20 @@ fn what_was_used_beyond_the_allowance_is_no_room_for_a_call() {
 }
 
 #[test]
+fn what_runs_beyond_the_allowance_is_promised_as_well() {
+    let mut grant = told(100);
+    grant.take(&row(60, 100, 100), &source(5));
+    assert_eq!((grant.promised(), grant.surplus()), (160, 0), "60 were charged that nobody had granted, and 100 still run");
+    grant.ask(Ask { waiting: 50, smallest: 20, ahead: 0 }, 7, at(3));
+    assert_eq!(grant.missing(), (50, 20));
+    assert_eq!((grant.raise(50, 50, 50), grant.sent), (50, 210), "it costs no more than the calls that wait");
+    assert_eq!((grant.promised(), grant.missing(), grant.is_stinted()), (210, (0, 0), false));
+    grant.tell(8);
+    grant.take(&row(120, 0, 210), &source(8));
+    assert_eq!((grant.promised(), grant.surplus()), (210, 90), "what ended below its reservation is left to it");
+}
+
+#[test]
 fn at_an_even_rate_as_much_is_held_as_half_a_minute_uses() {
     let mut grant = told(100);
     for second in 2..600 {
@@ -143,6 +157,6 @@ fn numbers_that_cannot_be_are_taken_for_large_ones() {
     grant.take(&row, &source(0));
     grant.ask(Ask { waiting: u64::MAX, smallest: u64::MAX, ahead: u64::MAX }, 1, at(1));
     assert_eq!((grant.busy(), grant.sent), (2 * MOST, MOST));
-    assert_eq!(grant.missing(), (2 * MOST, 2 * MOST));
+    assert_eq!((grant.promised(), grant.missing()), (2 * MOST, (MOST, MOST)));
     assert_eq!(grant.target(at(1)), 4 * MOST);
 }

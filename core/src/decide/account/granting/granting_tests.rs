@@ -119,6 +119,21 @@ fn two_who_hold_half_of_what_they_need_do_not_wait_for_each_other_for_ever() {
 }
 
 #[test]
+fn what_runs_beside_what_was_charged_is_granted_to_nobody_else() {
+    let mut world = World::with(500, &[1, 2]);
+    world.ask(1, "a/tokens", 100, 100);
+    world.settle();
+    assert_eq!(world.allowance(1), 100);
+    // Calls that had begun before the budget covered them have used 60, and others have reserved all that was granted.
+    *world.row(1, "a/tokens", FIRST) = SpentRow { used: 60, reserved: 100, allowance: 100, ..SpentRow::default() };
+    world.ask(2, "a/tokens", 400, 340);
+    world.settle();
+    assert_eq!((world.allowance(2), world.tokens().committed), (340, 500));
+    world.end(1);
+    assert_eq!((world.tokens().used, world.tokens().estimated, world.tokens().committed), (160, 100, 500));
+}
+
+#[test]
 fn who_rests_gives_back_what_it_did_not_use_and_at_rest_nothing_is_written() {
     let mut world = World::with(1000, &[1]);
     world.ask(1, "a/tokens", 300, 300);
@@ -223,6 +238,35 @@ fn a_call_counts_in_the_period_in_which_it_began_and_a_period_is_settled_when_al
     world.settle();
     let used: Vec<u64> = world.snapshot().history.iter().map(|closed| closed.used.tokens).collect();
     assert_eq!(used, [950], "it is settled, whatever is said of it");
+}
+
+#[test]
+fn a_period_that_is_settled_before_an_earlier_one_makes_nobody_forget_what_runs_in_that() {
+    let mut world = World::with(10_000, &[1]);
+    world.ask(1, "a/tokens", 1000, 1000);
+    world.settle();
+    *world.row(1, "a/tokens", FIRST) = SpentRow { used: 900, reserved: 80, allowance: 1000, ..SpentRow::default() };
+    world.ask(1, "a/tokens", 0, 0);
+    world.settle();
+    // It has been said, and does not change any more.
+    world.gateways.get_mut(&1).unwrap().rows.get_mut(&account("a/tokens")).unwrap().remove(&FIRST);
+    for number in [1, 2] {
+        world.wall = START + number * LENGTH + 5;
+        let mut terms = daily(10_000);
+        (terms.period, terms.next) = (period(number, 10_000), Some(period(number + 1, 10_000)));
+        world.configure("a", terms);
+        world.settle();
+        world.wait(60);
+        world.settle();
+    }
+    let ledger = &world.stored.as_ref().unwrap().budgets["a"];
+    assert!(ledger.closed.contains_key(&SECOND) && ledger.periods.contains_key(&FIRST));
+    world.gateways.get_mut(&1).unwrap().draining = true;
+    world.settle();
+    world.end(1);
+    world.settle();
+    let first = world.snapshot().history.into_iter().find(|closed| closed.id == FIRST).unwrap();
+    assert!(first.used.tokens >= 980 && first.estimated.tokens >= 80, "its call was under way: {first:?}");
 }
 
 fn shared(parts: &[(&str, u64)]) -> BudgetTerms {

@@ -127,7 +127,9 @@ fn serve(account: &mut PeriodAccount, context: &Context<'_>, outcome: &mut Outco
         }
         let raised = account.raise(&share, epoch, wish, least.clamp(1, wish));
         if raised < wish {
-            outcome.want(Urgency::Now);
+            // Before a ledger says anything of a process, none of its calls begins: that is as seldom as processes start.
+            let is_newcomer = account.grant(&share, epoch).is_some_and(|grant| grant.ceiling() == 0);
+            outcome.want(if is_newcomer { Urgency::AtOnce } else { Urgency::Now });
             outcome.kept = outcome.kept.saturating_add(wish - raised);
         }
     }

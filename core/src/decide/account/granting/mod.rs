@@ -11,27 +11,33 @@
 //! * `grants`: who is granted what, and from whom it is recalled.
 //! * `opening`: what had been used before an account was there.
 //! * `recovery`: from one leader to the next, by the ledger; `pacing`: when that is written.
-//! * `rows`: what a process is told; `snapshot`: what the status says.
+//! * `rows`: what a process is told; `snapshot`: what the status says; `changes`: of which budgets it may have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::history::History;
 use super::ledger::{BudgetLedger, HotLedger, SCHEMA_VERSION};
-use super::message::{AccountRow, Report};
+use super::message::Report;
 use super::{AccountId, Now, Unit};
 use crate::decide::gateway::exchange::usage::Usage;
 
 use self::budget::Budget;
+use self::changes::Changes;
 use self::grant::Source;
 use self::pacing::{Effect, Pacing, Urgency};
 use self::process::Process;
 use self::recovery::Writing;
 
+pub use self::rows::AccountRows;
 pub use self::snapshot::{ClosedPeriod, Known, Snapshot, UnitSnapshot};
 pub use self::terms::{BudgetTerms, PeriodTerms};
 
+#[cfg(test)]
+pub(in crate::decide::account) use self::inspect::{HeldBy, Holding};
+
 mod budget;
+mod changes;
 mod grant;
 mod grants;
 mod opening;
@@ -67,6 +73,8 @@ pub struct Granting {
     /// What the ledger says of budgets that were not yet told.
     stored: BTreeMap<String, BudgetLedger>,
     budgets: BTreeMap<String, Budget>,
+    /// Which of them may have changed: whoever changes anything that is told or shown of one has to note so.
+    changes: Changes,
     /// The processes that live, as far as is known, by epoch.
     processes: BTreeMap<u64, Process>,
     /// Those that have ended.
@@ -103,6 +111,7 @@ impl Granting {
             started: now.elapsed,
             stored,
             budgets: BTreeMap::new(),
+            changes: Changes::default(),
             processes,
             ended: BTreeSet::new(),
             reports: 0,
@@ -137,6 +146,7 @@ impl Granting {
         if count == self.stored.len() + self.budgets.len() {
             return;
         }
+        self.changes.retain(|uid| budgets.contains_key(uid));
         self.dirty.retain(|(uid, _)| budgets.contains_key(uid));
         self.hungry.retain(|(uid, _)| budgets.contains_key(uid));
         self.openings.retain(|uid| budgets.contains_key(uid));
@@ -158,9 +168,9 @@ impl Granting {
             None => Budget::new(terms),
         });
         effect.add(budget.configure(terms, history, now.elapsed));
-        effect.changed |= budget.adopt(uid, processes, now.elapsed);
+        effect.add(budget.adopt(uid, processes, now.elapsed));
         pacing.take(effect, now.elapsed);
-        if budget.is_opening() {
+        if budget.has_openings() {
             self.openings.insert(uid.to_owned());
         }
         self.look_again(uid, now);
@@ -185,10 +195,10 @@ impl Granting {
             let Self { budgets, processes, started, .. } = self;
             let Some(budget) = budgets.get_mut(&uid) else { continue };
             let has_opened = budget.open_accounts(&uid, history, processes, *started, now.elapsed);
-            let is_opening = budget.is_opening();
+            let is_opening = budget.has_openings();
             if has_opened {
                 // Without processes nobody waits for it.
-                let urgency = (!self.processes.is_empty()).then_some(Urgency::Soon);
+                let urgency = (!self.processes.is_empty()).then_some(Urgency::AtOnce);
                 self.pacing.take(Effect { changed: true, urgency }, now.elapsed);
                 self.look_again(&uid, now);
             }
@@ -212,16 +222,19 @@ impl Granting {
         process.take(heard, report);
         process.asks.clone_from(&report.asks);
         let source = Source { listens: heard.listens, acknowledged: heard.acknowledged, now: now.elapsed };
-        let mut changed = false;
+        let mut effect = Effect::default();
         for (account, periods) in &report.accounts {
             let Some(budget) = self.budgets.get_mut(&account.budget) else { continue };
+            self.changes.note(&account.budget);
             for (period, row) in periods {
-                changed |= budget.report(epoch, account, (*period, row), &source, is_newcomer) == Some(true);
+                effect.add(budget.report(epoch, account, (*period, row), &source, is_newcomer));
             }
             self.dirty.insert((account.budget.clone(), account.unit));
         }
         for account in report.accounts.keys() {
-            changed |= self.budgets.get_mut(&account.budget).is_some_and(|budget| budget.meet(epoch, table, now));
+            if let Some(budget) = self.budgets.get_mut(&account.budget) {
+                effect.add(budget.meet(epoch, table, now));
+            }
         }
         for account in asked.iter().chain(report.asks.keys()) {
             self.ask(epoch, account, report, number, now);
@@ -231,10 +244,9 @@ impl Granting {
                 budget.hear(epoch);
                 self.dirty.extend(Unit::ALL.map(|unit| (uid.clone(), unit)));
             }
+            self.changes.note_any();
         }
-        if changed {
-            self.pacing.change(now.elapsed);
-        }
+        self.pacing.take(effect, now.elapsed);
     }
 
     fn ask(&mut self, epoch: u64, account: &AccountId, report: &Report, number: u64, now: Now) {
@@ -245,6 +257,7 @@ impl Granting {
         let open = budget.open;
         if let Some(of_period) = budget.account_mut(open, account.unit) {
             of_period.ask(&account.caller, epoch, ask, number, now.elapsed);
+            self.changes.note(&account.budget);
             self.dirty.insert((account.budget.clone(), account.unit));
         }
     }
@@ -255,6 +268,7 @@ impl Granting {
             return;
         }
         let finished = self.processes.remove(&epoch).is_some_and(|process| process.is_finished());
+        self.changes.note_any();
         let mut had_any = false;
         for (uid, budget) in &mut self.budgets {
             if budget.leave(epoch, finished) {
@@ -265,6 +279,14 @@ impl Granting {
         if had_any {
             self.pacing.take(Effect { changed: true, urgency: Some(Urgency::Soon) }, now.elapsed);
         }
+    }
+
+    /// Whether a process is to stay that has said that it is about to leave, and has nothing reserved: it used what it was never
+    /// granted, and nobody knows yet that a ledger stands which says so. Until then its last report is not to be acknowledged: if
+    /// it went and this leader ended, the next one would charge less than was used.
+    pub fn is_to_stay(&self, epoch: u64) -> bool {
+        let is_leaving = self.processes.get(&epoch).is_some_and(Process::is_finished);
+        is_leaving && self.budgets.values().any(|budget| budget.may_outrun(epoch))
     }
 
     /// Processes that live, such as those of [`History::epochs`], though they may not have reported to this leader. What they
@@ -307,9 +329,9 @@ impl Granting {
             let Some(budget) = budgets.get_mut(&uid) else { continue };
             budget.alarm = None;
             if let Some(mut effect) = budget.roll(now) {
-                effect.changed |= budget.adopt(&uid, processes, now.elapsed);
+                effect.add(budget.adopt(&uid, processes, now.elapsed));
                 pacing.take(effect, now.elapsed);
-                if budget.is_opening() {
+                if budget.has_openings() {
                     self.openings.insert(uid.clone());
                 }
             }
@@ -319,6 +341,7 @@ impl Granting {
 
     /// Something else may be open, next or over in a budget.
     fn look_again(&mut self, uid: &str, now: Now) {
+        self.changes.note(uid);
         self.dirty.extend(Unit::ALL.map(|unit| (uid.to_owned(), unit)));
         let Some(budget) = self.budgets.get_mut(uid) else { return };
         if budget.is_closing() {
@@ -341,8 +364,9 @@ impl Granting {
     }
 
     fn decide(&mut self, uid: String, unit: Unit, now: Now) {
-        let Self { budgets, processes, pacing, .. } = self;
+        let Self { budgets, changes, processes, pacing, .. } = self;
         let Some(budget) = budgets.get_mut(&uid) else { return };
+        changes.note(&uid);
         if let Some(urgency) = budget.grant(unit, processes, now) {
             pacing.hurry(urgency);
             self.hungry.insert((uid.clone(), unit));
@@ -360,25 +384,18 @@ impl Granting {
 
     /// Settles the periods that are over for every process.
     fn close(&mut self, now: Now) {
-        let Self { closing, budgets, processes, pacing, .. } = self;
+        let Self { closing, budgets, changes, processes, pacing, .. } = self;
         closing.retain(|uid| {
             let Some(budget) = budgets.get_mut(uid) else { return false };
-            for closed in budget.close(uid, processes) {
-                processes.values_mut().for_each(|process| process.forget(uid, closed));
+            if !budget.close(uid, processes).is_empty() {
+                // One may be settled before an earlier one.
+                let first = budget.periods.keys().next().copied().unwrap_or(budget.open);
+                processes.values_mut().for_each(|process| process.forget(uid, first));
                 pacing.change(now.elapsed);
+                changes.note(uid);
             }
             budget.is_closing()
         });
-    }
-
-    /// What a process is to see: a row for each account. The allowances in them count as sent in the message `seq` of this
-    /// leader, which must not have been sent yet, and what they say must be in that message, or replaced by later rows.
-    pub fn rows(&mut self, epoch: u64, seq: u64) -> BTreeMap<AccountId, AccountRow> {
-        let Self { budgets, processes, reports, .. } = self;
-        if let Some(process) = processes.get_mut(&epoch) {
-            process.tell(seq, *reports);
-        }
-        budgets.iter_mut().flat_map(|(uid, budget)| budget.rows(uid, epoch, seq, processes)).collect()
     }
 
     /// When the ledger is to be written, since the origin of the process: not later than now if it is due. None: there is
@@ -402,9 +419,13 @@ impl Granting {
     pub fn written(&mut self, ledger: &HotLedger, _now: Now) {
         self.pacing.written();
         for (uid, budget) in &mut self.budgets {
+            let told = budget.told;
             match ledger.budgets.get(uid) {
                 Some(of_budget) => budget.written(of_budget),
                 None => budget.is_missing(),
+            }
+            if budget.told != told {
+                self.changes.note(uid);
             }
         }
         self.dirty.append(&mut self.hungry);
@@ -427,11 +448,14 @@ impl Granting {
         if let Some(budget) = self.budgets.get_mut(uid)
             && std::mem::take(&mut budget.unconfirmed)
         {
-            self.pacing.hurry(Urgency::Soon);
+            self.changes.note(uid);
+            self.pacing.hurry(Urgency::AtOnce);
         }
     }
 }
 
+#[cfg(test)]
+mod carry_over_tests;
 #[cfg(test)]
 mod granting_tests;
 #[cfg(test)]

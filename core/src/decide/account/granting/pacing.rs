@@ -1,9 +1,10 @@
-//! When the ledger is written: before it holds anything up where that can be, seldom all the same, and not at all at rest.
+//! When the ledger is written: before it holds anything up where that can be, seldom all the same, and not at all at rest. What is used
+//! leads to three writes a minute at most; each period that begins and each change of a budget leads to one beside.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Writes of a minute, at most.
+/// Writes of a minute for what is used, at most.
 const MOST_WRITES: usize = 3;
 
 /// Those of them that may be made for what nobody waits for yet.
@@ -31,6 +32,23 @@ pub(super) enum Urgency {
     Soon,
     /// Something depends on it now.
     Now,
+    /// A period begins, or somebody has changed what may be used. That is as seldom as it is, whatever was written of late.
+    AtOnce,
+}
+
+/// A write that was begun.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    at: Duration,
+    /// What it was in a hurry for.
+    urgency: Option<Urgency>,
+}
+
+impl Write {
+    /// Whether it is one of those for what is used.
+    fn counts(&self) -> bool {
+        self.urgency != Some(Urgency::AtOnce)
+    }
 }
 
 /// What something means for the ledger.
@@ -55,8 +73,8 @@ pub(super) struct Pacing {
     /// Since when something has changed that no write has; none: nothing has.
     changed: Option<Duration>,
     urgency: Option<Urgency>,
-    /// The writes of the last minute, and whether they were in a hurry.
-    writes: VecDeque<(Duration, bool)>,
+    /// The writes of the last minute.
+    writes: VecDeque<Write>,
     /// The write that is under way: what it was for.
     under_way: Option<(Option<Duration>, Option<Urgency>)>,
     /// The writes that have failed since the last one that has not.
@@ -93,6 +111,7 @@ impl Pacing {
         let hurried = self.urgency.map(|urgency| match urgency {
             Urgency::Soon => self.earliest(MOST_FORESIGHTED),
             Urgency::Now => self.earliest(MOST_WRITES),
+            Urgency::AtOnce => self.apart(),
         });
         let at_leisure = self.changed.map(|since| since.saturating_add(AT_LEISURE).max(self.earliest(MOST_WRITES)));
         let due = hurried.into_iter().chain(at_leisure).min()?;
@@ -101,17 +120,21 @@ impl Pacing {
 
     /// When a write may be made that is to be one of so many in a minute.
     fn earliest(&self, writes: usize) -> Duration {
-        let apart = self.writes.back().map_or(Duration::ZERO, |(at, _)| at.saturating_add(APART));
-        let first = self.writes.len().checked_sub(writes).and_then(|place| self.writes.get(place));
-        apart.max(first.map_or(Duration::ZERO, |(at, _)| at.saturating_add(MINUTE)))
+        let first = self.writes.iter().rev().filter(|write| write.counts()).nth(writes.saturating_sub(1));
+        self.apart().max(first.map_or(Duration::ZERO, |write| write.at.saturating_add(MINUTE)))
+    }
+
+    /// When the last one was long enough ago.
+    fn apart(&self) -> Duration {
+        self.writes.back().map_or(Duration::ZERO, |write| write.at.saturating_add(APART))
     }
 
     /// A write begins. How many times the usual room ceilings are to leave.
     pub(super) fn begin(&mut self, now: Duration) -> u64 {
-        self.writes.retain(|(at, _)| at.saturating_add(MINUTE) > now);
-        let hurried = self.writes.iter().filter(|(_, is_hurried)| *is_hurried);
+        self.writes.retain(|write| write.at.saturating_add(MINUTE) > now);
+        let hurried = self.writes.iter().filter(|write| write.counts() && write.urgency.is_some());
         let factor = hurried.fold(1, |factor: u64, _| factor.saturating_mul(GROWTH));
-        self.writes.push_back((now, self.urgency.is_some()));
+        self.writes.push_back(Write { at: now, urgency: self.urgency });
         self.under_way = Some((self.changed.take(), self.urgency.take()));
         factor
     }
@@ -204,6 +227,23 @@ mod tests {
         assert_eq!(pacing.due(), Some(at(60_000)));
         pacing.hurry(Urgency::Now);
         assert_eq!(pacing.due(), Some(at(2_000)));
+    }
+
+    #[test]
+    fn a_period_that_begins_waits_for_no_minute_and_takes_nothing_from_those_who_wait() {
+        let mut pacing = Pacing::default();
+        for _ in 0..2 {
+            pacing.hurry(Urgency::Now);
+            write(&mut pacing);
+        }
+        pacing.hurry(Urgency::AtOnce);
+        assert_eq!(write(&mut pacing), (at(2_000), 16));
+        pacing.hurry(Urgency::Now);
+        assert_eq!(write(&mut pacing), (at(3_000), 16), "the one before is none of the three");
+        pacing.hurry(Urgency::Now);
+        assert_eq!(pacing.due(), Some(at(60_000)));
+        pacing.hurry(Urgency::AtOnce);
+        assert_eq!(pacing.due(), Some(at(4_000)));
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub(super) struct PeriodAccount {
     pub(super) wakes_at: Option<Duration>,
 }
 
+/// What others have said that they have reserved, and may not need any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Uncertain {
+    /// Of all shares.
+    pub(super) of_budget: u64,
+    /// Of the share in question.
+    pub(super) of_share: u64,
+}
+
 impl PeriodAccount {
     /// One of which no earlier leader has granted anything. `pool`: the most that processes may use of it that this leader has
     /// not heard; [`u64::MAX`] where there are none.
@@ -75,6 +84,11 @@ impl PeriodAccount {
         self.settled.saturating_add(self.totals.committed(self.pool))
     }
 
+    /// What was used, and what those may use that are not heard: nobody gives it back.
+    pub(super) fn used_for_good(&self) -> u64 {
+        self.committed().saturating_sub(self.totals.unused())
+    }
+
     /// The same of a share.
     pub(super) fn committed_of(&self, share: &Share) -> u64 {
         share.committed(self.pool)
@@ -91,6 +105,28 @@ impl PeriodAccount {
     /// What is promised at most, whichever ledger stands.
     pub(super) fn bound(&self) -> u64 {
         self.writing.map_or(self.bound, |writing| writing.min(self.bound))
+    }
+
+    /// Whether all together may use more than the bound, in the ledger that is being written, or else in the one that stands. While
+    /// an account is not open, no ledger names it, and another leader opens it by the caller table.
+    pub(super) fn is_beyond(&self) -> bool {
+        self.opening.is_none() && self.committed() > self.writing.unwrap_or(self.bound)
+    }
+
+    /// Whether a process used and reserved more than its ceiling in that ledger, or anything while all together are beyond the bound.
+    /// Only what was used and never granted makes it so.
+    pub(super) fn outruns(&self, share: &ShareKey, epoch: u64) -> bool {
+        let is_beyond = self.is_beyond();
+        let outruns = |grant: &Grant| is_beyond || grant.busy() > grant.written_ceiling();
+        self.opening.is_none() && self.grant(share, epoch).is_some_and(|grant| grant.busy() > 0 && outruns(grant))
+    }
+
+    /// The same of what a process used alone, of any share and by any ledger that may stand: nothing runs of who leaves.
+    pub(super) fn may_outrun(&self, epoch: u64) -> bool {
+        let is_beyond = self.committed() > self.bound();
+        let outruns = |grant: &Grant| is_beyond || grant.reported.used > grant.ceiling();
+        let mut grants = self.shares.values().filter_map(|share| share.grants.get(&epoch));
+        self.opening.is_none() && grants.any(|grant| grant.reported.used > 0 && outruns(grant))
     }
 
     pub(super) fn shares(&self) -> &BTreeMap<ShareKey, Share> {
@@ -122,23 +158,27 @@ impl PeriodAccount {
         share.committed(self.pool) > share.limit.unwrap_or(0)
     }
 
-    /// What the limits leave to a process of a share: beyond its allowance, with all that others neither used nor reserved. Of
-    /// other processes that `has_settled` names nothing is taken for reserved.
-    pub(super) fn free(&self, share: &ShareKey, epoch: u64, has_settled: Option<&dyn Fn(u64) -> bool>) -> u64 {
+    /// What each process has reserved of all shares together.
+    pub(super) fn reserved(&self) -> BTreeMap<u64, u64> {
+        let mut reserved: BTreeMap<u64, u64> = BTreeMap::new();
+        for (epoch, grant) in self.shares.values().flat_map(|share| &share.grants) {
+            let of_process = reserved.entry(*epoch).or_default();
+            *of_process = of_process.saturating_add(grant.reported.reserved);
+        }
+        reserved
+    }
+
+    /// What the limits leave to a process of a share: beyond its allowance, with all that others neither used nor reserved. What
+    /// is `uncertain` is not taken for reserved.
+    pub(super) fn free(&self, share: &ShareKey, epoch: u64, uncertain: Uncertain) -> u64 {
         let Some(of_share) = self.shares.get(share) else { return 0 };
         let own = of_share.grants.get(&epoch).copied().unwrap_or_default();
         let held = own.sent.max(own.busy());
         let free = |limit: u64, busy: u64, uncertain: u64| {
             limit.saturating_sub(busy.saturating_sub(own.busy()).saturating_sub(uncertain).saturating_add(held))
         };
-        let uncertain = |of: &Share| {
-            let Some(has_settled) = has_settled else { return 0 };
-            let others = of.grants.iter().filter(|(other, _)| **other != epoch && has_settled(**other));
-            others.map(|(_, grant)| grant.reported.reserved).fold(0, u64::saturating_add)
-        };
-        let of_all = self.shares.values().map(uncertain).fold(0, u64::saturating_add);
-        let of_budget = free(self.limit, self.busy(), of_all);
-        of_budget.min(free(of_share.limit.unwrap_or(0), of_share.busy(), uncertain(of_share)))
+        let of_budget = free(self.limit, self.busy(), uncertain.of_budget);
+        of_budget.min(free(of_share.limit.unwrap_or(0), of_share.busy(), uncertain.of_share))
     }
 
     /// These are the limits from now on: what is not named is no share any more. `before` says what a caller that has a share
@@ -216,6 +256,13 @@ impl PeriodAccount {
         self.is_stale = true;
     }
 
+    /// So much was used that counts in the account already, and may have been of this share.
+    pub(super) fn settle_before(&mut self, share: &ShareKey, amount: u64) {
+        let of_share = self.shares.entry(share.clone()).or_default();
+        of_share.before = of_share.before.saturating_add(amount);
+        self.is_stale = true;
+    }
+
     /// A process says what it spent.
     pub(super) fn report(&mut self, share: &ShareKey, epoch: u64, row: &SpentRow, source: &Source) -> News {
         let is_new = self.grant(share, epoch).is_none();
@@ -280,6 +327,17 @@ impl PeriodAccount {
     /// they have no more than the pool.
     pub(super) fn leave(&mut self, epoch: u64, finished: bool) -> bool {
         let shares = self.of_process(epoch, |_| true);
+        if let Some(mut opening) = self.opening.take() {
+            for share in &shares {
+                if let Some(grant) = self.remove(share, epoch) {
+                    let SpentRow { used, estimated, refused, .. } = grant.reported;
+                    self.settle(share, used, estimated, refused);
+                    opening.counts(share, used);
+                }
+            }
+            self.opening = Some(opening);
+            return !shares.is_empty();
+        }
         for share in &shares {
             if self.grant(share, epoch).is_some_and(|grant| !grant.heard) {
                 self.vanish(share, epoch);
@@ -321,7 +379,7 @@ impl PeriodAccount {
         if self.totals.vanished == 0 || self.totals.vanished < self.totals.unheard {
             return;
         }
-        let spare_of_each = self.pool.saturating_sub(self.totals.used_unheard);
+        let spare_of_each = self.pool.saturating_sub(self.totals.busy_unheard);
         let mut spare = spare_of_each;
         let shares: Vec<ShareKey> = self.shares.keys().cloned().collect();
         for key in shares {
@@ -331,13 +389,13 @@ impl PeriodAccount {
             for epoch in vanished {
                 let Some(grant) = self.remove(&key, epoch) else { continue };
                 let SpentRow { used, estimated, refused, .. } = grant.reported;
-                let possible = grant.reach().saturating_sub(used).min(spare_of_share);
+                let possible = grant.reach().saturating_sub(grant.busy()).min(spare_of_share);
                 spare_of_share -= possible;
                 let extra = possible.min(spare);
                 spare -= extra;
-                let charge = used.saturating_add(extra);
+                let charge = grant.busy().saturating_add(extra);
                 self.draw(charge);
-                self.settle(&key, charge, estimated.saturating_add(extra), refused);
+                self.settle(&key, charge, estimated.saturating_add(charge - used), refused);
                 if let Some(share) = self.shares.get_mut(&key) {
                     share.before = share.before.saturating_add(possible - extra);
                 }
@@ -386,16 +444,15 @@ impl PeriodAccount {
         }
     }
 
-    /// A ledger is being written, with this bound and these ceilings. `ceiling` is asked for each grant of a share, with what
-    /// the share leaves to be granted.
+    /// A ledger is being written, with this bound and these ceilings. `ceiling` is asked for each grant of a share, with
+    /// the pool.
     pub(super) fn write(&mut self, bound: u64, mut ceiling: impl FnMut(&Share, u64, u64, &mut Grant) -> u64) {
         self.writing = Some(bound);
         let pool = self.pool;
         for share in self.shares.values_mut() {
-            let room = share.room(pool);
             let mut grants = std::mem::take(&mut share.grants);
             for (epoch, grant) in &mut grants {
-                let ceiling = ceiling(share, *epoch, room, grant);
+                let ceiling = ceiling(share, *epoch, pool, grant);
                 grant.write(ceiling);
             }
             share.grants = grants;

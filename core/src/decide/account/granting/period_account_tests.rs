@@ -68,6 +68,15 @@ fn of_those_who_vanished_each_is_charged_at_least_what_it_had_used() {
 }
 
 #[test]
+fn who_is_not_heard_may_use_at_least_what_it_says_that_it_used_and_reserved() {
+    let mut account = inherited(1000, 100, &[(1, 400)]);
+    account.report(&None, 1, &row(60, 100, 100), &Source { listens: false, ..listening() });
+    assert_eq!(account.committed(), 160, "what was charged without a grant is in no pool");
+    account.leave(1, false);
+    assert_eq!((account.used(), account.estimated(), account.committed()), (160, 100, 160));
+}
+
+#[test]
 fn each_share_is_charged_what_who_vanished_may_have_used_of_it_and_the_account_once() {
     let (coder, planner) = (Some("coder".to_owned()), Some("planner".to_owned()));
     let mut account = PeriodAccount::new(1000, 300);
@@ -108,13 +117,32 @@ fn the_room_of_a_share_is_the_smaller_of_two() {
     account.cover(1000, &shares, |_| 0);
     account.report(&coder, 1, &row(500, 0, 550), &listening());
     assert_eq!((account.room(&coder), account.room(&planner)), ((450, 50), (450, 500)));
-    assert_eq!(account.free(&planner, 1, None), 500, "less is neither used nor reserved of the budget: 500, and of the share 500");
-    assert_eq!(account.free(&coder, 2, None), 100);
-    assert_eq!(account.free(&coder, 1, None), 50, "beyond its allowance");
+    let certain = Uncertain::default();
+    assert_eq!(
+        account.free(&planner, 1, certain),
+        500,
+        "less is neither used nor reserved of the budget: 500, and of the share 500"
+    );
+    assert_eq!(account.free(&coder, 2, certain), 100);
+    assert_eq!(account.free(&coder, 1, certain), 50, "beyond its allowance");
     account.cover(1000, &BTreeMap::from([(planner.clone(), 1000)]), |_| 0);
     assert_eq!((account.room(&coder).1, account.room(&planner)), (0, (450, 1000)));
     assert!(account.is_over(&account.shares()[&coder]));
     assert_eq!(account.open_shares().count(), 1);
+}
+
+#[test]
+fn what_others_may_not_need_any_more_is_free() {
+    let (coder, planner) = (Some("coder".to_owned()), Some("planner".to_owned()));
+    let mut account = PeriodAccount::new(1000, u64::MAX);
+    account.cover(1000, &BTreeMap::from([(coder.clone(), 600), (planner.clone(), 400)]), |_| 0);
+    account.report(&coder, 1, &row(0, 300, 300), &listening());
+    account.report(&planner, 1, &row(0, 200, 200), &listening());
+    account.report(&coder, 2, &row(0, 10, 10), &listening());
+    assert_eq!(account.reserved(), BTreeMap::from([(1, 500), (2, 10)]));
+    assert_eq!(account.free(&coder, 2, Uncertain::default()), 290);
+    assert_eq!(account.free(&coder, 2, Uncertain { of_budget: 500, of_share: 300 }), 590);
+    assert_eq!(account.free(&coder, 2, Uncertain { of_budget: 0, of_share: 300 }), 490, "of the budget there is no more");
 }
 
 #[test]
@@ -149,6 +177,51 @@ fn a_raise_stays_within_the_bound_of_every_ledger_that_may_stand() {
     assert_eq!(account.bound(), 100);
     account.written(500, |_, _| 1000);
     assert_eq!((account.raise(&None, 1, 300, 1), account.committed()), (300, 400));
+}
+
+#[test]
+fn what_was_used_and_never_granted_outruns_a_ceiling_or_the_bound_until_a_ledger_says_so() {
+    let mut account = whole(1000);
+    for epoch in [1, 2] {
+        account.report(&None, epoch, &row(0, 0, 0), &listening());
+    }
+    let outruns = |account: &PeriodAccount| [1, 2].map(|epoch| (account.outruns(&None, epoch), account.may_outrun(epoch)));
+    account.written(1000, |_, _| 600);
+    account.report(&None, 1, &row(600, 0, 0), &listening());
+    assert_eq!(outruns(&account), [(false, false); 2], "nobody has granted it, and another leader would charge it all the same");
+    account.report(&None, 1, &row(601, 0, 0), &listening());
+    assert_eq!(outruns(&account), [(true, true), (false, false)]);
+    account.write(1000, |_, _, _, _| 800);
+    assert_eq!(outruns(&account), [(false, true), (false, false)], "it is being written");
+    account.write_failed();
+    assert_eq!(outruns(&account), [(true, true), (false, false)]);
+    account.write(1000, |_, _, _, _| 800);
+    account.written(1000, |_, _| 800);
+    assert_eq!(outruns(&account), [(false, false); 2]);
+    // Each is within its ceiling, and together they are not within the bound.
+    account.report(&None, 2, &row(400, 0, 0), &listening());
+    assert_eq!(outruns(&account), [(true, true); 2]);
+    account.write(1001, |_, _, _, _| 800);
+    account.written(1001, |_, _| 800);
+    assert_eq!(outruns(&account), [(false, false); 2]);
+    account.report(&None, 1, &row(900, 0, 0), &listening());
+    account.opening = Some(Opening::new(NOW));
+    assert_eq!(outruns(&account), [(false, false); 2], "another leader opens it again");
+}
+
+#[test]
+fn what_runs_beside_what_was_charged_outruns_a_ceiling_before_it_has_ended() {
+    let mut account = whole(1000);
+    account.report(&None, 1, &row(0, 0, 0), &listening());
+    account.written(1000, |_, _| 150);
+    account.report(&None, 1, &row(50, 100, 100), &listening());
+    assert!(!account.outruns(&None, 1), "another leader would charge it all the same");
+    account.report(&None, 1, &row(60, 100, 100), &listening());
+    assert_eq!((account.outruns(&None, 1), account.may_outrun(1)), (true, false), "who leaves has nothing that runs");
+    account.written(155, |_, _| 200);
+    assert!(account.outruns(&None, 1) && account.is_beyond());
+    account.written(160, |_, _| 200);
+    assert!(!account.outruns(&None, 1) && !account.is_beyond());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a process of a gateway has said, and what it has taken of what it was told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Heard;
 use crate::decide::account::message::{Ask, Report, SpentRow};
@@ -23,6 +23,8 @@ pub(super) struct Process {
     pub(super) draining: bool,
     /// Whether it was ever told anything by this leader.
     pub(super) told: bool,
+    /// The budgets, by uid, in which it waited when it was last told. What it is told of them depends on what others have heard.
+    pub(super) waits: BTreeSet<String>,
     /// The messages that it has not taken as far as is known, each with the number of reports that this leader had heard by
     /// then.
     under_way: VecDeque<(u64, u64)>,
@@ -84,12 +86,12 @@ impl Process {
         self.listens && self.of_budget(uid).any(|(_, periods)| periods.range(period..).any(is_open))
     }
 
-    /// Forgets what it said of periods of a budget until this one. They are settled.
-    pub(super) fn forget(&mut self, uid: &str, until: PeriodId) {
+    /// Forgets what it said of periods of a budget before this one. They are settled.
+    pub(super) fn forget(&mut self, uid: &str, first: PeriodId) {
         let accounts: Vec<AccountId> = self.of_budget(uid).map(|(account, _)| account.clone()).collect();
         for account in accounts {
             if let Some(periods) = self.rows.get_mut(&account) {
-                periods.retain(|period, _| *period > until);
+                periods.retain(|period, _| *period >= first);
             }
         }
     }
@@ -145,7 +147,7 @@ mod tests {
         assert!(process.has_opened("a", PeriodId(20)));
         process.take(listening(0), &report(&[("a/tokens", 20, used(0)), ("a/cost", 30, used(0))]));
         assert!(process.has_opened("a", PeriodId(20)));
-        process.forget("a", PeriodId(20));
+        process.forget("a", PeriodId(30));
         assert_eq!(process.row(&account("a/tokens"), PeriodId(10)), None);
         assert!(process.row(&account("a/cost"), PeriodId(30)).is_some());
     }

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::budget::{Budget, Period};
+use super::budget::{self, Budget, Period};
 use super::grant::Grant;
 use super::grants::PART_OF_NEXT;
+use super::opening::Opening;
 use super::period_account::PeriodAccount;
 use super::share::{Share, ShareKey};
 use super::snapshot::ClosedPeriod;
@@ -18,7 +19,8 @@ use crate::decide::account::ledger::{AccountLedger, BudgetLedger, ClosedLedger, 
 use crate::decide::account::message::SpentRow;
 use crate::decide::account::{Amounts, PeriodId, Unit};
 
-/// A ceiling leaves room for such a part of the limit.
+/// A ceiling leaves room for such a part of the limit of its share: all those of a process together for such a part of the limit of the
+/// budget. So much is charged where it vanishes together with the leader.
 const PART_OF_CEILING: u64 = 100;
 
 /// How a period stands to the open one.
@@ -53,6 +55,14 @@ impl Budget {
             for (unit, account) in accounts.each() {
                 let limit = limits.of(unit).unwrap_or(0);
                 *period.accounts.of_mut(unit) = Some(PeriodAccount::inherited(account, limit, now));
+            }
+            let missing = Unit::ALL.into_iter().filter(|unit| *id <= ledger.open && accounts.of(*unit).is_none());
+            for (unit, limit) in missing.filter_map(|unit| Some((unit, limits.of(unit)?))) {
+                // What was used of it was to be found out.
+                let mut account = PeriodAccount::new(limit, u64::MAX);
+                account.opening = Some(Opening::new(now));
+                account.cover(limit, &budget::shares(terms, unit, limit), |_| 0);
+                *period.accounts.of_mut(unit) = Some(account);
             }
             budget.met.extend(period.accounts.each().flat_map(|(_, account)| account.unheard()));
             budget.periods.insert(*id, period);
@@ -145,18 +155,23 @@ impl PeriodAccount {
             Stage::Next => self.limit / PART_OF_NEXT,
         };
         let bound = is_bound.then(|| most.max(committed));
-        let leaves = bound.map_or(u64::MAX, |bound| bound - committed);
-        let part = self.limit.div_ceil(PART_OF_CEILING);
-        self.write(bound.unwrap_or(u64::MAX), |share, epoch, room, grant| {
+        // What others have not used they may give back. So that what is moved from one to another need not be written, it may pass
+        // into anybody's ceiling: all together are held to the bound.
+        let leaves = bound.map_or(u64::MAX, |bound| bound.saturating_sub(self.used_for_good()));
+        self.write(bound.unwrap_or(u64::MAX), |share, epoch, pool, grant| {
             if !grant.heard {
                 return grant.reach();
             }
             let is_finished = writing.finished.contains(&epoch);
+            let part = share.limit.unwrap_or(0).div_ceil(PART_OF_CEILING);
             let wished = grant.headroom(part, writing.factor, writing.now);
             let more = if stage == Stage::Over || share.limit.is_none() || is_finished { 0 } else { wished };
-            grant.promised().saturating_add(more.min(if is_bound { room.min(leaves) } else { leaves }))
+            let left = if is_bound { share.leaves(pool).min(leaves) } else { leaves };
+            grant.promised().saturating_add(more.min(left.saturating_sub(grant.unused())))
         });
-        let shares = self.shares().iter().map(|(key, share)| (key.clone().unwrap_or_default(), share_ledger(share)));
+        let grants = self.shares().values().flat_map(|share| &share.grants);
+        let mut named: BTreeSet<u64> = grants.filter(|(_, grant)| !says_nothing(grant)).map(|(epoch, _)| *epoch).collect();
+        let shares = self.shares().iter().map(|(key, share)| (key.clone().unwrap_or_default(), share_ledger(share, &mut named)));
         AccountLedger { bound, shares: shares.collect() }
     }
 
@@ -170,7 +185,15 @@ impl PeriodAccount {
     }
 }
 
-fn share_ledger(share: &Share) -> ShareLedger {
+/// Whether a process has used and refused nothing, and may use nothing before a ledger stands that says so.
+fn says_nothing(grant: &Grant) -> bool {
+    grant.written_ceiling() == 0 && grant.reported == SpentRow::default()
+}
+
+/// `named`: the processes that the ledger names in the account. Of whom nothing is said in any of its shares is named in the first, as
+/// it may yet have to be heard, and what it had used before it knew of the budget is charged already.
+fn share_ledger(share: &Share, named: &mut BTreeSet<u64>) -> ShareLedger {
+    let is_named = |(epoch, grant): &(&u64, &Grant)| !says_nothing(grant) || named.insert(**epoch);
     let process = |grant: &Grant| {
         let SpentRow { used, estimated, refused, .. } = grant.reported;
         ProcessLedger { live: used, estimated, refused, ceiling: grant.written_ceiling() }
@@ -180,7 +203,7 @@ fn share_ledger(share: &Share) -> ShareLedger {
         estimated: share.estimated,
         refused: share.refused,
         before: share.before,
-        processes: share.grants.iter().map(|(epoch, grant)| (*epoch, process(grant))).collect(),
+        processes: share.grants.iter().filter(is_named).map(|(epoch, grant)| (*epoch, process(grant))).collect(),
     }
 }
 

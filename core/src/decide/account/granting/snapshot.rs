@@ -52,7 +52,8 @@ pub enum Known {
     Yes,
     /// Not all processes have said what they used before there was an account. Nothing is granted until then.
     Opening,
-    /// The ledger was lost. What processes say was taken instead, and nobody has confirmed it.
+    /// The ledger was lost, or a part of the caller table that an account opened by. What is left and what processes say was taken
+    /// instead, and nobody has confirmed it.
     LedgerLost,
     /// So many processes that may have used something have not reported to this leader.
     NotHeard(u32),

@@ -1,5 +1,7 @@
-use super::testing::{FIRST, LENGTH, SECOND, START, World, account, daily, period};
+use super::testing::{FIRST, Gateway, LENGTH, SECOND, START, World, account, daily, period};
 use super::*;
+use crate::api::token_budget::Enforcement;
+use crate::decide::account::Limits;
 use crate::decide::account::message::SpentRow;
 
 /// The gateway hears of the new leader, and says so.
@@ -76,6 +78,86 @@ fn of_several_who_vanished_each_is_charged_and_together_no_more_than_the_bound()
     world.end(2);
     world.end(3);
     assert_eq!((world.tokens().used, world.tokens().committed), (900, 1000));
+}
+
+#[test]
+fn who_vanishes_with_the_leader_is_charged_no_more_where_the_budget_has_many_shares() {
+    let of_share = Limits { tokens: Some(500), cost: None };
+    let shares: BTreeMap<String, Limits> = (0..20).map(|number| (format!("pool-{number}"), of_share)).collect();
+    for (shares, charged) in [(None, 100), (Some(shares), 20 * 5)] {
+        let mut world = World::new();
+        world.configure("a", BudgetTerms { shares, ..daily(10_000) });
+        world.gateways.insert(1, Gateway::default());
+        world.settle();
+        world.take_over();
+        world.end(1);
+        let tokens = world.tokens();
+        assert_eq!((tokens.used, tokens.estimated), (charged, charged), "it may have used a hundredth that nobody knows of");
+    }
+}
+
+#[test]
+fn what_was_used_and_never_granted_stands_in_the_ledger_before_whoever_used_it_may_go() {
+    let mut world = World::with(1000, &[1]);
+    let ledger = world.stored.as_ref().unwrap().budgets["a"].periods[&FIRST].accounts.of(Unit::Tokens).unwrap();
+    let ceiling = ledger.shares[""].processes[&1].ceiling;
+    assert!(ceiling < 171);
+    // A call ends that had begun before the budget covered it, and with it the process.
+    world.row(1, "a/tokens", FIRST).used = 171;
+    world.gateways.get_mut(&1).unwrap().draining = true;
+    assert!(!world.granting.is_to_stay(1));
+    world.report(1);
+    let now = world.now();
+    world.granting.tick(now);
+    assert!(world.granting.is_to_stay(1), "another leader would charge {ceiling}");
+    assert!(world.granting.ledger_due(now).is_some_and(|due| due <= now.elapsed), "it is in a hurry");
+    let _ = world.granting.ledger(now);
+    assert!(world.granting.is_to_stay(1), "it does not stand");
+    world.granting.write_failed(now);
+    world.wait(1);
+    world.report(1);
+    assert!(world.write() && !world.granting.is_to_stay(1));
+    world.report(1);
+    assert!(!world.write(), "the same again is no reason to write");
+    world.end(1);
+    world.take_over();
+    let now = world.now();
+    world.granting.ended(1, now);
+    assert_eq!((world.tokens().used, world.tokens().estimated, world.snapshot().known), (171, 0, Known::Yes));
+}
+
+#[test]
+fn however_many_end_who_used_what_they_were_never_granted_three_writes_are_made_in_a_minute() {
+    let gateways: Vec<u64> = (1..=30).collect();
+    let mut world = World::with(10_000, &gateways);
+    for epoch in gateways {
+        world.row(epoch, "a/tokens", FIRST).used = 300;
+        world.gateways.get_mut(&epoch).unwrap().draining = true;
+        world.report(epoch);
+        let now = world.now();
+        world.granting.tick(now);
+        world.write();
+        world.end(epoch);
+        world.write();
+        world.wait(5);
+    }
+    let times: Vec<u64> = world.writes.iter().map(Duration::as_secs).collect();
+    assert!(world.writes.windows(4).all(|four| four[3] >= four[0] + Duration::from_secs(60)), "{times:?}");
+    assert!(times.len() >= 6, "{times:?}");
+}
+
+#[test]
+fn where_nobody_is_bound_nothing_that_was_used_hurries_a_write_or_keeps_anybody() {
+    let mut world = World::new();
+    world.configure("a", BudgetTerms { enforcement: Enforcement::Alert, ..daily(1000) });
+    world.gateways.insert(1, Gateway::default());
+    world.settle();
+    world.row(1, "a/tokens", FIRST).used = 1500;
+    world.gateways.get_mut(&1).unwrap().draining = true;
+    world.report(1);
+    let now = world.now();
+    world.granting.tick(now);
+    assert!(!world.write() && !world.granting.is_to_stay(1));
 }
 
 #[test]
@@ -176,4 +258,33 @@ fn a_budget_that_is_not_told_any_more_is_not_taken_from_the_ledger() {
     world.wait(40);
     world.round();
     assert!(world.stored.as_ref().unwrap().budgets.is_empty());
+}
+
+#[test]
+fn who_has_nothing_of_any_share_is_named_once_and_is_for_the_next_leader_who_it_was() {
+    let of_share = Limits { tokens: Some(1000), cost: None };
+    let shares: BTreeMap<String, Limits> = ["coder", "planner"].map(|caller| (caller.to_owned(), of_share)).into();
+    let mut world = World::new();
+    world.configure("a", BudgetTerms { shares: Some(shares), ..daily(1000) });
+    world.gateways.insert(1, Gateway::default());
+    world.settle();
+    // What it used before it knew of the budget is charged once.
+    world.gateways.insert(2, Gateway::default());
+    world.call(2, "planner", 1, 50);
+    world.settle();
+    world.ask(1, "a/tokens/coder", 950, 950);
+    world.settle();
+    world.row(1, "a/tokens/coder", FIRST).used = 950;
+    world.settle();
+    world.wait(60);
+    world.settle();
+    let ledger = world.stored.as_ref().unwrap().budgets["a"].periods[&FIRST].accounts.of(Unit::Tokens).unwrap();
+    let named = |share: &str| ledger.shares[share].processes.keys().copied().collect::<Vec<_>>();
+    assert_eq!((named("coder"), named("planner")), (vec![1, 2], vec![]));
+    assert_eq!((ledger.shares["coder"].processes[&2].ceiling, ledger.shares["planner"].settled), (0, 50));
+    world.take_over();
+    assert_eq!((world.granting.unheard(), world.snapshot().known), (BTreeSet::from([1, 2]), Known::NotHeard(2)));
+    hear(&mut world, 1);
+    hear(&mut world, 2);
+    assert_eq!((world.tokens().used, world.tokens().estimated, world.snapshot().known), (1000, 0, Known::Yes));
 }

@@ -28,6 +28,8 @@ pub(super) struct World {
     pub(super) stored: Option<HotLedger>,
     pub(super) gateways: BTreeMap<u64, Gateway>,
     pub(super) writes: Vec<Duration>,
+    /// What was said to each gateway, whether or not it took it, and how many changes there had been by then.
+    said: BTreeMap<u64, (BTreeMap<AccountId, AccountRow>, u64)>,
     seq: u64,
     term: u64,
 }
@@ -77,6 +79,7 @@ impl World {
             stored: None,
             gateways: BTreeMap::new(),
             writes: Vec::new(),
+            said: BTreeMap::new(),
             seq: 0,
             term: 1,
         }
@@ -122,7 +125,12 @@ impl World {
     /// What the leader would tell a gateway now, in the message of this number.
     pub(super) fn message(&mut self, epoch: u64) -> (u64, BTreeMap<AccountId, AccountRow>) {
         self.seq += 1;
-        (self.seq, self.granting.rows(epoch, self.seq))
+        let (said, changes) = self.said.entry(epoch).or_default();
+        let rows = self.granting.rows(epoch, self.seq, *changes);
+        *changes = rows.changes;
+        rows.apply(said);
+        self.granting.assert_told(epoch, said);
+        (self.seq, said.clone())
     }
 
     /// The leader tells the gateway what it is to know, and it takes that.

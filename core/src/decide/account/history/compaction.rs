@@ -22,6 +22,10 @@ impl History {
     /// Months are kept for 13 months. They are counted from the last usage, so that a clock that is ahead does not end a
     /// history.
     pub fn compact(&mut self, now: Timestamp) {
+        if self.missing_until == Some(i64::MAX) {
+            // It was missing when the table was read, and what is used since then is not.
+            self.missing_until = Some(now.as_second());
+        }
         let hour = Bucket::hour_of(now).start();
         if self.compacted != Some(hour) {
             self.compacted = Some(hour);
@@ -59,6 +63,8 @@ impl History {
         let buckets = self.callers.values().chain(self.others.values()).flat_map(|caller| caller.buckets.keys());
         let last_used = buckets.map(|bucket| bucket.start()).max().unwrap_or(i64::MAX);
         let present = Bucket::Hour(last_used.min(now.as_second())).month_number();
+        // Of months that are forgotten nothing is missing.
+        self.missing_until = self.missing_until.filter(|until| Bucket::Hour(*until).month_number() >= present - MONTHS_KEPT);
         let change = self.changes.saturating_add(1);
         for caller in self.callers.values_mut().chain(self.others.values_mut()) {
             let before = caller.buckets.len();

@@ -34,6 +34,7 @@ mod shards;
 pub use bucket::Bucket;
 pub use burn::Burn;
 pub use figures::counted_tokens;
+pub use reports::Included;
 pub use shards::Shard;
 
 /// Stands for the route and the backend of a caller's smallest series, and for the smallest callers. No object can have this
@@ -71,8 +72,9 @@ pub struct History {
     compacted: Option<i64>,
     /// Buckets that have got a row since it was last looked for a tail.
     grown: BTreeSet<Bucket>,
-    /// A shard was missing when the table was read.
-    has_gaps: bool,
+    /// Some of what was used before this second is missing: a shard was, or could not be read, when the table was read. [`i64::MAX`]
+    /// until it is known when that was.
+    missing_until: Option<i64>,
 }
 
 /// Rows of a bucket.
@@ -184,9 +186,20 @@ impl History {
         self.changes
     }
 
-    /// Whether no part was missing when the table was read. Else what callers used may be more than it says.
+    /// Whether nothing is missing from the table, as a part of it would be that could not be read. Else what callers used may be more
+    /// than it says.
     pub fn is_complete(&self) -> bool {
-        !self.has_gaps
+        self.missing_until.is_none()
+    }
+
+    /// A part of the table could not be read: what callers used until now may be more than it says.
+    pub fn note_loss(&mut self) {
+        self.missing_until = Some(i64::MAX);
+    }
+
+    /// Whether nothing is missing that was used from this second on.
+    pub fn is_complete_since(&self, from: i64) -> bool {
+        self.missing_until.is_none_or(|until| until <= from)
     }
 }
 

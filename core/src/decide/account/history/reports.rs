@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::History;
 use super::bucket::Bucket;
 use super::figures::{growth, smaller};
+use super::{Covers, History};
 use crate::decide::gateway::exchange::usage::{Counts, Hour, Series, Usage};
 
 /// What a process reported of a series, and what of it is part of the table.
@@ -21,7 +21,37 @@ pub(super) struct Reported {
     heard: Counts,
 }
 
+/// What of the counters of a process is part of the table, by series.
+#[derive(Clone, Debug, Default)]
+pub struct Included(BTreeMap<Arc<Series>, Counts>);
+
+impl Included {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a process has counted of a series beyond that. `counts`: all that it has counted of it.
+    #[must_use]
+    pub fn beyond(&self, series: &Series, counts: &Counts) -> Counts {
+        growth(counts, &self.0.get(series).copied().unwrap_or_default())
+    }
+}
+
 impl History {
+    /// What of the counters of a process is part of the table, of these calls.
+    pub fn included(&self, epoch: u64, covers: &Covers) -> Included {
+        let mut included = BTreeMap::new();
+        for (caller, routes) in covers {
+            let reported = self.callers.get(caller).and_then(|caller| caller.processes.get(&epoch));
+            let is_meant = |name: &Series| routes.as_ref().is_none_or(|routes| routes.contains(&name.route));
+            for (name, reported) in reported.into_iter().flatten().filter(|(name, _)| is_meant(name)) {
+                included.insert(Arc::clone(name), reported.included);
+            }
+        }
+        Included(included)
+    }
+
     /// Takes what a process has used since it began: all rows, or those that changed. It may be heard twice, late or in another
     /// order.
     ///

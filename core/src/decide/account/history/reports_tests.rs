@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::fixtures::{at, input, report, rows, series, total};
+use super::super::fixtures::{at, covers, input, report, rows, series, total};
 use super::*;
 use crate::decide::gateway::exchange::usage::{HOURS_KEPT, UsageCounters};
 
@@ -18,6 +18,19 @@ fn of_qwen(rows: &[(&str, u64)]) -> Vec<(String, String, u64)> {
 /// Another leader, that has read what this one wrote.
 fn new_leader(history: &History) -> History {
     History::read(history.write().into_iter().map(|shard| shard.json)).unwrap()
+}
+
+#[test]
+fn what_of_a_process_is_part_of_the_table_is_known_by_series() {
+    let mut history = History::default();
+    history.take(1, &report("2026-11-26T09:30:00Z", QWEN, &input(5)));
+    let history = new_leader(&history);
+    let included = history.included(1, &covers(&[("coder", &["smart"])]));
+    assert_eq!(included.beyond(&series(QWEN), &input(8)), Counts { input: 3, ..Counts::default() });
+    assert_eq!(included.beyond(&series(GPT), &input(8)), input(8));
+    for (epoch, routes) in [(2, &["smart"]), (1, &["cheap"])] {
+        assert!(history.included(epoch, &covers(&[("coder", routes)])).is_empty(), "{epoch} {routes:?}");
+    }
 }
 
 #[test]

@@ -13,6 +13,9 @@
 //! of two: as many as needed. Rows of a caller and what is included in them are in the same shard, so that each shard is right
 //! by itself, whenever it was written.
 //!
+//! **Missing.** Where a shard was missing when the table was read, all shards that are written from then on have `missingUntil`: the
+//! second until which what was used may be more than they say. Otherwise nobody would know any more once they are whole again.
+//!
 //! **Revision.** A shard has the number of the last change of a caller in it, so that its text is the same for as long as
 //! nothing in it changes, and need not be written again. When the number of parts changes, shards of both kinds can be there
 //! for a while. Each says all of the classes it is for, as of its revision: a later one takes the place of an earlier one.
@@ -55,6 +58,8 @@ struct Stored {
     revision: u64,
     #[serde(default)]
     forgotten: u64,
+    #[serde(default)]
+    missing_until: Option<i64>,
     parts: u16,
     part: u16,
     callers: BTreeMap<String, StoredCaller>,
@@ -98,7 +103,8 @@ impl History {
         let forgotten = self.forgotten;
         let callers = of_part().flat_map(|class| &class.callers).map(String::as_str).collect::<Vec<_>>().join(",");
         let others = of_part().flat_map(|class| &class.others).map(String::as_str).collect::<Vec<_>>().join(",");
-        let head = format!(r#""schemaVersion":{SCHEMA_VERSION},"revision":{revision},"forgotten":{forgotten}"#);
+        let missing = self.missing_until.map(|until| format!(r#","missingUntil":{until}"#)).unwrap_or_default();
+        let head = format!(r#""schemaVersion":{SCHEMA_VERSION},"revision":{revision},"forgotten":{forgotten}{missing}"#);
         let json = format!(r#"{{{head},"parts":{parts},"part":{part},"callers":{{{callers}}},"others":{{{others}}}}}"#);
         Shard { name: format!("{part}-of-{parts}"), json }
     }
@@ -112,7 +118,10 @@ impl History {
         let mut stored = shards.into_iter().map(|text| parse(text.as_ref())).collect::<Result<Vec<Stored>, _>>()?;
         stored.sort_by_key(|shard| (shard.revision, shard.parts));
         let covered = |class: u8| stored.iter().any(|shard| shard.is_for(class));
-        let mut history = Self { has_gaps: !stored.is_empty() && !(0..=u8::MAX).all(covered), ..Self::default() };
+        let is_missing = !stored.is_empty() && !(0..=u8::MAX).all(covered);
+        let said = stored.iter().filter_map(|shard| shard.missing_until).max();
+        let missing_until = if is_missing { Some(i64::MAX) } else { said };
+        let mut history = Self { missing_until, ..Self::default() };
         for shard in stored {
             history.callers.retain(|name, _| !shard.is_for(class(name)));
             history.others.retain(|class, _| !shard.is_for(*class));

@@ -121,6 +121,24 @@ fn a_part_that_is_missing_is_noticed() {
 }
 
 #[test]
+fn what_was_missing_stays_known_when_the_table_is_whole_again() {
+    let mut read = History::read([shard(60, (0, 2), &[("coder", 11)])]).unwrap();
+    assert!(!read.is_complete_since(second("2027-01-01T00:00:00Z")), "nobody knows yet until when");
+    let found = "2026-11-26T09:30:00Z";
+    read.compact(at(found));
+    let mut read = History::read(texts(&read)).unwrap();
+    assert!(!read.is_complete());
+    assert_eq!([second(found) - 1, second(found)].map(|from| read.is_complete_since(from)), [false, true]);
+    // It is forgotten with the months of which it was.
+    for (epoch, time, is_complete) in [(1, "2027-12-02T09:30:00Z", false), (2, "2028-01-02T09:30:00Z", true)] {
+        read.take(epoch, &report(time, QWEN, &input(1)));
+        read.compact(at(time));
+        assert_eq!(read.is_complete(), is_complete, "{time}");
+    }
+    assert!(History::read(texts(&read)).unwrap().is_complete());
+}
+
+#[test]
 fn a_later_version_is_told_from_what_cannot_be_read() {
     let later = shard(1, (0, 1), &[]).replace(r#""schemaVersion":1"#, r#""schemaVersion":2"#);
     assert!(matches!(History::read([&later]), Err(LedgerError::Newer { found: 2 })));

@@ -155,6 +155,7 @@ impl Budget {
             name: self.name.clone(),
             callers: self.callers.iter().map(|caller| CALLERS[*caller].to_owned()).collect(),
             routes: self.routes.clone(),
+            from: None,
             enforcement: self.enforcement,
             when_usage_unknown: self.when_usage_unknown,
         }
@@ -170,9 +171,10 @@ impl Budget {
         Self { uid: uid(number), ..self }
     }
 
-    /// Shares it in another way.
-    pub(super) fn share_anew(&mut self, random: &mut Random) {
-        self.weights = self.weights.map(|_| weights(random));
+    /// Shares it in another way, or, where it may be whole, not at all.
+    pub(super) fn share_anew(&mut self, may_be_whole: bool, random: &mut Random) {
+        let is_shared = !may_be_whole || random.percent(60);
+        self.weights = is_shared.then(|| weights(random));
     }
 }
 

@@ -358,7 +358,8 @@ impl Gateway {
             Short::Exceeded(refused) => {
                 let accounts = self.accounts(attempt.caller, attempt.route);
                 let of_unit = accounts.iter().filter(|account| account.unit == refused.unit);
-                let mut rows = of_unit.map(|account| (account, &self.rows[account]));
+                // Of a budget that is shared in another way since, it may have been told of one account and not yet of the other.
+                let mut rows = of_unit.filter_map(|account| Some((account, self.rows.get(account)?)));
                 let (account, row) = rows.find(|(_, row)| row.budget == refused.budget).unwrap();
                 let periods: Vec<PeriodId> = [row.period].into_iter().chain(row.next.map(|next| next.period)).collect();
                 shared.oracle.refuses(common, account, &periods, attempt.need(refused.unit));

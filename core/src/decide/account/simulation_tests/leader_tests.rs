@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::PeriodId;
 use super::super::granting::{BudgetTerms, Granting, Heard};
 use super::super::ledger::HotLedger;
-use super::super::message::CallerRow;
+use super::super::message::{AccountRow, CallerRow};
+use super::super::{AccountId, PeriodId};
 use super::budget::{Budget, caller_rows};
+use super::promise::Promises;
 use super::store::Answer;
 use super::{Clock, Common, NAMESPACE, Shared};
 use crate::decide::gateway::exchange::message::GatewayMessage;
@@ -34,7 +35,7 @@ pub(super) struct Leader {
     periods: BTreeMap<String, i64>,
     /// When it is told again.
     told_at: Option<u32>,
-    callers: BTreeMap<String, CallerRow>,
+    callers: Arc<BTreeMap<String, CallerRow>>,
     /// By place of the gateway.
     replicas: Vec<Replica>,
     totals: UsageTotals,
@@ -51,6 +52,14 @@ pub(super) struct Leader {
 struct Replica {
     session: OperatorSession,
     connection: Option<u64>,
+    /// What the process that has reported on it is to know of accounts, by what the session was given.
+    known: BTreeMap<AccountId, AccountRow>,
+}
+
+impl Replica {
+    fn new(session: OperatorSession) -> Self {
+        Self { session, connection: None, known: BTreeMap::new() }
+    }
 }
 
 /// A write that is under way.
@@ -85,8 +94,8 @@ impl Leader {
             edit: None,
             periods: BTreeMap::new(),
             told_at: None,
-            callers: BTreeMap::new(),
-            replicas: shared.alive.iter().map(|_| Replica { session: session(), connection: None }).collect(),
+            callers: Arc::default(),
+            replicas: shared.alive.iter().map(|_| Replica::new(session())).collect(),
             totals: UsageTotals::default(),
             buried: BTreeSet::new(),
             version: shared.store.version(),
@@ -135,7 +144,7 @@ impl Leader {
         if self.granting.is_opening() {
             self.granting.open(&shared.history, now);
         }
-        self.granting.tick(now);
+        self.tick(shared);
         self.take_answer(shared);
         if let Some(struck) = struck(&mut shared.common) {
             return struck;
@@ -152,8 +161,15 @@ impl Leader {
     /// It wakes when another one leads, and does what it was about to do before it notices.
     pub(super) fn last_words(&mut self, shared: &mut Shared) {
         self.take_answer(shared);
-        self.granting.tick(self.clock.now(shared.common.time));
+        self.tick(shared);
         self.speak(shared);
+    }
+
+    /// Grants and recalls what is to be.
+    fn tick(&mut self, shared: &Shared) {
+        let before = Promises::of(&self.granting, &self.budgets);
+        self.granting.tick(self.clock.now(shared.common.time));
+        before.hold(&Promises::of(&self.granting, &self.budgets), &self.granting);
     }
 
     /// Notices connections that are gone, and makes new ones.
@@ -203,7 +219,7 @@ impl Leader {
         self.edit = Some(shared.edits);
         self.budgets.clone_from(&shared.budgets);
         self.periods = periods;
-        self.callers = caller_rows(&self.budgets);
+        self.callers = Arc::new(caller_rows(&self.budgets));
         shared.common.tell(|| format!("leader {}: is told of {:?} in {:?}", self.number, self.budgets, self.periods));
         self.granting.configure(&self.terms(), &shared.history, self.clock.now(shared.common.time));
     }
@@ -287,8 +303,12 @@ impl Leader {
             if let Some(standing) = replica.session.standing()
                 && !self.buried.contains(&standing.epoch)
             {
-                let rows = self.granting.rows(standing.epoch, replica.session.next_seq());
-                replica.session.desire_accounts(rows, self.callers.clone());
+                let Replica { session, known, .. } = replica;
+                let rows = self.granting.rows(standing.epoch, session.next_seq(), session.accounts_known());
+                rows.clone().apply(known);
+                self.granting.assert_told(standing.epoch, known);
+                session.desire_accounts(rows, Arc::clone(&self.callers));
+                session.keep(self.granting.is_to_stay(standing.epoch));
             }
             if let Some(struck) = struck(&mut shared.common) {
                 return struck;

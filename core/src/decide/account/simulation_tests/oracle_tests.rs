@@ -1,24 +1,17 @@
 //! The truth of the simulation: what each call reserved and used, by account and period, and the promises that are held to it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::granting::{Granting, Known, Snapshot, UnitSnapshot};
 use super::super::message::SpentRow;
 use super::super::{AccountId, PeriodId, Unit};
 use super::budget::{Budget, CALLERS};
 use super::leader::Leader;
+use super::room::Rooms;
 use super::{Common, Kind};
 
 /// What a process says that it spent, by account and period.
 pub(super) type Spent = BTreeMap<AccountId, BTreeMap<PeriodId, SpentRow>>;
-
-/// Steps after which the leader has surely heard of what a call freed: it weighs what each process last said, and these are of different
-/// times.
-const EXCHANGE: usize = 5;
-
-/// Steps for which there must have been room all along before a refusal is wrong: what a gateway goes by is as old as a report and
-/// a message.
-const WINDOW: u8 = 15;
 
 /// What a call really used.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +46,13 @@ pub(super) struct Held {
     amount: u64,
 }
 
+impl Held {
+    /// Whether that is an account of the same budget and unit.
+    fn is_of_same(&self, account: &AccountId) -> bool {
+        (&self.account.budget, self.account.unit) == (&account.budget, account.unit)
+    }
+}
+
 /// What was used of an account in a period.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -70,34 +70,6 @@ struct Nature {
     is_strict: bool,
     is_walled: bool,
     cached_input_percent: u32,
-}
-
-/// How much was left of an account and period in the last steps.
-#[derive(Clone, Debug, Default)]
-struct Room {
-    /// At most [`WINDOW`] steps in a row, the last one last.
-    left: VecDeque<u64>,
-    /// The last step that was looked at.
-    last: u32,
-}
-
-impl Room {
-    fn push(&mut self, step: u32, left: u64) {
-        if self.last + 1 != step {
-            self.left.clear();
-        }
-        self.last = step;
-        self.left.push_back(left);
-        if self.left.len() > usize::from(WINDOW) {
-            self.left.pop_front();
-        }
-    }
-
-    /// The least that was left all along until a step; none where it was not looked at all along.
-    fn least(&self, step: u32) -> Option<u64> {
-        let is_whole = self.last + 1 >= step && self.left.len() == usize::from(WINDOW);
-        self.left.iter().copied().min().filter(|_| is_whole)
-    }
 }
 
 /// How often something happened, of which a simulation without it says nothing.
@@ -138,11 +110,7 @@ pub(super) struct Oracle {
     unsure: BTreeSet<String>,
     /// Periods that a leader opened whose state it could not know.
     anew: BTreeSet<(String, PeriodId)>,
-    rooms: BTreeMap<(AccountId, PeriodId), Room>,
-    /// By budget and unit: what began since it was last looked at how much is left.
-    begun: BTreeMap<(String, Unit, PeriodId), u64>,
-    /// By budget and unit: what settled calls have freed in the last steps, which the leader may have yet to hear of.
-    freed: BTreeMap<(String, Unit, PeriodId), VecDeque<u64>>,
+    rooms: Rooms,
     /// By uid of the budget: the period that is open at the leader.
     pub(super) open: BTreeMap<String, PeriodId>,
     /// By budget and unit: what a leader last said of a period.
@@ -205,6 +173,10 @@ impl Oracle {
         }
     }
 
+    fn is_strict(&self, uid: &str) -> bool {
+        self.natures.get(uid).is_some_and(|nature| nature.is_strict)
+    }
+
     fn is_sure(&self, uid: &str, period: PeriodId) -> bool {
         !self.unsure.contains(uid) && !self.anew.contains(&(uid.to_owned(), period))
     }
@@ -231,6 +203,9 @@ impl Oracle {
             let amount = row.reserved.checked_sub(was.reserved).expect("what begins frees nothing");
             if amount > 0 {
                 assert_eq!(amount, need(account.unit), "what is reserved of {account}");
+                // Also what was charged beside takes room.
+                let is_within = row.used + row.reserved <= row.allowance;
+                assert!(is_within || !self.is_strict(&account.budget), "{account} in {period:?}: {row:?} passes the allowance");
                 held.push(Held { account: account.clone(), period, amount });
             }
         }
@@ -240,7 +215,7 @@ impl Oracle {
         self.happened.begun += 1;
         for Held { account, period, amount } in &held {
             self.change(account, *period, |tally| tally.reserved += amount);
-            *self.begun.entry((account.budget.clone(), account.unit, *period)).or_default() += amount;
+            self.rooms.begins(account, *period, *amount);
             self.hold_to_limits(account, *period);
         }
         held
@@ -248,7 +223,7 @@ impl Oracle {
 
     /// What has ever been admitted stays within the limit.
     fn hold_to_limits(&self, account: &AccountId, period: PeriodId) {
-        if !self.natures.get(&account.budget).is_some_and(|nature| nature.is_strict) {
+        if !self.is_strict(&account.budget) {
             return;
         }
         for account in [account.clone(), AccountId { caller: None, ..account.clone() }] {
@@ -261,8 +236,9 @@ impl Oracle {
 
     /// A call has ended. `told`: the accounts that cover it by now.
     pub(super) fn ends(&mut self, before: &Spent, after: &Spent, told: &[AccountId], held: &[Held], outcome: Option<Outcome>) {
-        let mut open: BTreeSet<&AccountId> =
-            told.iter().filter(|account| held.iter().all(|held| held.account != **account)).collect();
+        // Of a budget that is shared in another way by now the call is charged where it was reserved.
+        let is_held = |account: &AccountId| held.iter().any(|held| held.is_of_same(account));
+        let mut open: BTreeSet<&AccountId> = told.iter().filter(|account| !is_held(account)).collect();
         for (account, period, was, row) in pairs(before, after) {
             let charge = self.charge(account, outcome);
             let reserved = held.iter().find(|held| held.account == *account && held.period == period);
@@ -296,10 +272,7 @@ impl Oracle {
     pub(super) fn settle(&mut self, held: &[Held], outcome: Option<Outcome>) {
         for Held { account, period, amount } in held {
             let charge = self.charge(account, outcome);
-            let freed = self.freed.entry((account.budget.clone(), account.unit, *period)).or_insert_with(|| VecDeque::from([0]));
-            if let Some(freed) = freed.front_mut() {
-                *freed += amount.saturating_sub(charge);
-            }
+            self.rooms.frees(account, *period, amount.saturating_sub(charge));
             self.change(account, *period, |tally| {
                 tally.reserved -= amount;
                 tally.admitted += charge;
@@ -314,11 +287,7 @@ impl Oracle {
 
     /// Holds what a leader knows to the truth, at each step, and notes how much room there is.
     pub(super) fn look(&mut self, common: &Common, leader: &Leader, written: &[Budget]) {
-        self.begun.clear();
-        for freed in self.freed.values_mut() {
-            freed.push_front(0);
-            freed.truncate(EXCHANGE);
-        }
+        self.rooms.step();
         for budget in &leader.budgets {
             let snapshot = leader.granting.snapshot(&budget.uid);
             let snapshot = snapshot.unwrap_or_else(|| panic!("nothing is known of {}, which was told", budget.uid));
@@ -407,11 +376,7 @@ impl Oracle {
                     rooms.push((account, if told.weights.is_some() { share.min(whole) } else { whole }));
                 }
                 for (account, left) in rooms {
-                    let room = self.rooms.entry((account, period)).or_default();
-                    // Callers of a budget without shares have one account.
-                    if room.last != common.step {
-                        room.push(common.step, left);
-                    }
+                    self.rooms.note(common.step, account, period, left);
                 }
             }
         }
@@ -422,9 +387,8 @@ impl Oracle {
         accounts.iter().all(|account| {
             let is_walled = self.natures.get(&account.budget).is_some_and(|nature| nature.is_walled);
             let open = self.open.get(&account.budget);
-            let room = open.and_then(|open| self.rooms.get(&(account.clone(), *open)));
-            let room = room.filter(|room| room.last + 1 >= common.step);
-            !is_walled || room.and_then(|room| room.left.back()).is_some_and(|left| *left >= need(account.unit))
+            let left = open.and_then(|open| self.rooms.left(common.step, account, *open));
+            !is_walled || left.is_some_and(|left| left >= need(account.unit))
         })
     }
 
@@ -436,16 +400,7 @@ impl Oracle {
         if !common.is_settled() {
             return;
         }
-        let freed = |period: PeriodId| {
-            let freed = self.freed.get(&(account.budget.clone(), account.unit, period));
-            freed.into_iter().flatten().sum::<u64>()
-        };
-        let begun = |period: PeriodId| self.begun.get(&(account.budget.clone(), account.unit, period)).copied().unwrap_or_default();
-        let rooms = periods.iter().map(|period| {
-            let least = self.rooms.get(&(account.clone(), *period))?.least(common.step)?;
-            Some(least.saturating_sub(begun(*period)).saturating_sub(freed(*period)))
-        });
-        let Some(least) = rooms.collect::<Option<Vec<u64>>>() else { return };
+        let Some(least) = self.rooms.least(common.step, account, periods) else { return };
         let is_right = least.is_empty() || least.iter().any(|left| *left < need);
         assert!(is_right, "{account} has had room for {need} all along ({least:?} in {periods:?}), and refuses it");
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::ledger::HotLedger;
+use super::super::ledger::{BudgetLedger, HotLedger};
 use super::{Common, Kind};
 
-/// The most hurried and other writes in a minute, where none fails.
+/// The most writes in a minute, where none fails, beside those with which a period begins or a limit is another.
 const WRITES_A_MINUTE: usize = 3;
 
 #[derive(Default)]
@@ -24,6 +24,10 @@ pub(super) struct Store {
     pub(super) broken: Duration,
     /// When writes were asked for.
     pub(super) writes: Vec<Duration>,
+    /// When those were that say of no budget that something else is open.
+    of_usage: Vec<Duration>,
+    /// What is open, by the last one.
+    open: Vec<String>,
 }
 
 /// A write under way. Its effect comes whether or not anybody still waits for the answer.
@@ -68,9 +72,14 @@ impl Store {
     pub(super) fn write(&mut self, version: u64, term: u64, ledger: Rc<HotLedger>, common: &mut Common) -> u64 {
         self.numbers += 1;
         self.writes.push(common.time);
+        let open = open(&ledger);
+        if self.open == open {
+            self.of_usage.push(common.time);
+        }
+        self.open = open;
         if common.kind == Kind::Gentle {
             let minute = Duration::from_secs(60);
-            let recent = self.writes.iter().rev().take_while(|at| **at + minute > common.time).count();
+            let recent = self.of_usage.iter().rev().take_while(|at| **at + minute > common.time).count();
             assert!(recent <= WRITES_A_MINUTE, "the ledger is written {recent} times in a minute");
         }
         let (arrives, answer) = match common.random.below(20) {
@@ -113,4 +122,21 @@ impl Store {
         let (_, answer) = self.answers.get(&number).filter(|(back, _)| *back <= common.step)?;
         Some(*answer)
     }
+}
+
+/// What a ledger says to be open: periods with their limits, accounts, and the processes that may use of them.
+fn open(ledger: &HotLedger) -> Vec<String> {
+    let of_budget = |(uid, budget): (&String, &BudgetLedger)| {
+        let period = budget.periods.get(&budget.open);
+        let limits = period.map(|period| period.limits);
+        let accounts = period.into_iter().flat_map(|period| period.accounts.each());
+        let shares =
+            accounts.flat_map(|(unit, account)| account.shares.iter().map(move |(share, of_share)| (unit, share, of_share)));
+        let may_use = shares.map(|(unit, share, of_share)| {
+            let epochs = of_share.processes.iter().filter(|(_, process)| process.ceiling > 0).map(|(epoch, _)| *epoch);
+            (unit, share.clone(), epochs.collect::<Vec<u64>>())
+        });
+        format!("{uid} {:?} {limits:?} {:?}", budget.open, may_use.collect::<Vec<_>>())
+    };
+    ledger.budgets.iter().map(of_budget).collect()
 }

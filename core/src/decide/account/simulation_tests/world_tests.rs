@@ -279,8 +279,10 @@ impl World {
                 (budget.tokens, budget.cost) = (change(budget.tokens), change(budget.cost));
                 *edits += 1;
             }
-            if common.faults.edits && budget.weights.is_some() && common.random.one_in(120) {
-                budget.share_anew(&mut common.random);
+            // What a caller had used of the whole counts against its share by the hours of the caller table, which is no exact number.
+            let may_be_whole = common.kind == Kind::Rough;
+            if common.faults.edits && (may_be_whole || budget.weights.is_some()) && common.random.one_in(120) {
+                budget.share_anew(may_be_whole, &mut common.random);
                 *edits += 1;
             }
             if common.faults.openings && common.random.one_in(300) {

@@ -92,6 +92,22 @@ impl Most {
     }
 }
 
+/// What an attempt needs of the accounts that cover it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The most that it can use: what it reserves.
+    pub most: Most,
+    /// The most that it could use if its output had the limit that a budget gives it which refuses: by that, one which refuses
+    /// nothing counts what it would have refused.
+    pub if_walled: Most,
+}
+
+impl From<Most> for Need {
+    fn from(most: Most) -> Self {
+        Self { most, if_walled: most }
+    }
+}
+
 /// What an attempt used. The kinds of input do not overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
@@ -135,6 +151,8 @@ struct Held {
     period: PeriodId,
     /// None: nothing, since the most that it can use is not known.
     amount: Option<u64>,
+    /// What it would have reserved if its output had a limit.
+    if_walled: u64,
 }
 
 /// A call that waits. It is over when a reservation with it succeeds or is refused for good; otherwise it has to be given up by

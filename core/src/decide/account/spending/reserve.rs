@@ -2,8 +2,9 @@
 
 use super::account::Account;
 use super::pending::Pending;
+use super::slots::Slots;
 use super::waiting::Waits;
-use super::{Held, Moment, Most, Now, Reservation, Settled, Short, Spending, Ticket, Used};
+use super::{Held, Moment, Need, Now, Reservation, Settled, Short, Spending, Ticket, Used};
 use crate::api::token_budget::{Enforcement, WhenUsageUnknown};
 
 /// Why a call cannot begin as far as one account goes. Where accounts differ, the last of these counts: it is the one that waiting
@@ -31,16 +32,17 @@ impl Spending {
         &mut self,
         caller: &str,
         route: &str,
-        most: Most,
+        need: impl Into<Need>,
         ticket: Option<Ticket>,
         now: Now,
     ) -> Result<Reservation, Short> {
+        let need = need.into();
         self.latest = self.moment(now);
         let pair = self.pair(caller, route);
         let outcome = if self.told {
-            self.admit(pair, most, ticket)
+            self.admit(pair, need, ticket)
         } else {
-            match self.planned.refused(caller, route) {
+            match self.planned.refused(caller, route, self.latest.wall) {
                 Some(refused) => Err(Short::Unknown(refused)),
                 None => Ok(Vec::new()),
             }
@@ -58,7 +60,8 @@ impl Spending {
         Ok(Reservation { pair, held })
     }
 
-    fn admit(&mut self, pair: usize, most: Most, ticket: Option<Ticket>) -> Result<Vec<Held>, Short> {
+    fn admit(&mut self, pair: usize, need: Need, ticket: Option<Ticket>) -> Result<Vec<Held>, Short> {
+        let Need { most, if_walled } = need;
         let Self { accounts, pairs, waiting, pending, latest, .. } = self;
         let moment = &*latest;
         let Some(cover) = pairs.get(pair).and_then(|pair| pair.cover.as_ref()) else { return Ok(Vec::new()) };
@@ -86,14 +89,16 @@ impl Spending {
         }
         let held = cover.accounts.iter().filter_map(|slot| {
             let account = accounts.get_mut(*slot)?;
-            account.reserve(most.of(account.id.unit), moment, pending)
+            let unit = account.id.unit;
+            account.reserve(most.of(unit), if_walled.of(unit).unwrap_or(0), moment, pending)
         });
         Ok(held.collect())
     }
 
     /// Settles what an attempt used; none: nothing was sent, or it was refused before any content. It is charged in full, also
     /// where it is more than was reserved, to the periods in which the attempt began. An account that covers the call by now and
-    /// has no reservation of it is charged in the period that is open: its budget opened while the call ran.
+    /// has no reservation of it is charged in the period that is open: its budget opened while the call ran. Not so another account
+    /// of a budget that the call has reserved in, which is shared in another way by now: for the operator both are one.
     ///
     /// What of its cost is not known, where cost was reserved, is charged as it was reserved.
     pub fn settle(&mut self, reservation: Reservation, used: Option<Used>) -> Settled {
@@ -108,7 +113,7 @@ impl Spending {
             pair.running = pair.running.saturating_sub(1);
             if let (Some(cover), Some(used)) = (&pair.cover, &used) {
                 for slot in &cover.accounts {
-                    if reservation.held.binary_search_by_key(slot, |held| held.slot).is_err()
+                    if !reservation.is_charged(*slot, accounts)
                         && let Some(account) = accounts.get_mut(*slot)
                     {
                         account.charge(used, pending);
@@ -118,6 +123,17 @@ impl Spending {
         }
         self.running = self.running.saturating_sub(1);
         settled
+    }
+}
+
+impl Reservation {
+    /// Whether what the call used is charged to this account by what it has reserved, or to another one of the same budget and unit.
+    fn is_charged(&self, slot: usize, accounts: &Slots<Account>) -> bool {
+        let is_of_same = |held: &Held| {
+            let pair = accounts.get(held.slot).zip(accounts.get(slot));
+            pair.is_some_and(|(held, account)| (&held.id.budget, held.id.unit) == (&account.id.budget, account.id.unit))
+        };
+        self.held.binary_search_by_key(&slot, |held| held.slot).is_ok() || self.held.iter().any(is_of_same)
     }
 }
 
@@ -193,18 +209,19 @@ impl Account {
         }
     }
 
-    fn reserve(&mut self, need: Option<u64>, moment: &Moment, pending: &mut Pending) -> Option<Held> {
+    fn reserve(&mut self, need: Option<u64>, if_walled: u64, moment: &Moment, pending: &mut Pending) -> Option<Held> {
         let amount = need.unwrap_or(0);
         let left = self.left(moment.wall).filter(|_| !self.is_walled());
         let (slot, period) = (self.place.slot, self.row.as_ref().and(self.at(moment.wall))?.period);
         self.spend(period, pending, |spent| {
             // Where the budget refuses nothing: what it would have refused.
-            if left.is_some_and(|left| amount > left.saturating_sub(spent.row.reserved)) {
+            if left.is_some_and(|left| if_walled > left.saturating_sub(spent.reserved_if_walled)) {
                 spent.row.refused = spent.row.refused.saturating_add(1);
             }
             spent.row.reserved = spent.row.reserved.saturating_add(amount);
+            spent.reserved_if_walled = spent.reserved_if_walled.saturating_add(if_walled);
             spent.running += 1;
-            Held { slot, period, amount: need }
+            Held { slot, period, amount: need, if_walled }
         })
     }
 
@@ -221,6 +238,7 @@ impl Account {
         self.spend(held.period, pending, |spent| {
             spent.running = spent.running.saturating_sub(1);
             spent.row.reserved = spent.row.reserved.saturating_sub(reserved);
+            spent.reserved_if_walled = spent.reserved_if_walled.saturating_sub(held.if_walled);
             spent.charge(amount, is_exact);
         });
         held.amount.is_some_and(|reserved| amount > reserved)

@@ -2,10 +2,10 @@ use rstest::rstest;
 
 use super::*;
 use crate::decide::account::message::{AccountRow, RouteRow, SpentRow, Told};
-use crate::decide::account::spending::Refused;
 use crate::decide::account::spending::testing::{
     CALLER, COST, Process, ROUTE, TOKENS, exactly, id, next, route, row, tokens, told,
 };
+use crate::decide::account::spending::{Most, Refused};
 use crate::decide::account::{PeriodId, Unit};
 use crate::decide::gateway::plan::PlannedBudget;
 
@@ -152,6 +152,29 @@ fn a_budget_without_a_wall_refuses_nobody_and_counts_whom_it_would_have(#[case] 
     assert!(process.report().asks.is_empty(), "whoever is never refused asks for nothing");
 }
 
+#[test]
+fn what_would_have_been_refused_is_counted_as_if_output_had_the_limit_that_a_wall_gives_it() {
+    let mut process = Process::with(&[(TOKENS, AccountRow { enforcement: Enforcement::DryRun, used: 900, ..row(0) })]);
+    let unlimited = |if_walled| Need { most: tokens(1_000_000), if_walled: tokens(if_walled) };
+    let reserve = |process: &mut Process, if_walled| {
+        let now = process.now();
+        process.spending.reserve(CALLER, ROUTE, unlimited(if_walled), None, now).unwrap()
+    };
+    let (first, second) = (reserve(&mut process, 60), reserve(&mut process, 40));
+    assert_eq!(process.spent(TOKENS), SpentRow { reserved: 2_000_000, ..SpentRow::default() }, "both would have had room");
+    let third = reserve(&mut process, 1);
+    assert_eq!(process.spent(TOKENS).refused, 1);
+    // What it used with more output than it would have had was within what it could use.
+    assert_eq!(process.settle(first, 70), Settled::default());
+    process.settle(second, 0);
+    process.settle(third, 0);
+    let (fits, does_not) = (reserve(&mut process, 30), reserve(&mut process, 1));
+    assert_eq!(process.spent(TOKENS), SpentRow { used: 70, reserved: 2_000_000, refused: 2, ..SpentRow::default() });
+    process.settle(fits, 0);
+    process.settle(does_not, 0);
+    assert!(process.spending.is_idle());
+}
+
 #[rstest]
 #[case(Enforcement::Block, WhenUsageUnknown::Hold, false)]
 #[case(Enforcement::Block, WhenUsageUnknown::Block, false)]
@@ -254,6 +277,21 @@ fn a_budget_that_opens_while_a_call_runs_is_charged_when_it_settles() {
 }
 
 #[rstest]
+#[case("uid/tokens", "uid/tokens/coder")]
+#[case("uid/tokens/coder", "uid/tokens")]
+fn a_budget_that_is_shared_in_another_way_while_a_call_runs_is_charged_once(#[case] before: &str, #[case] after: &str) {
+    let mut process = Process::with(&[(before, row(100)), ("other/tokens", row(100))]);
+    let reservation = process.reserve(60).unwrap();
+    // Its budget has a limit of cost by now as well.
+    let accounts = [(before, row(60)), (after, row(0)), ("uid/cost", row(0)), ("other/tokens", row(100))];
+    process.take(&told(&accounts, route(&[after, "uid/cost", "other/tokens"])));
+    process.spending.settle(reservation, Some(Used { cost: Some(7), ..exactly(40) }));
+    let used = |account| process.spent(account).used;
+    assert_eq!((used(before), used(after), used("uid/cost"), used("other/tokens")), (40, 0, 7, 40));
+    assert!(process.spending.is_idle());
+}
+
+#[rstest]
 #[case(WhenUsageUnknown::Hold, 100, true)]
 #[case(WhenUsageUnknown::Hold, 101, false)]
 #[case(WhenUsageUnknown::Hold, 1001, false)]
@@ -302,6 +340,7 @@ fn before_an_operator_has_spoken_the_plan_says_who_is_refused() {
         name: name.to_owned(),
         callers: [CALLER.to_owned()].into(),
         routes: routes.map(|route| [route.to_owned()].into()),
+        from: None,
         enforcement,
         when_usage_unknown,
     };
@@ -330,6 +369,21 @@ fn before_an_operator_has_spoken_the_plan_says_who_is_refused() {
         process.take(&Told { all: true, ..Told::default() });
         process.elapsed = 1000;
         assert!(process.reserve(10).is_ok(), "{budgets:?}");
+    }
+}
+
+#[test]
+fn a_budget_of_the_plan_takes_no_notice_of_calls_before_its_first_period_starts() {
+    let mut process = Process::new();
+    let from = process.wall + 10;
+    let callers = [CALLER.to_owned()].into();
+    process.spending.plan(vec![PlannedBudget { name: "sprint".to_owned(), callers, from: Some(from), ..PlannedBudget::default() }]);
+    for (wall, refused) in [(from - 1, false), (from, true)] {
+        process.wall = wall;
+        let now = process.now();
+        assert_eq!(process.spending.terms(CALLER, ROUTE, now).is_some(), refused, "{wall}");
+        let outcome = process.reserve(10);
+        assert_eq!(matches!(outcome, Err(Short::Unknown(_))), refused, "{wall}: {outcome:?}");
     }
 }
 

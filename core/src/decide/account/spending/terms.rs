@@ -22,7 +22,7 @@ pub struct Terms {
     pub walled: bool,
     /// Whether a backend without a price may not answer.
     pub needs_price: bool,
-    /// Whether any budget covers them, so that the output has to have a limit.
+    /// Whether their output has to have a limit: a budget that refuses covers them, and has room for the most that they can use.
     pub bounded_output: bool,
     /// Tokens that are left of the limits: the least. None: no limit of tokens is known.
     pub remaining: Option<u64>,
@@ -32,13 +32,12 @@ impl Spending {
     /// What budgets mean for calls of a caller on a route; none: no budget covers them.
     pub fn terms(&self, caller: &str, route: &str, now: Now) -> Option<Terms> {
         if !self.told {
-            return self.planned.terms(caller, route);
+            return self.planned.terms(caller, route, now.wall.as_second());
         }
         let cover = self.cover(caller, route)?;
         let moment = self.moment(now);
         let mut terms = Terms { tier_ceiling: cover.tier_ceiling, used_percent: Some(cover.used_percent), ..Terms::default() };
         for account in accounts_of(cover, &self.accounts).filter(|account| !account.gone) {
-            terms.bounded_output = true;
             terms.walled |= account.is_walled();
             terms.needs_price |= account.id.unit == Unit::Cost && account.needs_price();
             if account.id.unit == Unit::Tokens
@@ -47,6 +46,7 @@ impl Spending {
                 terms.remaining = Some(terms.remaining.map_or(left, |least| least.min(left)));
             }
         }
+        terms.bounded_output = terms.walled;
         let of = |slot: Option<usize>| slot.and_then(|slot| self.accounts.get(slot));
         terms.refused = of(cover.refused).filter(|account| account.refuses(&moment)).map(|account| account.refused(moment.wall));
         terms.new_tasks_refused =

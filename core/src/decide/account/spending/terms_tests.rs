@@ -40,7 +40,7 @@ fn terms_are_what_the_operator_says_of_the_route() {
 }
 
 #[test]
-fn a_wall_a_price_and_a_bound_are_needed_where_some_budget_needs_them() {
+fn a_wall_a_price_and_a_bound_are_needed_where_some_budget_refuses_and_nowhere_else() {
     let with = |enforcement, when_usage_unknown| AccountRow { enforcement, when_usage_unknown, ..row(10) };
     let (block, alert, dry_run) = (Enforcement::Block, Enforcement::Alert, Enforcement::DryRun);
     let (hold, allow) = (WhenUsageUnknown::Hold, WhenUsageUnknown::Allow);
@@ -55,7 +55,7 @@ fn a_wall_a_price_and_a_bound_are_needed_where_some_budget_needs_them() {
     ] {
         let names: Vec<&str> = accounts.iter().map(|(account, _)| *account).collect();
         let terms = of(&accounts, route(&names));
-        assert_eq!((terms.walled, terms.needs_price, terms.bounded_output), (walled, needs_price, true), "{names:?}");
+        assert_eq!((terms.walled, terms.needs_price, terms.bounded_output), (walled, needs_price, walled), "{names:?}");
     }
     let ceiling_alone = of(&[(TOKENS, row(10))], RouteRow { used_percent: 95, ..RouteRow::default() });
     assert!(!ceiling_alone.bounded_output && !ceiling_alone.walled);
@@ -129,6 +129,7 @@ fn before_an_operator_has_spoken_the_plan_says_who_is_covered() {
         name: "sprint".to_owned(),
         callers: [CALLER.to_owned()].into(),
         routes: None,
+        from: None,
         enforcement,
         when_usage_unknown: WhenUsageUnknown::Allow,
     };
@@ -136,5 +137,5 @@ fn before_an_operator_has_spoken_the_plan_says_who_is_covered() {
     assert_eq!(terms(&process), Some(Terms { walled: true, bounded_output: true, ..Terms::default() }));
     assert_eq!(process.spending.terms("planner", ROUTE, process.now()), None);
     process.spending.plan(vec![planned(Enforcement::DryRun)]);
-    assert_eq!(terms(&process), Some(Terms { bounded_output: true, ..Terms::default() }));
+    assert_eq!(terms(&process), Some(Terms::default()), "who holds nobody back changes no call");
 }

@@ -49,6 +49,13 @@ pub struct TaskReservation {
 /// Why a call of a task cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
+    /// The call alone can use more than one may.
+    TooLarge {
+        /// The most tokens that one may use.
+        limit: u64,
+        /// The most that this one can use.
+        most: u64,
+    },
     /// Less is left of a limit than the call can use.
     Exceeded {
         /// What is limited.
@@ -178,7 +185,12 @@ impl TaskLedger {
 impl Task {
     /// Whether a call can begin that can use this much.
     fn check(&self, call: &TaskCall, most: Most) -> Result<(), Stopped> {
-        let TaskLimits { max_tokens, max_cost, max_identical_requests } = call.limits;
+        let TaskLimits { max_tokens_per_request, max_tokens, max_cost, max_identical_requests } = call.limits;
+        if let Some(limit) = max_tokens_per_request
+            && most.tokens > limit
+        {
+            return Err(Stopped::TooLarge { limit, most: most.tokens });
+        }
         if let Some((limit, body)) = max_identical_requests.zip(call.body)
             && self.made(body) >= limit
         {
@@ -221,7 +233,7 @@ impl Task {
 
     /// What the others are to know of it.
     fn row(&self) -> TaskRow {
-        let TaskLimits { max_tokens, max_cost, max_identical_requests } = self.limits;
+        let TaskLimits { max_tokens, max_cost, max_identical_requests, .. } = self.limits;
         let is_much = |used: u64, limit: Option<u64>| limit.is_some_and(|limit| used >= limit.div_ceil(REPORTED_PART));
         let is_told = is_much(self.used.tokens, max_tokens)
             || is_much(self.used.cost, max_cost)

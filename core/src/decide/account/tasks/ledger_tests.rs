@@ -122,6 +122,19 @@ fn a_request_is_made_as_often_as_it_may_be_and_others_are_not_held_up_by_it() {
 }
 
 #[test]
+fn a_call_that_alone_can_use_more_than_one_may_does_not_begin_whatever_is_left_of_the_task() {
+    let mut ledger = TaskLedger::default();
+    let call = call(TaskLimits { max_tokens_per_request: Some(40), ..tokens(100) });
+    assert_eq!(ledger.check(CALLER, &call, START), Ok(()), "a smaller one has room");
+    assert_eq!(make(&mut ledger, &call, 41), Err(Stopped::TooLarge { limit: 40, most: 41 }));
+    for _ in 0..2 {
+        assert_eq!(make(&mut ledger, &call, 40), Ok(()));
+    }
+    assert_eq!(make(&mut ledger, &call, 40), Err(Stopped::Exceeded { unit: Unit::Tokens, limit: 100, left: 20 }));
+    assert_eq!(make(&mut ledger, &call, 41), Err(Stopped::TooLarge { limit: 40, most: 41 }));
+}
+
+#[test]
 fn a_call_that_does_not_begin_is_not_counted() {
     let mut ledger = TaskLedger::default();
     let limits = TaskLimits { max_identical_requests: Some(1), ..tokens(100) };

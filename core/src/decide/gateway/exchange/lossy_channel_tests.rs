@@ -15,6 +15,7 @@ use super::message::{GatewayMessage, OperatorMessage};
 use super::operator_session::OperatorSession;
 use super::usage::{Counts, Hour, Series, UsageCounters};
 use super::usage_totals::UsageTotals;
+use crate::decide::account::granting::AccountRows;
 use crate::decide::account::message::{AccountRow, Ask, CallerRow, Report, RouteRow, SpentRow, Told};
 use crate::decide::account::{AccountId, PeriodId, Unit};
 use crate::decide::gateway::plan::{self, Endpoints, Plan};
@@ -114,6 +115,8 @@ struct Simulation {
     /// What is to be known of accounts: each with a number that only grows.
     accounts: BTreeMap<AccountId, u64>,
     numbers: u64,
+    /// What each account was to be after each change, from the first one on.
+    changes: Vec<BTreeMap<AccountId, u64>>,
     /// What a process was to know when a message was sent to it, by term and number; none of one to whom nobody was known to listen.
     said: BTreeMap<(u64, u64), Known>,
     /// What the gateway knows.
@@ -181,6 +184,7 @@ impl Simulation {
             counted: 0,
             accounts: BTreeMap::new(),
             numbers: 0,
+            changes: vec![BTreeMap::new()],
             said: BTreeMap::new(),
             known: Known::default(),
             listened: None,
@@ -199,6 +203,23 @@ impl Simulation {
             (format!("caller of {}", id.budget), CallerRow { routes: [("smart-router".to_owned(), route)].into() })
         };
         (rows, self.accounts.keys().map(caller).collect())
+    }
+
+    /// What of that the operator's half does not know yet.
+    fn changed(&mut self, mut rows: BTreeMap<AccountId, AccountRow>) -> AccountRows {
+        if self.changes.last() != Some(&self.accounts) {
+            self.changes.push(self.accounts.clone());
+        }
+        let changes = u64::try_from(self.changes.len()).unwrap();
+        let Some(known) = usize::try_from(self.operator.accounts_known()).unwrap().checked_sub(1) else {
+            return AccountRows { changes, ..AccountRows::all(rows) };
+        };
+        let known = &self.changes[known];
+        let is_other = |account: &AccountId| known.get(account) != self.accounts.get(account);
+        let accounts = known.keys().chain(self.accounts.keys());
+        let budgets = accounts.filter(|account| is_other(account)).map(|account| account.budget.clone()).collect();
+        rows.retain(|account, _| is_other(account));
+        AccountRows { budgets: Some(budgets), rows, changes }
     }
 
     fn count(&self) -> u64 {
@@ -358,7 +379,8 @@ impl Simulation {
         let Some(connection) = self.connection else { return };
         let wanted = self.operator.standing().map(|standing| self.wanted(standing.epoch));
         if let Some((rows, callers)) = wanted.clone() {
-            self.operator.desire_accounts(rows, callers);
+            let rows = self.changed(rows);
+            self.operator.desire_accounts(rows, Arc::new(callers));
         }
         let number = (self.term, self.operator.next_seq());
         if let Some(message) = self.operator.message(self.now()) {

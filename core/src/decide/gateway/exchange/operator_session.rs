@@ -10,6 +10,7 @@ use super::rows::Rows;
 use super::untaken::Untaken;
 use super::{HEARTBEAT, REPORT_INTERVAL, SCHEMA, SEND_AGAIN_AFTER, VALID_FOR};
 use crate::decide::account::AccountId;
+use crate::decide::account::granting::AccountRows;
 use crate::decide::account::message::{AccountRow, CallerRow, Told};
 use crate::decide::account::tasks::Tasks;
 
@@ -31,6 +32,10 @@ struct Connection {
     sent: Option<Duration>,
     /// The last report that was taken.
     acknowledged: u64,
+    /// The last one that the replica may know to be taken.
+    told: u64,
+    /// Whether the replica is to know of no other one yet.
+    is_to_stay: bool,
     /// What the replica has in force, and what it refused.
     reported: PerDocument<Option<String>>,
     refused: PerDocument<Option<DocumentError>>,
@@ -51,7 +56,11 @@ struct Accounts {
     news: bool,
     /// The first message that said all of it; none: there was none yet.
     said: Option<u64>,
+    /// The changes of accounts until which it was to know of them.
+    changes: u64,
     rows: Rows<AccountId, AccountRow>,
+    /// What callers are to be, as it was last decided: the same again costs nothing.
+    decided: Option<Arc<BTreeMap<String, CallerRow>>>,
     callers: Rows<String, CallerRow>,
     tasks: Untaken,
 }
@@ -126,16 +135,22 @@ impl OperatorSession {
         }
     }
 
-    /// What the process that has reported on this connection is to know of accounts: all of it, as it is now. What changed is sent
-    /// soon. The allowances in it count as sent by the message [`Self::next_seq`].
+    /// What the process that has reported on this connection is to know of accounts, as it is now: what has changed since there were
+    /// [`Self::accounts_known`] changes, or all of it; and all of what budgets mean for callers, which costs nothing where it is the
+    /// same as before. What changed is sent soon. The allowances in it count as sent by the message [`Self::next_seq`].
     ///
     /// Without such a process it is passed over, as nobody can know what the one that will report may spend: another may have begun
     /// in its place. So it has to be said for each connection after the first report, also where there are no accounts: what is not
     /// said changes nothing at the other end.
-    pub fn desire_accounts(&mut self, rows: BTreeMap<AccountId, AccountRow>, callers: BTreeMap<String, CallerRow>) {
+    pub fn desire_accounts(&mut self, rows: AccountRows, callers: Arc<BTreeMap<String, CallerRow>>) {
         if let Some(connection) = self.connection.as_mut().filter(|connection| connection.standing.is_some()) {
             connection.accounts.want(rows, callers);
         }
+    }
+
+    /// The changes of accounts of which that process was to know; 0 for none: it is to be said all of them.
+    pub fn accounts_known(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.accounts.changes)
     }
 
     /// What the process that has reported on this connection is to hear of tasks, beside what it was to hear before: what has changed
@@ -149,6 +164,16 @@ impl OperatorSession {
     /// The changes of tasks of which that process was to hear; 0 for none.
     pub fn tasks_known(&self) -> u64 {
         self.connection.as_ref().map_or(0, |connection| connection.accounts.tasks.changes())
+    }
+
+    /// Whether the process at the other end is to stay for now, though it may have said all that it has to say: no report is
+    /// acknowledged that was not before. When it may go, it is told so at once.
+    pub fn keep(&mut self, is_to_stay: bool) {
+        let Some(connection) = &mut self.connection else { return };
+        let was_to_stay = std::mem::replace(&mut connection.is_to_stay, is_to_stay);
+        if was_to_stay && !is_to_stay {
+            self.send_at_once();
+        }
     }
 
     /// The number that the next message will have, whenever it is sent.
@@ -217,6 +242,9 @@ impl OperatorSession {
         self.seq = self.next_seq();
         let connection = self.connection.as_mut()?;
         connection.sent = Some(now);
+        if !connection.is_to_stay {
+            connection.told = connection.acknowledged;
+        }
         let mut documents = PerDocument::default();
         for kind in DocumentKind::ALL {
             let hash = self.desired.hash(kind);
@@ -230,7 +258,7 @@ impl OperatorSession {
             term: self.term,
             seq: self.seq,
             valid_for: VALID_FOR.as_secs(),
-            acknowledged: connection.acknowledged,
+            acknowledged: connection.told,
             hashes: self.desired.hashes(),
             documents,
             accounts: connection.tell(self.seq),
@@ -259,7 +287,7 @@ impl Connection {
     /// gone.
     fn tell(&mut self, seq: u64) -> Told {
         let Some(standing) = self.standing else { return Told::default() };
-        let Accounts { wanted, news, said, rows, callers, tasks } = &mut self.accounts;
+        let Accounts { wanted, news, said, rows, callers, tasks, .. } = &mut self.accounts;
         *news = false;
         let tasks = tasks.say(seq);
         if !*wanted {
@@ -286,9 +314,13 @@ impl Connection {
 }
 
 impl Accounts {
-    fn want(&mut self, rows: BTreeMap<AccountId, AccountRow>, callers: BTreeMap<String, CallerRow>) {
-        let (rows, callers) = (self.rows.want(rows), self.callers.want(callers));
-        self.news |= rows || callers || !self.wanted;
+    fn want(&mut self, rows: AccountRows, callers: Arc<BTreeMap<String, CallerRow>>) {
+        self.changes = rows.changes;
+        let of_accounts = self.rows.want_accounts(rows);
+        let is_decided = self.decided.as_ref().is_some_and(|decided| Arc::ptr_eq(decided, &callers));
+        let of_callers = !is_decided && self.callers.want(&callers);
+        self.decided = Some(callers);
+        self.news |= of_accounts || of_callers || !self.wanted;
         self.wanted = true;
     }
 }

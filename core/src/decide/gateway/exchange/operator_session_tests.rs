@@ -122,6 +122,25 @@ fn a_replica_that_leaves_is_answered_at_once() {
 }
 
 #[test]
+fn the_last_report_of_a_replica_that_is_to_stay_is_acknowledged_when_it_may_go() {
+    let wanted = desired("team");
+    let mut session = connected(&wanted);
+    session.receive(&report(1, &wanted)).unwrap();
+    assert_eq!(session.message(SECOND).unwrap().acknowledged, 1);
+    for seq in [2, 3] {
+        session.receive(&GatewayMessage { draining: true, ..report(seq, &wanted) }).unwrap();
+        session.keep(true);
+        assert_eq!(session.message(SECOND).unwrap().acknowledged, 1, "it is answered all the same");
+    }
+    session.keep(true);
+    assert_eq!(session.message(SECOND), None);
+    session.keep(false);
+    assert_eq!(session.message(SECOND).unwrap().acknowledged, 3);
+    session.keep(false);
+    assert_eq!(session.message(SECOND), None);
+}
+
+#[test]
 fn a_replica_that_knows_a_later_leader_is_not_listened_to() {
     let wanted = desired("team");
     let mut session = connected(&wanted);
@@ -136,15 +155,15 @@ fn account(budget: &str) -> AccountId {
 }
 
 /// Accounts by the budget, with what may be used of each.
-fn rows(allowances: &[(&str, u64)]) -> BTreeMap<AccountId, AccountRow> {
+fn rows(allowances: &[(&str, u64)]) -> AccountRows {
     let row = |(budget, allowance): &(&str, u64)| (account(budget), AccountRow { allowance: *allowance, ..AccountRow::default() });
-    allowances.iter().map(row).collect()
+    AccountRows::all(allowances.iter().map(row).collect())
 }
 
 /// The caller `coder`, with this much of its budgets used.
-fn callers(used_percent: u32) -> BTreeMap<String, CallerRow> {
+fn callers(used_percent: u32) -> Arc<BTreeMap<String, CallerRow>> {
     let route = RouteRow { used_percent, ..RouteRow::default() };
-    [("coder".to_owned(), CallerRow { routes: [("smart".to_owned(), route)].into() })].into()
+    Arc::new([("coder".to_owned(), CallerRow { routes: [("smart".to_owned(), route)].into() })].into())
 }
 
 /// Whether a message says all, what it says of accounts, by the budget, and of which callers it speaks.
@@ -199,7 +218,7 @@ fn what_changed_of_accounts_is_sent_soon_in_the_message_whose_number_was_known_b
     let wanted = desired("team");
     let mut session = reported(&wanted);
     assert_eq!(session.message_due(), Some(SECOND + HEARTBEAT));
-    session.desire_accounts(BTreeMap::new(), BTreeMap::new());
+    session.desire_accounts(AccountRows::default(), Arc::default());
     assert_eq!(session.message_due(), Some(SECOND + REPORT_INTERVAL), "that there are none is news too");
     let next = session.next_seq();
     session.desire_accounts(rows(&[("a", 5)]), callers(0));
@@ -241,15 +260,54 @@ fn a_row_is_left_out_only_when_it_is_unchanged_and_was_taken() {
     session.desire_accounts(rows(&[("a", 6)]), callers(50));
     let third = say(&mut session);
     assert_eq!(said(&third), (false, vec![], vec!["coder"]));
-    session.desire_accounts(rows(&[("a", 6)]), BTreeMap::new());
+    session.desire_accounts(rows(&[("a", 6)]), Arc::default());
     take(&mut session, third.seq);
     let fourth = say(&mut session);
     assert_eq!(said(&fourth), (false, vec![], vec!["coder"]));
     assert_eq!(fourth.accounts.callers["coder"], None, "no budget covers it any more");
     // What was never sent cannot have been taken.
-    session.desire_accounts(rows(&[("a", 7)]), BTreeMap::new());
+    session.desire_accounts(rows(&[("a", 7)]), Arc::default());
     take(&mut session, 999);
     assert_eq!(said(&say(&mut session)), (false, vec![("a", Some(7))], vec![]));
+}
+
+#[test]
+fn what_has_changed_of_accounts_is_enough_on_the_connection_on_which_all_of_it_was_said() {
+    let wanted = desired("team");
+    let mut session = reported(&wanted);
+    let everyone = callers(0);
+    let named = |budgets: &[&str], allowances: &[(&str, u64)], changes| AccountRows {
+        budgets: Some(budgets.iter().map(|budget| (*budget).to_owned()).collect()),
+        changes,
+        ..rows(allowances)
+    };
+    assert_eq!(session.accounts_known(), 0);
+    session.desire_accounts(AccountRows { changes: 4, ..rows(&[("a", 5), ("b", 1)]) }, Arc::clone(&everyone));
+    let first = session.message(SECOND * 2).unwrap();
+    assert_eq!(said(&first), (true, vec![("a", Some(5)), ("b", Some(1))], vec!["coder"]));
+    assert_eq!(session.accounts_known(), 4);
+    session.receive(&GatewayMessage { acknowledged: first.seq, ..report(2, &wanted) }).unwrap();
+    session.desire_accounts(named(&[], &[], 4), Arc::clone(&everyone));
+    assert_eq!(session.message_due(), Some(SECOND * 2 + HEARTBEAT), "nothing has changed");
+    session.desire_accounts(named(&["b"], &[], 6), Arc::clone(&everyone));
+    assert_eq!((session.accounts_known(), session.message_due()), (6, Some(SECOND * 2 + REPORT_INTERVAL)));
+    assert_eq!(said(&session.message(SECOND * 3).unwrap()), (false, vec![("b", None)], vec![]));
+    // What was not taken is said again, though it has not changed again.
+    session.desire_accounts(named(&["a"], &[("a", 7)], 7), Arc::clone(&everyone));
+    let last = session.message(SECOND * 4).unwrap();
+    assert_eq!(said(&last), (false, vec![("a", Some(7)), ("b", None)], vec![]));
+    session.receive(&GatewayMessage { acknowledged: last.seq, ..report(3, &wanted) }).unwrap();
+    session.desire_accounts(named(&[], &[], 7), callers(1));
+    assert_eq!(said(&session.message(SECOND * 5).unwrap()), (false, vec![], vec!["coder"]));
+    // Another process in its place, and another connection, know nothing.
+    session.receive(&GatewayMessage { epoch: 8, ..report(4, &wanted) }).unwrap();
+    assert_eq!(session.accounts_known(), 0);
+    session.desire_accounts(AccountRows { changes: 9, ..rows(&[("a", 7)]) }, everyone);
+    assert_eq!(said(&session.message(SECOND * 6).unwrap()), (true, vec![("a", Some(7))], vec!["coder"]));
+    session.disconnected();
+    assert_eq!(session.accounts_known(), 0);
+    session.connected();
+    assert_eq!(session.accounts_known(), 0);
 }
 
 #[test]
