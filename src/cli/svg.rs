@@ -96,7 +96,7 @@ const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:var(--ink)}.title{font-size:16px;font-weight:600}.soft{fill:var(--soft)}\
 .ground{fill:var(--ground)}.grid{stroke:var(--grid);fill:none}.used{stroke:var(--used);stroke-width:2;fill:none}\
 .limit{stroke:var(--limit);stroke-width:1.5;stroke-dasharray:6 4;fill:none}.refused{fill:var(--limit);opacity:.18}\
-.step{stroke:var(--step);stroke-dasharray:2 3;fill:none}.steps{fill:var(--step)}\
+.step{stroke:var(--step);stroke-dasharray:2 3;fill:none}.steps{fill:var(--step);stroke:var(--ground);stroke-width:4px;paint-order:stroke}\
 .p0{stroke:var(--p0)}.p1{stroke:var(--p1)}.p2{stroke:var(--p2)}.p3{stroke:var(--p3)}.p4{stroke:var(--p4)}.p5{stroke:var(--p5)}\
 .pool{stroke-width:1.5;fill:none}";
 /// How many colours pools have.
