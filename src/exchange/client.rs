@@ -105,6 +105,7 @@ pub async fn run(operator: Operator, cancelled: CancellationToken) {
     let mut fleet = operator.fleet.clone();
     let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
     let mut addresses = Addresses::default();
+    let begun = Instant::now();
     loop {
         let now = Arc::clone(&fleet.borrow_and_update());
         addresses.take(&now.pods);
@@ -124,7 +125,7 @@ pub async fn run(operator: Operator, cancelled: CancellationToken) {
         }
         for (uid, pod) in now.pods.iter().filter(|(uid, pod)| addresses.is_of(uid, pod)) {
             followed.entry(uid.clone()).or_insert_with(|| {
-                let following = follow(Arc::clone(&operator), uid.clone(), pod.clone(), cancelled.clone());
+                let following = follow(Arc::clone(&operator), uid.clone(), pod.clone(), begun, cancelled.clone());
                 Followed { pod: pod.clone(), task: AbortOnDropHandle::new(tokio::spawn(following)) }
             });
         }
@@ -174,7 +175,7 @@ impl From<tungstenite::Error> for Lost {
 }
 
 /// Exchanges with one pod until cancelled.
-async fn follow(operator: Arc<Operator>, uid: String, pod: GatewayPod, cancelled: CancellationToken) {
+async fn follow(operator: Arc<Operator>, uid: String, pod: GatewayPod, begun: Instant, cancelled: CancellationToken) {
     let (fleet, accounts, now) = (operator.fleet.clone(), operator.accounts.changes(&pod.namespace), Instant::now());
     let mut follower = Follower {
         operator,
@@ -183,6 +184,7 @@ async fn follow(operator: Arc<Operator>, uid: String, pod: GatewayPod, cancelled
         uid,
         pod,
         session: None,
+        begun,
         origin: now,
         looked: now,
         look: None,
@@ -222,6 +224,8 @@ struct Follower {
     pod: GatewayPod,
     /// None until something is wanted of this namespace.
     session: Option<OperatorSession>,
+    /// When this leader began to follow anybody.
+    begun: Instant,
     origin: Instant,
     /// When its accounts were last looked at, and when they will be, beside before each message.
     looked: Instant,
@@ -284,7 +288,11 @@ impl Follower {
         let Some(desired) = fleet.desired.get(&self.pod.namespace) else { return };
         match &mut self.session {
             Some(session) => session.desire(Arc::clone(desired)),
-            None => self.session = Some(OperatorSession::new(self.operator.term, Arc::clone(desired))),
+            None => {
+                // Whoever followed the process before, at the same address, has sent fewer messages than milliseconds have passed.
+                let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX / 2);
+                self.session = Some(OperatorSession::new(self.operator.term, Arc::clone(desired)).after(passed));
+            }
         }
     }
 

@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::harness::DEADLINE;
 
+/// Lines of its log that are shown where a test fails.
+const LINES_OF_A_FAILURE: usize = 60;
+
 /// A running operator. It ends with its owner.
 pub struct Operator {
     pub child: Child,
@@ -128,6 +131,11 @@ impl Drop for Operator {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(LINES_OF_A_FAILURE).collect();
+            println!("the end of the operator's log:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
     }
 }
 

@@ -174,8 +174,8 @@ pub struct VerdictStatus {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["atPercent".into(), "action".into()]))]
     pub steps: Vec<VerdictStep>,
-    /// Who is held back, and where: at most 200. Who is not listed is free. With DryRun, and while spec.suspend is true, who
-    /// would be.
+    /// Who is held back, and where: at most 200. Who is not listed is free while there are fewer; of more, pools that are not
+    /// listed do not pause. With DryRun, and while spec.suspend is true, who would be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_CALLERS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["agentPool".into(), "modelRoute".into()]))]

@@ -314,6 +314,13 @@ impl Budget {
         self.next_from().into_iter().chain([begins]).filter(|at| *at > wall).min()
     }
 
+    /// Whether processes are told anything of the period that they are to open: a budget that is shared among nobody has no account for
+    /// them.
+    pub(super) fn is_told(&self) -> bool {
+        let accounts = self.periods.get(&self.told).into_iter().flat_map(|period| period.accounts.each());
+        accounts.into_iter().any(|(_, account)| account.open_shares().next().is_some())
+    }
+
     /// Whether a period before the open one is not settled.
     pub(super) fn is_closing(&self) -> bool {
         self.periods.range(..self.open).next().is_some()
@@ -327,11 +334,11 @@ impl Budget {
     }
 
     fn close_period(&mut self, uid: &str, id: PeriodId, processes: &BTreeMap<u64, Process>) -> bool {
-        let told = self.told;
+        let (told, is_told) = (self.told, self.is_told());
         let Some(period) = self.periods.get_mut(&id) else { return false };
         let has_left = |epoch: u64| processes.get(&epoch).is_some_and(|process| process.has_opened(uid, told));
         // Who has said nothing of it may have used something before the budget was told of, or before it could be reached.
-        if period.is_opening() || !processes.keys().all(|epoch| has_left(*epoch)) {
+        if period.is_opening() || is_told && !processes.keys().all(|epoch| has_left(*epoch)) {
             return false;
         }
         for (_, account) in period.accounts.each_mut() {

@@ -203,10 +203,10 @@ impl Budget {
 
     /// The same of the periods that are over: nobody waits for them, and nothing is forgotten, so that each process is heard first.
     fn open_accounts_of_over(&mut self, uid: &str, history: &History, processes: &BTreeMap<u64, Process>) -> bool {
-        let (open, told) = (self.open, self.told);
+        let (open, told, is_told) = (self.open, self.told, self.is_told());
         let Self { terms, periods, unconfirmed, .. } = self;
         let mut over = periods.range_mut(..open).map(|(_, period)| period).filter(|period| period.is_opening()).peekable();
-        if over.peek().is_none() || !processes.values().all(|process| process.has_opened(uid, told)) {
+        if over.peek().is_none() || is_told && !processes.values().all(|process| process.has_opened(uid, told)) {
             return false;
         }
         for period in over {

@@ -331,7 +331,12 @@ impl PeriodAccount {
             for share in &shares {
                 if let Some(grant) = self.remove(share, epoch) {
                     let SpentRow { used, estimated, refused, .. } = grant.reported;
-                    self.settle(share, used, estimated, refused);
+                    let charge = match (finished, grant.heard) {
+                        (true, _) => used,
+                        (false, true) => grant.promised(),
+                        (false, false) => grant.reach(),
+                    };
+                    self.settle(share, charge, estimated.saturating_add(charge - used), refused);
                     opening.counts(share, used);
                 }
             }

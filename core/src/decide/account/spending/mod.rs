@@ -151,8 +151,8 @@ struct Held {
     period: PeriodId,
     /// None: nothing, since the most that it can use is not known.
     amount: Option<u64>,
-    /// What it would have reserved if its output had a limit.
-    if_walled: u64,
+    /// What is reserved for it: as much, or, where the budget refuses nothing, what it would need if its output had a limit.
+    booked: u64,
 }
 
 /// A call that waits. It is over when a reservation with it succeeds or is refused for good; otherwise it has to be given up by

@@ -17,8 +17,6 @@ pub(super) struct Spent {
     pub(super) row: SpentRow,
     /// The calls that hold a reservation here, also one of nothing.
     pub(super) running: u64,
-    /// What these would have reserved if the output of each had a limit, as under a budget that refuses.
-    pub(super) reserved_if_walled: u64,
     /// What the allowance is to be lowered to as soon as calls leave room for it.
     pub(super) recall: Option<u64>,
     /// The change that `row` was last part of.
@@ -40,7 +38,6 @@ impl Spent {
             end: None,
             row: SpentRow::default(),
             running: 0,
-            reserved_if_walled: 0,
             recall: None,
             change: 0,
             reported: None,

@@ -210,18 +210,19 @@ impl Account {
     }
 
     fn reserve(&mut self, need: Option<u64>, if_walled: u64, moment: &Moment, pending: &mut Pending) -> Option<Held> {
-        let amount = need.unwrap_or(0);
         let left = self.left(moment.wall).filter(|_| !self.is_walled());
+        // A budget that refuses nothing limits no output either. What is charged of a call whose gateway dies is what it would have
+        // had room for: all of a long context would be far from the truth.
+        let booked = if self.is_walled() { need.unwrap_or(0) } else { if_walled };
         let (slot, period) = (self.place.slot, self.row.as_ref().and(self.at(moment.wall))?.period);
         self.spend(period, pending, |spent| {
             // Where the budget refuses nothing: what it would have refused.
-            if left.is_some_and(|left| if_walled > left.saturating_sub(spent.reserved_if_walled)) {
+            if left.is_some_and(|left| booked > left.saturating_sub(spent.row.reserved)) {
                 spent.row.refused = spent.row.refused.saturating_add(1);
             }
-            spent.row.reserved = spent.row.reserved.saturating_add(amount);
-            spent.reserved_if_walled = spent.reserved_if_walled.saturating_add(if_walled);
+            spent.row.reserved = spent.row.reserved.saturating_add(booked);
             spent.running += 1;
-            Held { slot, period, amount: need, if_walled }
+            Held { slot, period, amount: need, booked }
         })
     }
 
@@ -237,8 +238,7 @@ impl Account {
         };
         self.spend(held.period, pending, |spent| {
             spent.running = spent.running.saturating_sub(1);
-            spent.row.reserved = spent.row.reserved.saturating_sub(reserved);
-            spent.reserved_if_walled = spent.reserved_if_walled.saturating_sub(held.if_walled);
+            spent.row.reserved = spent.row.reserved.saturating_sub(held.booked);
             spent.charge(amount, is_exact);
         });
         held.amount.is_some_and(|reserved| amount > reserved)

@@ -161,7 +161,7 @@ fn what_would_have_been_refused_is_counted_as_if_output_had_the_limit_that_a_wal
         process.spending.reserve(CALLER, ROUTE, unlimited(if_walled), None, now).unwrap()
     };
     let (first, second) = (reserve(&mut process, 60), reserve(&mut process, 40));
-    assert_eq!(process.spent(TOKENS), SpentRow { reserved: 2_000_000, ..SpentRow::default() }, "both would have had room");
+    assert_eq!(process.spent(TOKENS), SpentRow { reserved: 100, ..SpentRow::default() }, "both would have had room");
     let third = reserve(&mut process, 1);
     assert_eq!(process.spent(TOKENS).refused, 1);
     // What it used with more output than it would have had was within what it could use.
@@ -169,7 +169,7 @@ fn what_would_have_been_refused_is_counted_as_if_output_had_the_limit_that_a_wal
     process.settle(second, 0);
     process.settle(third, 0);
     let (fits, does_not) = (reserve(&mut process, 30), reserve(&mut process, 1));
-    assert_eq!(process.spent(TOKENS), SpentRow { used: 70, reserved: 2_000_000, refused: 2, ..SpentRow::default() });
+    assert_eq!(process.spent(TOKENS), SpentRow { used: 70, reserved: 31, refused: 2, ..SpentRow::default() });
     process.settle(fits, 0);
     process.settle(does_not, 0);
     assert!(process.spending.is_idle());

@@ -111,6 +111,13 @@ impl OperatorSession {
         Self { term, desired, seq: 0, connection: None, replica: None }
     }
 
+    /// Its messages have numbers above this one: more than another session of this leader, with the same process, has got to.
+    #[must_use]
+    pub fn after(mut self, seq: u64) -> Self {
+        self.seq = seq;
+        self
+    }
+
     /// A connection was made. On it nothing was said yet, so that all is sent.
     pub fn connected(&mut self) {
         self.connection = Some(Connection::default());
