@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use quartermaster_core::decide::account::spending::Used;
-use quartermaster_core::decide::gateway::exchange::usage::{Counts, Hour, Series};
+use quartermaster_core::decide::gateway::exchange::usage::{Hour, Series};
 use quartermaster_core::decide::gateway::plan::Price;
-use quartermaster_core::decide::request::cost;
 use quartermaster_core::decide::request::failure::{Failure, FailureKind};
 use quartermaster_core::decide::request::learned::{Outcome, Running};
 use quartermaster_core::decide::request::refusal::Refusal;
 use quartermaster_core::decide::request::usage::{Metered, Usage};
+use quartermaster_core::decide::request::{cost, counted};
 use tokio::time::Instant;
 
 use super::call_id::CallId;
@@ -207,8 +206,8 @@ impl Settlement {
             route: (**route).to_owned(),
             backend: (*backend).to_owned(),
         });
-        let counts = counts(&usage, cost, exact, failed);
-        if self.gateway.settle(series, self.admitted, &counts, reserved, used(&usage, cost, exact)).exceeded {
+        let counts = counted::counts(&usage, cost, exact, failed);
+        if self.gateway.settle(series, self.admitted, &counts, reserved, counted::used(&usage, cost, exact)).exceeded {
             self.gateway.metrics.reservation_exceeded(&backend);
         }
         // A call used what all its attempts did.
@@ -254,20 +253,6 @@ fn milliseconds(time: Duration) -> u64 {
 fn tokens(usage: &Usage, exact: bool) -> Tokens {
     let Usage { cached_input, cache_write, output, .. } = *usage;
     Tokens { input: usage.all_input(), cached_input, cache_write, output, exact }
-}
-
-/// What an attempt adds to what its caller used. Of one whose backend has no price the cost is not known.
-fn counts(usage: &Usage, cost: Option<u64>, exact: bool, failed: bool) -> Counts {
-    let Tokens { input, cached_input, output, .. } = tokens(usage, exact);
-    let estimated = if exact { 0 } else { input.saturating_add(output) };
-    let (cost, unpriced) = cost.map_or((0, 1), |cost| (cost, 0));
-    Counts { input, output, cached_input, estimated, requests: 1, errors: u64::from(failed), cost, unpriced }
-}
-
-/// The same, as budgets count it.
-fn used(usage: &Usage, cost: Option<u64>, exact: bool) -> Used {
-    let Usage { input, cached_input, cache_write, output } = *usage;
-    Used { input, cached_input, cache_write, output, cost, exact }
 }
 
 /// What a refusal by a budget is called in metrics; none for any other.
@@ -321,21 +306,6 @@ pub fn outcome_of(kind: FailureKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_attempt_counts_as_a_call_with_its_tokens_and_says_which_are_a_bound() {
-        let usage = Usage { input: 1, cached_input: 2, cache_write: 4, output: 8 };
-        let exact = Counts { input: 7, output: 8, cached_input: 2, requests: 1, cost: 9, ..Counts::default() };
-        assert_eq!(counts(&usage, Some(9), true, false), exact);
-        assert_eq!(counts(&usage, Some(9), false, false), Counts { estimated: 15, ..exact });
-        assert_eq!(counts(&Usage::default(), Some(0), true, true), Counts { requests: 1, errors: 1, ..Counts::default() });
-    }
-
-    #[test]
-    fn an_attempt_without_a_price_is_counted_as_one_and_not_as_free() {
-        let usage = Usage { input: 1, ..Usage::default() };
-        assert_eq!(counts(&usage, None, true, false), Counts { input: 1, requests: 1, unpriced: 1, ..Counts::default() });
-    }
 
     #[test]
     fn a_call_used_what_all_its_attempts_did_and_is_exact_if_they_all_are() {

@@ -2,9 +2,8 @@
 //! may spend goes out once all of it is known.
 //!
 //! * `process`: what is reported before there are accounts. * `claim`: how the ledger is claimed.
-//! * `callers`: what budgets mean for callers. * `edges`: when a budget is told of something.
+//! * `edges`: when a budget is told of something.
 
-mod callers;
 mod claim;
 mod edges;
 mod process;
@@ -13,13 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quartermaster_core::decide::account::Now;
 use quartermaster_core::decide::account::granting::{AccountRows, BudgetTerms, Granting, Snapshot};
 use quartermaster_core::decide::account::history::{History, Shard};
 use quartermaster_core::decide::account::ledger::HotLedger;
 use quartermaster_core::decide::account::message::{CallerRow, Report};
 use quartermaster_core::decide::account::tasks::union::TaskUnion;
 use quartermaster_core::decide::account::tasks::{self, Tasks};
+use quartermaster_core::decide::account::{Now, callers};
 use quartermaster_core::decide::gateway::exchange::message::GatewayMessage;
 use quartermaster_core::decide::gateway::exchange::operator_session::Standing;
 use quartermaster_core::decide::gateway::exchange::usage::Counts;

@@ -15,6 +15,7 @@
 //! * [`ledger`]: what outlives the leader: what was settled, and how far epochs may go before it is written again.
 //! * [`history`]: what callers used, by hour, day and month. * [`export`]: the same for people: chargeback, and what another budget
 //!   would have done.
+//! * [`callers`]: what budgets mean for callers, as far as there are accounts.
 //! * [`tasks`]: what tasks used, beside all this: no account has a part in it.
 
 use std::fmt;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub mod callers;
 pub mod export;
 pub mod granting;
 pub mod history;

@@ -14,7 +14,7 @@
 //! * [`meter`]: the meter of a streamed answer: what goes on, content, errors, the end, usage.
 //! * [`plain_answer`]: the meter of an answer that is no stream.
 //! * [`usage`]: tokens of an answer; [`upper_bound`]: the most that an attempt can use, for answers of which nobody says it.
-//! * [`cost`]: what an attempt costs, and the most that it can cost.
+//! * [`cost`]: what an attempt costs, and the most that it can cost. * [`counted`]: what it counts as.
 //! * [`classify`]: which kind of failure an answer is; `error_body`: what an error says; `retry_after`: how long to wait.
 //! * [`headers`]: which headers pass, and in which direction.
 //! * [`refusal`]: what the gateway answers itself, as each API shapes it.
@@ -27,6 +27,7 @@ pub mod candidates;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod cost;
+pub mod counted;
 pub(crate) mod error_body;
 pub mod error_event;
 pub mod events;

@@ -12,8 +12,8 @@ use super::statuses::Events;
 use crate::api::TokenBudget;
 use crate::decide::account::granting::{BudgetTerms, Granting, Heard};
 use crate::decide::account::history::History;
-use crate::decide::account::message::{CallerRow, RouteRow, Told};
-use crate::decide::account::{AccountId, Now};
+use crate::decide::account::message::{CallerRow, Told};
+use crate::decide::account::{Now, callers};
 use crate::decide::budget::concerned::Concerned;
 use crate::decide::budget::observation::{Accounts, PoolFacts, RouteFacts};
 use crate::decide::budget::verdict;
@@ -169,25 +169,9 @@ impl Operator {
         let terms = self.budgets.iter().filter_map(|rationed| Some((rationed.uid.clone(), rationed.terms.clone()?)));
         self.terms = terms.collect();
         let verdicts: Vec<_> = self.budgets.iter().map(|rationed| rationed.verdict.clone()).collect();
-        self.callers = verdict::combine(&verdicts).into_iter().filter_map(|caller| self.with_accounts(caller)).collect();
+        self.callers = callers::with_accounts(&verdict::combine(&verdicts), &self.terms);
         self.granting.configure(&self.terms, &self.history, now);
         self.tick(now);
-    }
-
-    /// What budgets mean for a caller, as far as there are accounts for it: one without would keep calls waiting.
-    fn with_accounts(&self, (name, row): (String, CallerRow)) -> Option<(String, CallerRow)> {
-        let is_there = |account: &AccountId| self.terms.contains_key(&account.budget);
-        let of_route = |(route, row): (String, RouteRow)| {
-            let row = RouteRow {
-                accounts: row.accounts.into_iter().filter(is_there).collect(),
-                refused: row.refused.filter(is_there),
-                new_tasks_refused: row.new_tasks_refused.filter(is_there),
-                ..row
-            };
-            (!row.accounts.is_empty()).then_some((route, row))
-        };
-        let routes: BTreeMap<String, RouteRow> = row.routes.into_iter().filter_map(of_route).collect();
-        (!routes.is_empty()).then_some((name, CallerRow { routes }))
     }
 
     /// Tells a replica what it does not know yet.

@@ -13,16 +13,16 @@ use super::kinds::CallKind;
 use super::result::BackendOutcome;
 use super::trace::{Call, Kind};
 use crate::decide::account::message::{AccountRow, CallerRow};
-use crate::decide::account::spending::{Most, Need, Reservation, Short, Spending, Terms, Ticket, Used};
+use crate::decide::account::spending::{Most, Need, Reservation, Short, Spending, Terms, Ticket};
 use crate::decide::account::{AccountId, Now};
-use crate::decide::gateway::exchange::usage::{Counts, Hour, Series, UsageCounters};
+use crate::decide::gateway::exchange::usage::{Hour, Series, UsageCounters};
 use crate::decide::gateway::plan::{Endpoints, Plan};
 use crate::decide::request::attempts::{Attempts, GiveUp, GiveUpReason, Step};
 use crate::decide::request::candidates::{self, Exclusion, World};
 use crate::decide::request::failure::{Failure, FailureKind};
 use crate::decide::request::learned::{Learned, Outcome, Running};
 use crate::decide::request::usage::Usage;
-use crate::decide::request::{cost, upper_bound};
+use crate::decide::request::{cost, counted, upper_bound};
 
 /// How long a call waits for room that the operator may grant, as the gateway lets it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -227,11 +227,8 @@ impl<'a> Gateways<'a> {
         let (Some(kind), Some(replica)) = (self.kinds.get(kind), self.replicas.get_mut(replica)) else { return };
         replica.learned.ended(running, Outcome::Succeeded, now.elapsed);
         let series = Series { caller: kind.caller.to_owned(), route: kind.route.to_owned(), backend: backend.to_owned() };
-        let Usage { input, cached_input, cache_write, output } = usage;
-        let (counted, unpriced) = cost.map_or((0, 1), |cost| (cost, 0));
-        let counts = Counts { input, output, requests: 1, cost: counted, unpriced, ..Counts::default() };
-        replica.usage.record(series, admitted, Hour::of(now.wall), &counts);
-        replica.spending.settle(reservation, Some(Used { input, cached_input, cache_write, output, cost, exact: true }));
+        replica.usage.record(series, admitted, Hour::of(now.wall), &counted::counts(&usage, cost, true, false));
+        replica.spending.settle(reservation, Some(counted::used(&usage, cost, true)));
         let answered = self.answered.entry(backend).or_insert_with(|| BackendOutcome {
             name: backend.to_owned(),
             calls: 0,
@@ -240,8 +237,8 @@ impl<'a> Gateways<'a> {
             cost: cost.map(|_| 0),
         });
         answered.calls += 1;
-        answered.input = answered.input.saturating_add(input);
-        answered.output = answered.output.saturating_add(output);
+        answered.input = answered.input.saturating_add(usage.input);
+        answered.output = answered.output.saturating_add(usage.output);
         answered.cost = answered.cost.zip(cost).map(|(sum, cost)| sum.saturating_add(cost));
     }
 

@@ -101,6 +101,15 @@ impl Grant {
         self.inherited.max(self.busy()).max(self.reported.allowance)
     }
 
+    /// What it is charged when it has ended. `finished`: it had said that it would, and that nothing was reserved.
+    pub(super) fn owes(&self, finished: bool) -> u64 {
+        match (finished, self.heard) {
+            (true, _) => self.reported.used,
+            (false, true) => self.promised(),
+            (false, false) => self.reach(),
+        }
+    }
+
     /// What it may use and has not, if it is heard.
     pub(super) fn unused(&self) -> u64 {
         self.promised().saturating_sub(self.reported.used)

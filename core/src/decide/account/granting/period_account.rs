@@ -331,11 +331,7 @@ impl PeriodAccount {
             for share in &shares {
                 if let Some(grant) = self.remove(share, epoch) {
                     let SpentRow { used, estimated, refused, .. } = grant.reported;
-                    let charge = match (finished, grant.heard) {
-                        (true, _) => used,
-                        (false, true) => grant.promised(),
-                        (false, false) => grant.reach(),
-                    };
+                    let charge = grant.owes(finished);
                     self.settle(share, charge, estimated.saturating_add(charge - used), refused);
                     opening.counts(share, used);
                 }
@@ -348,7 +344,7 @@ impl PeriodAccount {
                 self.vanish(share, epoch);
             } else if let Some(grant) = self.remove(share, epoch) {
                 let SpentRow { used, estimated, refused, .. } = grant.reported;
-                let charge = if finished { used } else { grant.promised() };
+                let charge = grant.owes(finished);
                 self.settle(share, charge, estimated.saturating_add(charge - used), refused);
             }
         }

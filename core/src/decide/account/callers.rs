@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use quartermaster_core::decide::account::AccountId;
-use quartermaster_core::decide::account::granting::BudgetTerms;
-use quartermaster_core::decide::account::message::{CallerRow, RouteRow};
+use super::AccountId;
+use super::granting::BudgetTerms;
+use super::message::{CallerRow, RouteRow};
 
 /// The rows of a verdict, without the budgets that are not among these: one that is gone holds nobody back, and one that has no
 /// accounts yet would keep calls waiting.
-pub(super) fn with_accounts(
+pub fn with_accounts(
     verdict: &BTreeMap<String, CallerRow>,
     budgets: &BTreeMap<String, BudgetTerms>,
 ) -> BTreeMap<String, CallerRow> {
