@@ -13,8 +13,19 @@ OUTPUT=$(mktemp -d)
 readonly OUTPUT
 STAGES=()
 
+# why_tests_failed: where each failed test panicked, and the first lines of what it said. Far above, they are hard to find, and whoever
+# keeps only the end of the output has lost them.
+why_tests_failed() {
+  cat "$OUTPUT"/*.log 2>/dev/null | awk -v lines=12 '
+    /^---- .* stdout ----$/ { test = $2; next }
+    /^(failures:|test result: )/ { test = "" }
+    test != "" && /^thread .* panicked at / { if (!(test in told)) printf "\n%s failed:\n", test; told[test]; left = lines }
+    test != "" && left > 0 { print "  " substr($0, 1, 500); left-- }'
+}
+
 finish() {
   local code=$?
+  [ "$code" -eq 0 ] || why_tests_failed
   printf '\n'
   # An empty array is unset in the eyes of older bashes.
   [ ${#STAGES[@]} -eq 0 ] || printf '%s\n' "${STAGES[@]}"

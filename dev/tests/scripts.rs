@@ -201,7 +201,15 @@ case $1 in
   build)
     sleep 600 &
     long=$!
-    trap 'sleep 0.5; kill "$long"; echo "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured"; exit 1' TERM INT HUP
+    ended() {
+      sleep 0.5
+      kill "$long"
+      printf '%s\n' '---- room::a_promise stdout ----' 'what it printed' '' \
+        "thread 'room::a_promise' (7) panicked at tests/room.rs:9:5:" 'one is not two' '' 'failures:' '    room::a_promise' '' \
+        'test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured'
+      exit 1
+    }
+    trap ended TERM INT HUP
     echo "$long" >"$directory/build.new"
     mv "$directory/build.new" "$directory/build"
     wait
@@ -210,7 +218,7 @@ esac
 "#;
 
 #[test]
-fn interrupted_tests_end_their_stage_wait_for_it_and_do_not_count_as_passed() {
+fn interrupted_tests_end_their_stage_wait_for_it_do_not_count_as_passed_and_say_why_one_failed() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
         let machine = Machine::new().with("cargo", CARGO);
         let path = format!("{}:{}", machine.0.display(), std::env::var("PATH").unwrap());
@@ -236,6 +244,8 @@ fn interrupted_tests_end_their_stage_wait_for_it_and_do_not_count_as_passed() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.lines().last(), Some("3 passed, 1 failed, 0 skipped"), "{text}");
         assert!(text.lines().any(|line| line == "interrupted"), "{text}");
+        let (_, why) = text.split_once("\nroom::a_promise failed:\n").unwrap_or_else(|| panic!("why a test failed: {text}"));
+        assert!(why.lines().any(|line| line == "  one is not two"), "{text}");
         assert!(has_ended(&long), "left running");
     }
 }

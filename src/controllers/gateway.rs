@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -47,6 +47,9 @@ use crate::sources::secrets::{Secrets, Values};
 
 /// Plans that are remembered, so that a replica which is behind is still known to have a route in force.
 const PLANS: usize = 16;
+/// Time in which a process that has just begun to lead waits for what the ready replicas say, before it takes those that say nothing
+/// for behind. A connection takes far less.
+const UNHEARD: Duration = Duration::from_secs(8);
 /// Longest time that one read may take.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 /// Time until a Secret that exists and cannot be read is read again, should nothing wake us before.
@@ -111,6 +114,8 @@ pub struct Namespace {
     unread: Option<Refusal>,
     settings_problem: Option<String>,
     refusals: Vec<Refusal>,
+    /// When this process first decided about it.
+    since: Option<Instant>,
     /// The last plans: their hashes, and the generation of each route that they have in force.
     plans: VecDeque<(String, BTreeMap<String, i64>)>,
 }
@@ -363,6 +368,7 @@ impl Gateways {
                 return Ok(());
             }
             let known = decided.entry(namespace.clone()).or_default();
+            known.since.get_or_insert_with(Instant::now);
             let is_new = known.plans.back().is_none_or(|(last, _)| *last != hash);
             let changed = is_new
                 || known.findings != assembled.routes
@@ -391,7 +397,7 @@ impl Gateways {
     }
 
     /// What was found about a route, and what runs the gateway of its namespace; none before anything was decided about this
-    /// generation of it.
+    /// generation of it, and while the replicas have had no time yet to tell this process what they go by.
     pub fn facts(&self, object: &ModelRoute) -> Option<(Finding, GatewayFacts)> {
         let route = ObjectKey::of(object);
         let known = self.lock().get(&route.namespace).cloned()?;
@@ -406,14 +412,20 @@ impl Gateways {
             generations.get(&route.name).copied()
         };
         let ready = self.pods.owned_by(&route.namespace).into_iter().filter(|(_, pod)| pod.ready && !pod.terminating);
+        let mut is_unheard = false;
         let ready = ready.map(|(key, pod)| {
             let report = reports.get(&pod.uid).and_then(|replica| replica.report.as_ref());
+            is_unheard |= report.is_none();
             let hash = report.and_then(|report| report.hashes.get(DocumentKind::Plan).as_deref());
             (key.name, hash.and_then(in_force))
         });
+        let ready = ready.collect();
+        if is_unheard && known.since.is_none_or(|since| since.elapsed() < UNHEARD) {
+            return None;
+        }
         let facts = GatewayFacts {
             deployment: deployment.and_then(|facts| facts.deployment.as_deref().cloned()),
-            ready: ready.collect(),
+            ready,
             no_image: self.configuration.gateway.image.as_deref().unwrap_or_default().is_empty(),
             settings_problem: known.settings_problem,
             refusals: self.certificates.problem().into_iter().chain(known.unread).chain(known.refusals).collect(),

@@ -24,6 +24,8 @@ pub struct Cache<T> {
 #[derive(Debug)]
 struct State<T> {
     objects: HashMap<ObjectKey, Arc<T>>,
+    /// What a watch told last of objects that were read since. What was read is news to everybody else until a watch delivers it.
+    told: HashMap<ObjectKey, Arc<T>>,
     by_owner: HashMap<String, BTreeSet<ObjectKey>>,
     /// The largest resourceVersion that a watch has delivered of a namespace's objects. Each namespace may have a watch of its
     /// own, and what one watch has delivered says nothing of another.
@@ -43,7 +45,13 @@ pub struct Unlisted {
 
 impl<T> Default for State<T> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), by_owner: HashMap::new(), seen: HashMap::new(), unlisted: HashMap::new() }
+        Self {
+            objects: HashMap::new(),
+            told: HashMap::new(),
+            by_owner: HashMap::new(),
+            seen: HashMap::new(),
+            unlisted: HashMap::new(),
+        }
     }
 }
 
@@ -111,7 +119,8 @@ impl<T: Cached> Cache<T> {
         };
     }
 
-    /// Takes in an object that a watch delivered; `None`: it is gone. Returns the change if what is kept differs.
+    /// Takes in an object that a watch delivered; `None`: it is gone. Returns the change if it differs from what a watch delivered
+    /// before, be it known since by [`Cache::renew`].
     pub fn set(&self, key: ObjectKey, value: Option<T>, resource_version: Option<u64>) -> Option<Change<T>> {
         let mut state = self.write();
         if let Some(version) = resource_version {
@@ -122,25 +131,25 @@ impl<T: Cached> Cache<T> {
                 }
             }
         }
-        state.set(key, value)
+        state.deliver(key, value)
     }
 
     /// Takes in an object that was read, not delivered, if the one that is there is older; returns whether it was. One that is
-    /// not there stays away: its watch may have told of its end in the meantime.
+    /// not there stays away: its watch may have told of its end in the meantime. Whoever depends on the object hears of it from its
+    /// watch, in the order of that, and not from here.
     pub fn renew(&self, key: &ObjectKey, value: T, is_older: impl FnOnce(&T) -> bool) -> bool {
         let mut state = self.write();
-        let renews = state.objects.get(key).is_some_and(|known| is_older(known));
-        if renews {
-            state.set(key.clone(), Some(value));
-        }
-        renews
+        let Some(known) = state.objects.get(key).filter(|known| is_older(known)).cloned() else { return false };
+        state.told.entry(key.clone()).or_insert(known);
+        state.set(key.clone(), Some(value));
+        true
     }
 
     /// Ends a list: removes the objects within the scope that it did not have.
     pub fn retain(&self, in_scope: impl Fn(&ObjectKey) -> bool, listed: &HashSet<ObjectKey>) -> Vec<(ObjectKey, Change<T>)> {
         let mut state = self.write();
         let gone: Vec<ObjectKey> = state.objects.keys().filter(|key| in_scope(key) && !listed.contains(*key)).cloned().collect();
-        gone.into_iter().filter_map(|key| state.set(key.clone(), None).map(|change| (key, change))).collect()
+        gone.into_iter().filter_map(|key| state.deliver(key.clone(), None).map(|change| (key, change))).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State<T>> {
@@ -153,6 +162,15 @@ impl<T: Cached> Cache<T> {
 }
 
 impl<T: Cached> State<T> {
+    /// Takes in what a watch delivered; the change to what it delivered before.
+    fn deliver(&mut self, key: ObjectKey, value: Option<T>) -> Option<Change<T>> {
+        let told = self.told.remove(&key);
+        let change = self.set(key.clone(), value);
+        let Some(before) = told else { return change };
+        let after = self.objects.get(&key).cloned();
+        (after.as_deref() != Some(&*before)).then_some(Change { before: Some(before), after })
+    }
+
     fn set(&mut self, key: ObjectKey, value: Option<T>) -> Option<Change<T>> {
         let before = self.objects.get(&key).cloned();
         if before.as_deref() == value.as_ref() {
@@ -230,6 +248,20 @@ mod tests {
         assert!(cache.renew(&key("a"), read(), |_| true));
         assert_eq!(cache.get(&key("a")).unwrap().text, "read");
         assert!(!cache.has_seen("team", 6), "a watch has delivered nothing");
+    }
+
+    #[test]
+    fn what_was_read_is_news_once_its_watch_delivers_it() {
+        let (cache, value) = (Cache::default(), |text| Child { owner: "1", text });
+        cache.set(key("a"), Some(value("old")), Some(5));
+        assert!(cache.renew(&key("a"), value("read"), |_| true) && cache.renew(&key("a"), value("read again"), |_| true));
+        let change = cache.set(key("a"), Some(value("read again")), Some(7)).unwrap();
+        assert_eq!((change.before.unwrap().text, change.after.unwrap().text), ("old", "read again"));
+        assert!(cache.set(key("a"), Some(value("read again")), Some(8)).is_none(), "once");
+        assert!(cache.renew(&key("a"), value("last"), |_| true));
+        let gone = cache.retain(|_| true, &HashSet::new());
+        assert_eq!(gone[0].1.before.as_ref().unwrap().text, "read again", "what nobody was told of was never there");
+        assert!(cache.owned_by("1").is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -155,6 +156,7 @@ pub struct Callers {
     stop: CancellationToken,
     looking: tokio::task::JoinHandle<()>,
     calling: JoinSet<Tally>,
+    answered: Arc<AtomicU64>,
 }
 
 impl Callers {
@@ -162,13 +164,19 @@ impl Callers {
     pub fn start(world: &Arc<World>, pools: &[&str], number: usize, chance: &mut Rng) -> Self {
         let (stop, (found, replicas)) = (CancellationToken::new(), watch::channel(Vec::new()));
         let looking = tokio::spawn(look(world.clone(), found, stop.clone()));
-        let mut calling = JoinSet::new();
-        for caller in 0..number {
-            let pool = pools[caller % pools.len()].to_owned();
-            let caller = Caller { world: world.clone(), replicas: replicas.clone(), pool, number: caller, chance: chance.fork() };
+        let (mut calling, answered) = (JoinSet::new(), Arc::<AtomicU64>::default());
+        for number in 0..number {
+            let pool = pools[number % pools.len()].to_owned();
+            let (world, replicas, answered) = (world.clone(), replicas.clone(), answered.clone());
+            let caller = Caller { world, replicas, pool, number, chance: chance.fork(), answered };
             calling.spawn(caller.go_on(stop.clone()));
         }
-        Self { stop, looking, calling }
+        Self { stop, looking, calling, answered }
+    }
+
+    /// The calls so far that were answered to their end.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Lets them end the calls that they are at.
@@ -195,6 +203,8 @@ struct Caller {
     pool: String,
     number: usize,
     chance: Rng,
+    /// The sum of all callers.
+    answered: Arc<AtomicU64>,
 }
 
 impl Caller {
@@ -226,7 +236,10 @@ impl Caller {
             Err(_) => End::Broken,
         };
         match end {
-            End::Answered => tally.answered += 1,
+            End::Answered => {
+                tally.answered += 1;
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
             End::Left => tally.left += 1,
             End::Refused => tally.refused += 1,
             End::Busy => tally.busy += 1,

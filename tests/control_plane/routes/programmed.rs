@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use kube::api::DeleteParams;
 use quartermaster_core::decide::gateway::plan::Plan;
-use serde_json::Value;
+use quartermaster_dev::fault_proxy::{Action, Match};
+use serde_json::{Value, json};
 
+use super::GATEWAY_IMAGE;
 use super::gateway::{Replica, answered, processes_of, signal};
-use super::harness::{answered_by, calls, says, server, to};
+use super::harness::{answered_by, calls, says, server, to, with};
+use crate::faulty::{ALONE, Faulty};
 use crate::harness::{DEADLINE, Team, condition};
 
 /// A replica whose process is stopped: it answers nobody, and counts as ready until its probes have failed. It goes on at the latest
@@ -117,8 +121,46 @@ async fn without_an_operator_replicas_go_on_and_new_ones_start_by_the_mounted_pl
     };
     assert_eq!(answered(&after, &key, "router").await, "one");
     assert_eq!(after.plan().await, Some(hash(&team).await));
-    // The next operator finds it as it is.
+    // The next operator finds it as it is, and says nothing else while it has yet to hear of its replica. It has looked at it when it has
+    // at one that is new.
+    let written = team.routes().get("router").await.unwrap().metadata.resource_version;
     let _operator = team.operator_of_routes().await;
-    team.until_programmed("router").await;
+    team.apply_route("other", to(&["one"])).await;
+    team.until_programmed("other").await;
+    assert_eq!(team.routes().get("router").await.unwrap().metadata.resource_version, written);
     assert_eq!(team.until_gateways(1).await, [after]);
+}
+
+/// The object is read when its status meets a conflict, and its watch tells of the same version later.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_a_conflict_told_of_before_its_watch_is_programmed_all_the_same() {
+    let (faulty, server) = (Faulty::with("route-conflict", &format!("{ALONE}\n{GATEWAY_IMAGE}")).await, server().await);
+    faulty.run_gateways(1);
+    faulty.start_operator();
+    for name in ["one", "two"] {
+        faulty.apply(name, answered_by(&server, &[])).await;
+    }
+    faulty.apply_route("router", to(&["one", "two"])).await;
+    faulty.until_programmed("router").await;
+    faulty.until_quiet(&["one", "two"], Duration::from_secs(2)).await;
+
+    let routes = || Match::all().resource("modelroutes");
+    faulty.proxy.add(routes(), Action::FreezeWatches);
+    // The route is to say that a backend is missing, and says so late enough for all else that follows from it to be done.
+    let late = faulty.proxy.add(routes().subresource("status").times(1), Action::Delay(Duration::from_secs(5)));
+    faulty.backends().delete("two", &DeleteParams::default()).await.unwrap();
+    until(&faulty, "a status is on its way", async || faulty.proxy.befell(late) == 1).await;
+    faulty.apply_route("router", with(to(&["one"]), json!({ "aliases": ["another"] }))).await;
+    let conflict = r#"quartermaster_reconciles_total{kind="ModelRoute",outcome="conflict"} 1"#;
+    until(&faulty, "it meets a conflict", async || faulty.page("metrics").await.is_some_and(|text| text.contains(conflict))).await;
+    faulty.proxy.add(routes(), Action::EndWatches);
+    faulty.until_programmed("router").await;
+}
+
+async fn until(faulty: &Faulty, what: &str, holds: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < DEADLINE, "never: {what}\n{}", faulty.told());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

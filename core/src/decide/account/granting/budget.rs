@@ -190,7 +190,7 @@ impl Budget {
                 effect.changed |= place.take().is_some();
                 continue;
             };
-            let is_raised = place.as_ref().is_some_and(|account| account.limit < limit);
+            let (is_there, is_raised) = (place.is_some(), place.as_ref().is_some_and(|account| account.limit < limit));
             let account = place.get_or_insert_with(|| {
                 let mut account = PeriodAccount::new(limit, u64::MAX);
                 if let Missing::Unknown(now) = missing {
@@ -199,10 +199,13 @@ impl Budget {
                 account
             });
             let used = |caller: &str| history.map_or(0, |history| opening::before(history, terms, caller, unit, span));
-            effect.changed |= account.cover(limit, &shares(terms, unit, limit), used);
-            if is_raised {
-                effect.add(Effect { changed: true, urgency: Some(Urgency::AtOnce) });
-            }
+            let is_more = account.cover(limit, &shares(terms, unit, limit), used);
+            let urgency = match (is_raised, is_more && is_there) {
+                (true, _) => Some(Urgency::AtOnce),
+                (false, true) => Some(Urgency::Shares),
+                (false, false) => None,
+            };
+            effect.add(Effect { changed: is_raised || is_more, urgency });
         }
         effect
     }

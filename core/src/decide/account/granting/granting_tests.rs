@@ -306,6 +306,29 @@ fn a_share_is_a_limit_beside_that_of_the_budget_and_may_move() {
 }
 
 #[test]
+fn who_waits_for_a_share_to_grow_waits_for_no_minute() {
+    let mut world = World::new();
+    world.configure("a", shared(&[("coder", 600), ("planner", 400)]));
+    world.gateways.insert(1, Gateway::default());
+    world.settle();
+    let coder = "a/tokens/coder";
+    world.ask(1, coder, 600, 600);
+    world.settle();
+    // What these use takes all writes of the minute.
+    for asked in [1, 900] {
+        for uid in ["b", "c", "d"] {
+            world.configure(uid, daily(1000));
+            world.ask(1, &format!("{uid}/tokens"), asked, asked);
+            world.settle();
+        }
+    }
+    world.configure("a", shared(&[("coder", 900), ("planner", 100)]));
+    world.ask(1, coder, 300, 300);
+    world.settle();
+    assert_eq!(world.row(1, coder, FIRST).allowance, 900);
+}
+
+#[test]
 fn a_budget_that_is_deleted_is_forgotten_at_once() {
     let mut world = World::with(1000, &[1]);
     world.budgets.clear();

@@ -1,5 +1,6 @@
 //! When the ledger is written: before it holds anything up where that can be, seldom all the same, and not at all at rest. What is used
-//! leads to three writes a minute at most; each period that begins and each change of a budget leads to one beside.
+//! leads to three writes a minute at most; each period that begins and each change of a budget leads to one beside, and shares that move to
+//! one more in a minute.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub(super) enum Urgency {
     Soon,
     /// Something depends on it now.
     Now,
+    /// Shares are larger than they were, and ceilings end at what they were. They may move often: one write of a minute for them waits for
+    /// nothing, others as those for what is used.
+    Shares,
     /// A period begins, or somebody has changed what may be used. That is as seldom as it is, whatever was written of late.
     AtOnce,
 }
@@ -42,13 +46,8 @@ struct Write {
     at: Duration,
     /// What it was in a hurry for.
     urgency: Option<Urgency>,
-}
-
-impl Write {
     /// Whether it is one of those for what is used.
-    fn counts(&self) -> bool {
-        self.urgency != Some(Urgency::AtOnce)
-    }
+    counts: bool,
 }
 
 /// What something means for the ledger.
@@ -111,6 +110,7 @@ impl Pacing {
         let hurried = self.urgency.map(|urgency| match urgency {
             Urgency::Soon => self.earliest(MOST_FORESIGHTED),
             Urgency::Now => self.earliest(MOST_WRITES),
+            Urgency::Shares => self.apart().max(self.shares()).min(self.earliest(MOST_WRITES)),
             Urgency::AtOnce => self.apart(),
         });
         let at_leisure = self.changed.map(|since| since.saturating_add(AT_LEISURE).max(self.earliest(MOST_WRITES)));
@@ -120,8 +120,14 @@ impl Pacing {
 
     /// When a write may be made that is to be one of so many in a minute.
     fn earliest(&self, writes: usize) -> Duration {
-        let first = self.writes.iter().rev().filter(|write| write.counts()).nth(writes.saturating_sub(1));
+        let first = self.writes.iter().rev().filter(|write| write.counts).nth(writes.saturating_sub(1));
         self.apart().max(first.map_or(Duration::ZERO, |write| write.at.saturating_add(MINUTE)))
+    }
+
+    /// When shares may have one again that waits for nothing.
+    fn shares(&self) -> Duration {
+        let last = self.writes.iter().rev().find(|write| write.urgency == Some(Urgency::Shares) && !write.counts);
+        last.map_or(Duration::ZERO, |write| write.at.saturating_add(MINUTE))
     }
 
     /// When the last one was long enough ago.
@@ -132,9 +138,14 @@ impl Pacing {
     /// A write begins. How many times the usual room ceilings are to leave.
     pub(super) fn begin(&mut self, now: Duration) -> u64 {
         self.writes.retain(|write| write.at.saturating_add(MINUTE) > now);
-        let hurried = self.writes.iter().filter(|write| write.counts() && write.urgency.is_some());
+        let hurried = self.writes.iter().filter(|write| write.counts && write.urgency.is_some());
         let factor = hurried.fold(1, |factor: u64, _| factor.saturating_mul(GROWTH));
-        self.writes.push_back(Write { at: now, urgency: self.urgency });
+        let counts = match self.urgency {
+            Some(Urgency::AtOnce) => false,
+            Some(Urgency::Shares) => self.shares() > now,
+            Some(Urgency::Now | Urgency::Soon) | None => true,
+        };
+        self.writes.push_back(Write { at: now, urgency: self.urgency, counts });
         self.under_way = Some((self.changed.take(), self.urgency.take()));
         factor
     }
@@ -244,6 +255,21 @@ mod tests {
         assert_eq!(pacing.due(), Some(at(60_000)));
         pacing.hurry(Urgency::AtOnce);
         assert_eq!(pacing.due(), Some(at(4_000)));
+    }
+
+    #[test]
+    fn shares_that_move_have_a_write_a_minute_beside_and_the_others_with_what_is_used() {
+        let mut pacing = Pacing::default();
+        let mut due = Vec::new();
+        for urgency in [Urgency::Now, Urgency::Now, Urgency::Now, Urgency::Shares, Urgency::Shares, Urgency::Shares] {
+            pacing.hurry(urgency);
+            due.push(write(&mut pacing).0.as_secs());
+        }
+        assert_eq!(due, [0, 1, 2, 3, 60, 61], "the fourth is none of the three, and the others are");
+        pacing.begin(at(62_000));
+        pacing.written();
+        pacing.hurry(Urgency::Shares);
+        assert_eq!(write(&mut pacing).0, at(63_000), "beside them again");
     }
 
     #[test]

@@ -182,28 +182,29 @@ impl PeriodAccount {
     }
 
     /// These are the limits from now on: what is not named is no share any more. `before` says what a caller that has a share
-    /// from now on had used. Whether there is a share that was not there before.
+    /// from now on had used. Whether there is a share that was not there before, or is larger now.
     pub(super) fn cover(&mut self, limit: u64, shares: &BTreeMap<ShareKey, u64>, before: impl Fn(&str) -> u64) -> bool {
         self.is_stale |= self.limit != limit;
         self.limit = limit;
         // While it is not known what was used, that is found out of shares as of everything. And who was not covered before
         // owes nothing.
         let was_whole = self.opening.is_none() && self.shares.contains_key(&None);
+        let mut is_more = false;
         for (key, share) in &mut self.shares {
             let limit = shares.get(key).copied();
             self.is_stale |= share.limit != limit;
+            is_more |= limit > share.limit;
             share.limit = limit;
         }
-        let mut is_new = false;
         for (key, limit) in shares {
             if !self.shares.contains_key(key) {
                 let before = key.as_deref().filter(|_| was_whole).map_or(0, &before);
                 self.shares.insert(key.clone(), Share { limit: Some(*limit), before, ..Share::default() });
-                is_new = true;
+                is_more = true;
             }
         }
-        self.is_stale |= is_new;
-        is_new
+        self.is_stale |= is_more;
+        is_more
     }
 
     /// Puts a share as the ledger has it.

@@ -1,6 +1,6 @@
 //! The truth of the simulation: what each call reserved and used, by account and period, and the promises that are held to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::granting::{Granting, Known, Snapshot, UnitSnapshot};
 use super::super::message::SpentRow;
@@ -100,6 +100,9 @@ impl Happened {
     }
 }
 
+/// Steps within which the leader hears what was charged, once things have settled.
+const HEARD_WITHIN: usize = 5;
+
 #[derive(Default)]
 pub(super) struct Oracle {
     tallies: BTreeMap<(AccountId, PeriodId), Tally>,
@@ -111,6 +114,8 @@ pub(super) struct Oracle {
     /// Periods that a leader opened whose state it could not know.
     anew: BTreeSet<(String, PeriodId)>,
     rooms: Rooms,
+    /// What was charged in each of the last steps, the newest first.
+    lately: VecDeque<BTreeMap<(AccountId, PeriodId), u64>>,
     /// By uid of the budget: the period that is open at the leader.
     pub(super) open: BTreeMap<String, PeriodId>,
     /// By budget and unit: what a leader last said of a period.
@@ -277,6 +282,11 @@ impl Oracle {
                 tally.reserved -= amount;
                 tally.admitted += charge;
             });
+            if let Some(now) = self.lately.front_mut() {
+                for account in BTreeSet::from([account.clone(), AccountId { caller: None, ..account.clone() }]) {
+                    *now.entry((account, *period)).or_default() += charge;
+                }
+            }
         }
     }
 
@@ -288,6 +298,8 @@ impl Oracle {
     /// Holds what a leader knows to the truth, at each step, and notes how much room there is.
     pub(super) fn look(&mut self, common: &Common, leader: &Leader, written: &[Budget]) {
         self.rooms.step();
+        self.lately.truncate(HEARD_WITHIN);
+        self.lately.push_front(BTreeMap::new());
         for budget in &leader.budgets {
             let snapshot = leader.granting.snapshot(&budget.uid);
             let snapshot = snapshot.unwrap_or_else(|| panic!("nothing is known of {}, which was told", budget.uid));
@@ -361,7 +373,9 @@ impl Oracle {
                     let truth = tally.admitted + tally.beside;
                     let charged = match common.kind {
                         Kind::Gentle => truth,
-                        Kind::Rough if period == open => truth.max(said),
+                        // What the leader charges for who vanished it may not know to be less, and what others charged beside
+                        // it hears later.
+                        Kind::Rough if period == open => truth.max(said + self.charged_lately(account, period)),
                         // At most so much was granted of the period that follows, and may be charged for who vanished.
                         Kind::Rough => truth + limit.div_ceil(20),
                     };
@@ -380,6 +394,10 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    fn charged_lately(&self, account: &AccountId, period: PeriodId) -> u64 {
+        self.lately.iter().filter_map(|charged| charged.get(&(account.clone(), period))).sum()
     }
 
     /// Whether there is room for a call now, in each of its accounts that has a wall.

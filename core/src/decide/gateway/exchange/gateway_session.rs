@@ -35,6 +35,8 @@ struct Operator {
     seq: u64,
     /// The last report that it has taken.
     acknowledged: u64,
+    /// Whether it has said all that there is to say of accounts.
+    speaks_of_accounts: bool,
     /// The changes that it has heard of in that report.
     known: Changes,
     /// The reports since then, each with the changes until it.
@@ -81,7 +83,8 @@ pub struct Taken {
     /// The hashes of what is in the update.
     pub hashes: PerDocument<Option<String>>,
     /// What the operator says of accounts, which may be only that it is there; the highest report that it has taken on this
-    /// connection; and for how long from now on what it said holds. None of a message that came late: what it says is over.
+    /// connection, 0 before it has said on it all that there is to say of accounts; and for how long from now on what it said holds. None
+    /// of a message that came late: what it says is over.
     pub accounts: Option<(Told, u64, Duration)>,
 }
 
@@ -146,7 +149,10 @@ impl GatewaySession {
         operator.acknowledge(message.acknowledged.min(self.seq));
         self.taken.usage = self.taken.usage.max(operator.known.usage);
         self.taken.accounts = self.taken.accounts.max(operator.known.accounts);
-        let acknowledged = operator.acknowledged;
+        // One that has just begun to lead takes reports before it knows its ledger: what was asked for in them is not answered by what
+        // another one said to be free.
+        operator.speaks_of_accounts |= message.accounts.all;
+        let acknowledged = if operator.speaks_of_accounts { operator.acknowledged } else { 0 };
         let taken = self.read(&message);
         Ok(Taken { accounts: Some((message.accounts, acknowledged, valid_for)), ..taken })
     }
@@ -278,7 +284,15 @@ impl GatewaySession {
 
 impl Operator {
     fn new(connection: u64) -> Self {
-        Self { connection, seq: 0, acknowledged: 0, known: Changes::default(), told: VecDeque::new(), reported: None }
+        Self {
+            connection,
+            seq: 0,
+            acknowledged: 0,
+            speaks_of_accounts: false,
+            known: Changes::default(),
+            told: VecDeque::new(),
+            reported: None,
+        }
     }
 
     /// It has taken this report, which says all that those before it said.

@@ -221,6 +221,22 @@ fn what_is_said_of_accounts_is_handed_on_with_what_was_acknowledged_and_how_long
 }
 
 #[test]
+fn an_operator_that_has_yet_to_speak_of_accounts_has_answered_nothing_that_was_asked_of_them() {
+    let (mut session, wanted) = (session(), desired("team"));
+    let say = |session: &mut GatewaySession, seq, acknowledged, accounts| {
+        let message = OperatorMessage { acknowledged, accounts, ..message(3, seq, &wanted, &[]) };
+        session.receive(1, message, SECOND).unwrap().accounts.unwrap().1
+    };
+    say(&mut session, 1, 0, Told::default());
+    session.report(Facts::default(), SECOND);
+    assert_eq!(say(&mut session, 2, 1, Told::default()), 0, "it has just begun to lead, and its ledger is not claimed yet");
+    assert_eq!(session.acknowledged(), 1, "and need not be told again what was used");
+    assert_eq!(say(&mut session, 3, 1, told(100)), 1);
+    session.report(Facts::default(), SECOND);
+    assert_eq!(say(&mut session, 4, 2, Told::default()), 2);
+}
+
+#[test]
 fn no_connection_that_was_superseded_or_is_gone_says_anything_any_more() {
     let (mut session, wanted) = (session(), desired("team"));
     let say = |session: &mut GatewaySession, connection, term, now| {
