@@ -17,15 +17,16 @@ STAGES=()
 # keeps only the end of the output has lost them.
 why_tests_failed() {
   cat "$OUTPUT"/*.log 2>/dev/null | awk -v lines=12 '
-    /^---- .* stdout ----$/ { test = $2; next }
-    /^(failures:|test result: )/ { test = "" }
-    test != "" && /^thread .* panicked at / { if (!(test in told)) printf "\n%s failed:\n", test; told[test]; left = lines }
-    test != "" && left > 0 { print "  " substr($0, 1, 500); left-- }'
+    /^---- .* stdout ----$/ { is_of_test = 1; left = 0; printf "\n%s failed:\n", $2; next }
+    /^(failures:|test result: )/ { is_of_test = 0; left = 0 }
+    is_of_test && /^(thread .* panicked at |Error: |note: test did not panic)/ { left = lines }
+    /^stack backtrace:/ { left = 0 }
+    is_of_test && left > 0 { print "  " substr($0, 1, 500); left-- }'
 }
 
 finish() {
   local code=$?
-  [ "$code" -eq 0 ] || why_tests_failed
+  [ "$code" -eq 0 ] || why_tests_failed || true
   printf '\n'
   # An empty array is unset in the eyes of older bashes.
   [ ${#STAGES[@]} -eq 0 ] || printf '%s\n' "${STAGES[@]}"

@@ -47,8 +47,8 @@ use crate::sources::secrets::{Secrets, Values};
 
 /// Plans that are remembered, so that a replica which is behind is still known to have a route in force.
 const PLANS: usize = 16;
-/// Time in which a process that has just begun to lead waits for what the ready replicas say, before it takes those that say nothing
-/// for behind. A connection takes far less.
+/// Time in which a process that has just begun with a namespace waits for what its ready replicas say, and for those to take over its first
+/// plan, before what was said of its routes counts as over. A connection takes far less.
 const UNHEARD: Duration = Duration::from_secs(8);
 /// Longest time that one read may take.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
@@ -397,7 +397,7 @@ impl Gateways {
     }
 
     /// What was found about a route, and what runs the gateway of its namespace; none before anything was decided about this
-    /// generation of it, and while the replicas have had no time yet to tell this process what they go by.
+    /// generation of it, and where something was said of it and the replicas have had no time yet to tell this process what they go by.
     pub fn facts(&self, object: &ModelRoute) -> Option<(Finding, GatewayFacts)> {
         let route = ObjectKey::of(object);
         let known = self.lock().get(&route.namespace).cloned()?;
@@ -415,12 +415,14 @@ impl Gateways {
         let mut is_unheard = false;
         let ready = ready.map(|(key, pod)| {
             let report = reports.get(&pod.uid).and_then(|replica| replica.report.as_ref());
-            is_unheard |= report.is_none();
             let hash = report.and_then(|report| report.hashes.get(DocumentKind::Plan).as_deref());
+            is_unheard |= hash.is_none_or(|hash| known.plans.iter().all(|(known, _)| known != hash));
             (key.name, hash.and_then(in_force))
         });
         let ready = ready.collect();
-        if is_unheard && known.since.is_none_or(|since| since.elapsed() < UNHEARD) {
+        let has_begun = known.since.is_none_or(|since| since.elapsed() < UNHEARD);
+        let said = object.status.as_ref().and_then(|status| status.observed_generation);
+        if is_unheard && has_begun && said.is_some() && said == object.metadata.generation {
             return None;
         }
         let facts = GatewayFacts {

@@ -41,8 +41,8 @@ pub trait Gateway: Send + Sync + 'static {
     fn apply(&self, update: Update) -> Result<(), String>;
 
     /// Takes what the operator says of accounts, which holds for so long from now on. Nothing: it says only that it is there.
-    /// `acknowledged` is the highest report that it has taken on this connection. Called for each message, before what else
-    /// came with it is put in force.
+    /// `acknowledged` is the highest report that it has taken on this connection, 0 before it has said all that there is to say of
+    /// accounts. Called for each message, before what else came with it is put in force.
     fn told(&self, told: &Told, acknowledged: u64, valid_for: Duration);
 
     /// How often what the gateway reports has changed.

@@ -273,7 +273,7 @@ impl Gateway {
     }
 
     /// The operator has said what may be spent, or only that it is there: for so long from now on. `acknowledged` is the
-    /// highest report that it has taken.
+    /// highest report that it has taken, 0 before it has said all that there is to say of accounts.
     pub fn told(&self, told: &Told, acknowledged: u64, valid_for: Duration) {
         let now = self.now();
         let mut accounting = lock(&self.accounting);

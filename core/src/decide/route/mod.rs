@@ -35,8 +35,9 @@ pub const CONDITIONS: &[&str] = &[
     types::LIMITED_BY_BUDGET,
 ];
 
-/// Time until a route is looked at again that its namespace's plan has yet to take in; that wakes it before.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Time until a route is looked at again that its namespace's plan has yet to take in, or of whose replicas nothing is known yet; both
+/// wake it before.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// What the status of a route should say.
 pub fn decide(observation: &Observation, now: Timestamp) -> Decision<ModelRouteStatus> {

@@ -25,7 +25,7 @@ pub struct Observation {
     /// What assembling the plan of its namespace has found about it.
     #[serde(default)]
     pub finding: Finding,
-    /// This generation of it has yet to be part of that: nothing is found so far.
+    /// This generation of it has yet to be part of that, or what was said of it stands until more is known: nothing is found so far.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
     /// The InferenceBackends that its spec names, as far as they exist.

@@ -165,7 +165,7 @@ impl Budget {
             }
         }
         self.periods.extend(old.map(|old| (before, old)));
-        Effect { changed: true, urgency: Some(Urgency::AtOnce) }
+        Effect { changed: true, urgency: Some(Urgency::AtOnce), grown: false }
     }
 
     /// Makes the accounts of the open period and the next as the terms say.
@@ -181,7 +181,7 @@ impl Budget {
         let Self { terms, periods, .. } = self;
         let is_new = !periods.contains_key(&of.id);
         let period = periods.entry(of.id).or_insert_with(|| Period::new(of));
-        let mut effect = Effect { changed: is_new || period.terms != of, urgency: None };
+        let mut effect = Effect { changed: is_new || period.terms != of, ..Effect::default() };
         period.terms = of;
         let span = period.span();
         for unit in Unit::ALL {
@@ -200,12 +200,8 @@ impl Budget {
             });
             let used = |caller: &str| history.map_or(0, |history| opening::before(history, terms, caller, unit, span));
             let is_more = account.cover(limit, &shares(terms, unit, limit), used);
-            let urgency = match (is_raised, is_more && is_there) {
-                (true, _) => Some(Urgency::AtOnce),
-                (false, true) => Some(Urgency::Shares),
-                (false, false) => None,
-            };
-            effect.add(Effect { changed: is_raised || is_more, urgency });
+            let urgency = is_raised.then_some(Urgency::AtOnce);
+            effect.add(Effect { changed: is_raised || is_more, urgency, grown: is_more && is_there });
         }
         effect
     }
@@ -228,7 +224,7 @@ impl Budget {
         // leader end before that is written, the next leader charges less than was used.
         let outruns = is_bound && of_period.outruns(&account.caller, epoch);
         self.unconfirmed |= newcomer && is_unknown && row.allowance > 0;
-        Effect { changed: news.changed, urgency: outruns.then_some(Urgency::Now) }
+        Effect { changed: news.changed, urgency: outruns.then_some(Urgency::Now), grown: false }
     }
 
     /// Whether a process used more than a ledger says that may stand. Where nobody is bound, that is nothing unusual.

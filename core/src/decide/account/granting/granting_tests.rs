@@ -314,6 +314,11 @@ fn who_waits_for_a_share_to_grow_waits_for_no_minute() {
     let coder = "a/tokens/coder";
     world.ask(1, coder, 600, 600);
     world.settle();
+    world.row(1, coder, FIRST).used = 600;
+    // What is taken over is nothing that grows.
+    world.take_over();
+    world.settle();
+    world.wait(60);
     // What these use takes all writes of the minute.
     for asked in [1, 900] {
         for uid in ["b", "c", "d"] {

@@ -33,9 +33,6 @@ pub(super) enum Urgency {
     Soon,
     /// Something depends on it now.
     Now,
-    /// Shares are larger than they were, and ceilings end at what they were. They may move often: one write of a minute for them waits for
-    /// nothing, others as those for what is used.
-    Shares,
     /// A period begins, or somebody has changed what may be used. That is as seldom as it is, whatever was written of late.
     AtOnce,
 }
@@ -44,10 +41,21 @@ pub(super) enum Urgency {
 #[derive(Clone, Copy, Debug)]
 struct Write {
     at: Duration,
-    /// What it was in a hurry for.
-    urgency: Option<Urgency>,
+    is_hurried: bool,
     /// Whether it is one of those for what is used.
     counts: bool,
+    /// Whether it is the one beside them for shares that have grown.
+    of_shares: bool,
+}
+
+/// What the next write is for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    /// Since when something has changed that no write has; none: nothing has.
+    changed: Option<Duration>,
+    urgency: Option<Urgency>,
+    /// Shares are larger than they were, and ceilings end at what they were.
+    grown: bool,
 }
 
 /// What something means for the ledger.
@@ -57,25 +65,27 @@ pub(super) struct Effect {
     pub(super) changed: bool,
     /// Something depends on its being written.
     pub(super) urgency: Option<Urgency>,
+    /// Shares are larger than they were. They may move often, and whether anybody waits for that is not known: one write a minute
+    /// for them waits for nothing, others as those for what nobody waits for yet.
+    pub(super) grown: bool,
 }
 
 impl Effect {
     pub(super) fn add(&mut self, other: Self) {
         self.changed |= other.changed;
         self.urgency = self.urgency.max(other.urgency);
+        self.grown |= other.grown;
     }
 }
 
 /// When the ledger is written. Times are since the origin of the process.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
-    /// Since when something has changed that no write has; none: nothing has.
-    changed: Option<Duration>,
-    urgency: Option<Urgency>,
+    wanted: Wanted,
     /// The writes of the last minute.
     writes: VecDeque<Write>,
     /// The write that is under way: what it was for.
-    under_way: Option<(Option<Duration>, Option<Urgency>)>,
+    under_way: Option<Wanted>,
     /// The writes that have failed since the last one that has not.
     failures: u32,
     /// When the next one may be tried.
@@ -85,12 +95,12 @@ pub(super) struct Pacing {
 impl Pacing {
     /// The ledger would say something else than it does.
     pub(super) fn change(&mut self, now: Duration) {
-        self.changed.get_or_insert(now);
+        self.wanted.changed.get_or_insert(now);
     }
 
     /// Something depends on its being written.
     pub(super) fn hurry(&mut self, urgency: Urgency) {
-        self.urgency = self.urgency.max(Some(urgency));
+        self.wanted.urgency = self.wanted.urgency.max(Some(urgency));
     }
 
     pub(super) fn take(&mut self, effect: Effect, now: Duration) {
@@ -100,6 +110,7 @@ impl Pacing {
         if let Some(urgency) = effect.urgency {
             self.hurry(urgency);
         }
+        self.wanted.grown |= effect.grown;
     }
 
     /// When it is to be written; none: not before something happens.
@@ -107,14 +118,14 @@ impl Pacing {
         if self.under_way.is_some() {
             return None;
         }
-        let hurried = self.urgency.map(|urgency| match urgency {
+        let hurried = self.wanted.urgency.map(|urgency| match urgency {
             Urgency::Soon => self.earliest(MOST_FORESIGHTED),
             Urgency::Now => self.earliest(MOST_WRITES),
-            Urgency::Shares => self.apart().max(self.shares()).min(self.earliest(MOST_WRITES)),
             Urgency::AtOnce => self.apart(),
         });
-        let at_leisure = self.changed.map(|since| since.saturating_add(AT_LEISURE).max(self.earliest(MOST_WRITES)));
-        let due = hurried.into_iter().chain(at_leisure).min()?;
+        let grown = self.wanted.grown.then(|| self.apart().max(self.of_shares()).min(self.earliest(MOST_FORESIGHTED)));
+        let at_leisure = self.wanted.changed.map(|since| since.saturating_add(AT_LEISURE).max(self.earliest(MOST_WRITES)));
+        let due = hurried.into_iter().chain(grown).chain(at_leisure).min()?;
         Some(due.max(self.pause))
     }
 
@@ -125,8 +136,8 @@ impl Pacing {
     }
 
     /// When shares may have one again that waits for nothing.
-    fn shares(&self) -> Duration {
-        let last = self.writes.iter().rev().find(|write| write.urgency == Some(Urgency::Shares) && !write.counts);
+    fn of_shares(&self) -> Duration {
+        let last = self.writes.iter().rev().find(|write| write.of_shares);
         last.map_or(Duration::ZERO, |write| write.at.saturating_add(MINUTE))
     }
 
@@ -138,15 +149,14 @@ impl Pacing {
     /// A write begins. How many times the usual room ceilings are to leave.
     pub(super) fn begin(&mut self, now: Duration) -> u64 {
         self.writes.retain(|write| write.at.saturating_add(MINUTE) > now);
-        let hurried = self.writes.iter().filter(|write| write.counts && write.urgency.is_some());
+        let hurried = self.writes.iter().filter(|write| write.counts && write.is_hurried);
         let factor = hurried.fold(1, |factor: u64, _| factor.saturating_mul(GROWTH));
-        let counts = match self.urgency {
-            Some(Urgency::AtOnce) => false,
-            Some(Urgency::Shares) => self.shares() > now,
-            Some(Urgency::Now | Urgency::Soon) | None => true,
-        };
-        self.writes.push_back(Write { at: now, urgency: self.urgency, counts });
-        self.under_way = Some((self.changed.take(), self.urgency.take()));
+        let wanted = std::mem::take(&mut self.wanted);
+        let is_at_once = wanted.urgency == Some(Urgency::AtOnce);
+        let of_shares = !is_at_once && wanted.grown && self.of_shares() <= now;
+        let is_hurried = wanted.urgency.is_some() || wanted.grown;
+        self.writes.push_back(Write { at: now, is_hurried, counts: !is_at_once && !of_shares, of_shares });
+        self.under_way = Some(wanted);
         factor
     }
 
@@ -158,18 +168,20 @@ impl Pacing {
 
     /// It has failed, or nobody knows. It is tried again, and counts as none.
     pub(super) fn write_failed(&mut self, now: Duration) {
-        let Some((changed, urgency)) = self.under_way.take() else { return };
+        let Some(Wanted { changed, urgency, grown }) = self.under_way.take() else { return };
         self.writes.pop_back();
-        self.urgency = self.urgency.max(urgency);
+        let wanted = &mut self.wanted;
+        wanted.urgency = wanted.urgency.max(urgency);
+        wanted.grown |= grown;
         // Also one without a change: until another one is made, either of two ledgers may stand.
         let changed = changed.unwrap_or(now);
-        self.changed = Some(self.changed.map_or(changed, |later| later.min(changed)));
+        wanted.changed = Some(wanted.changed.map_or(changed, |later| later.min(changed)));
         let pause = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
         self.pause = now.saturating_add(pause.min(LONGEST_PAUSE));
-        if self.urgency.is_none() {
+        if self.wanted.urgency.is_none() {
             // It was due: the pause is all that it waits for.
-            self.changed = self.changed.map(|since| since.min(now.saturating_sub(AT_LEISURE)));
+            self.wanted.changed = self.wanted.changed.map(|since| since.min(now.saturating_sub(AT_LEISURE)));
         }
     }
 }
@@ -258,18 +270,22 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_move_have_a_write_a_minute_beside_and_the_others_with_what_is_used() {
+    fn shares_that_grow_have_a_write_a_minute_beside_and_take_none_from_those_who_wait() {
         let mut pacing = Pacing::default();
+        let grown = Effect { changed: true, grown: true, urgency: None };
         let mut due = Vec::new();
-        for urgency in [Urgency::Now, Urgency::Now, Urgency::Now, Urgency::Shares, Urgency::Shares, Urgency::Shares] {
-            pacing.hurry(urgency);
+        for _ in 0..3 {
+            pacing.hurry(Urgency::Now);
             due.push(write(&mut pacing).0.as_secs());
         }
-        assert_eq!(due, [0, 1, 2, 3, 60, 61], "the fourth is none of the three, and the others are");
-        pacing.begin(at(62_000));
-        pacing.written();
-        pacing.hurry(Urgency::Shares);
-        assert_eq!(write(&mut pacing).0, at(63_000), "beside them again");
+        for _ in 0..2 {
+            pacing.take(grown, at(3_000));
+            due.push(write(&mut pacing).0.as_secs());
+        }
+        assert_eq!(due, [0, 1, 2, 3, 60], "the second one waits as what nobody waits for");
+        pacing.take(grown, at(60_500));
+        pacing.hurry(Urgency::Now);
+        assert_eq!(pacing.due(), Some(at(61_000)), "who waits waits no longer for them");
     }
 
     #[test]

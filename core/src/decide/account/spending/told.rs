@@ -9,8 +9,8 @@ use crate::decide::account::message::{AccountRow, Told};
 use crate::decide::account::{AccountId, Now};
 
 impl Spending {
-    /// Takes what the operator says. `acknowledged` is the highest report that it has taken on this connection, and `valid_for` how
-    /// long its word holds from now on. Calls that wait should try again.
+    /// Takes what the operator says. `acknowledged` is the highest report that it has taken on this connection, 0 before it has said all
+    /// that there is to say of accounts, and `valid_for` how long its word holds from now on. Calls that wait should try again.
     ///
     /// An allowance rises, and falls only where it is recalled: to what is recalled, or to what was used and reserved if that is
     /// more, then further with every settlement until a row comes without the recall.
