@@ -397,7 +397,7 @@ impl Gateways {
     }
 
     /// What was found about a route, and what runs the gateway of its namespace; none before anything was decided about this
-    /// generation of it, and where something was said of it and the replicas have had no time yet to tell this process what they go by.
+    /// generation of it.
     pub fn facts(&self, object: &ModelRoute) -> Option<(Finding, GatewayFacts)> {
         let route = ObjectKey::of(object);
         let known = self.lock().get(&route.namespace).cloned()?;
@@ -407,27 +407,22 @@ impl Gateways {
         }
         let deployment = self.deployment(&route.namespace);
         let reports = self.replicas.of_namespace(&route.namespace);
-        let in_force = |hash: &str| {
-            let (_, generations) = known.plans.iter().find(|(known, _)| known == hash)?;
-            generations.get(&route.name).copied()
-        };
+        let plan = |hash: &str| known.plans.iter().find(|(known, _)| known == hash).map(|(_, generations)| generations);
         let ready = self.pods.owned_by(&route.namespace).into_iter().filter(|(_, pod)| pod.ready && !pod.terminating);
         let mut is_unheard = false;
         let ready = ready.map(|(key, pod)| {
             let report = reports.get(&pod.uid).and_then(|replica| replica.report.as_ref());
             let hash = report.and_then(|report| report.hashes.get(DocumentKind::Plan).as_deref());
-            is_unheard |= hash.is_none_or(|hash| known.plans.iter().all(|(known, _)| known != hash));
-            (key.name, hash.and_then(in_force))
+            let generations = hash.and_then(plan);
+            is_unheard |= generations.is_none();
+            (key.name, generations.and_then(|generations| generations.get(&route.name).copied()))
         });
         let ready = ready.collect();
-        let has_begun = known.since.is_none_or(|since| since.elapsed() < UNHEARD);
-        let said = object.status.as_ref().and_then(|status| status.observed_generation);
-        if is_unheard && has_begun && said.is_some() && said == object.metadata.generation {
-            return None;
-        }
+        let is_beginning = known.since.is_none_or(|since| since.elapsed() < UNHEARD);
         let facts = GatewayFacts {
             deployment: deployment.and_then(|facts| facts.deployment.as_deref().cloned()),
             ready,
+            unheard: is_unheard && is_beginning,
             no_image: self.configuration.gateway.image.as_deref().unwrap_or_default().is_empty(),
             settings_problem: known.settings_problem,
             refusals: self.certificates.problem().into_iter().chain(known.unread).chain(known.refusals).collect(),

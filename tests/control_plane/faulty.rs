@@ -95,11 +95,7 @@ impl Faulty {
 
     /// Waits until the operator is ready.
     pub async fn until_operator_ready(&self) {
-        let started = Instant::now();
-        while !self.is_ready().await {
-            assert!(started.elapsed() < DEADLINE, "the operator never got ready:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.until_holds("the operator is ready", async || self.is_ready().await).await;
     }
 
     /// A page of the admin server of the operator that runs now.
@@ -111,6 +107,15 @@ impl Faulty {
     /// The log of the operator that runs now.
     pub fn log(&self) -> String {
         self.running.lock().unwrap().as_ref().map(Operator::log).unwrap_or_default()
+    }
+
+    /// Waits until something holds.
+    pub async fn until_holds(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let started = Instant::now();
+        while !holds().await {
+            assert!(started.elapsed() < DEADLINE, "it never came to: {what}\n{}", self.told());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until these backends are ready in their newest generation.

@@ -2,14 +2,12 @@
 //! tell everything once, and makes and removes nothing besides.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use quartermaster_dev::fault_proxy::{Action, EventKind, Match, Recorded, Verb, WriteIdentity};
 use serde_json::json;
 
 use crate::differential::{End, QUIET, Reference, Workload, difference};
 use crate::faulty::{Faulty, small_model};
-use crate::harness::DEADLINE;
 
 /// The kinds that several controllers watch, each its own objects of them by their label, and how many watches that makes.
 const WATCHED_BY_SEVERAL: [(&str, usize); 7] = [
@@ -35,14 +33,6 @@ fn writes_of_children(writes: &[Recorded]) -> BTreeSet<WriteIdentity> {
 fn lists(faulty: &Faulty, plural: &str) -> usize {
     let is_list = |asked: &&Recorded| asked.request.verb == Verb::List && asked.request.resource == plural;
     faulty.proxy.requests().iter().filter(is_list).count()
-}
-
-async fn until(faulty: &Faulty, what: &str, holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < DEADLINE, "it never came to: {what}\n{}", faulty.told());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +87,7 @@ async fn a_generation_that_was_never_seen_leaves_nothing_behind() {
         });
         faulty.apply("two", json!({ "replicas": 3, "vllm": small_model() })).await;
         match held {
-            Some(held) => until(faulty, "an event that is held", || faulty.proxy.befell(held) == 1).await,
+            Some(held) => faulty.until_holds("an event that is held", async || faulty.proxy.befell(held) == 1).await,
             None => workload.settled().await,
         }
         workload.change().await;
@@ -160,7 +150,8 @@ async fn a_watch_that_says_that_it_is_too_old_leads_to_a_new_list_and_makes_noth
     expire();
     workload.settled().await;
     for plural in SEVERAL {
-        until(&workload.faulty, &format!("a new list of {plural}"), || lists(&workload.faulty, plural) >= 3).await;
+        let listed = async || lists(&workload.faulty, plural) >= 3;
+        workload.faulty.until_holds(&format!("a new list of {plural}"), listed).await;
     }
     let end = workload.finish(QUIET).await;
     reference.same(&end);
@@ -178,7 +169,7 @@ async fn what_happened_behind_bookmarks_is_found_by_the_next_list() {
     let written = faulty.proxy.writes().len();
     let silent = faulty.proxy.add(Match::all(), Action::BookmarkOnly);
     workload.change().await;
-    until(faulty, "bookmarks in place of the changes", || faulty.proxy.befell(silent) >= 3).await;
+    faulty.until_holds("bookmarks in place of the changes", async || faulty.proxy.befell(silent) >= 3).await;
     // The watches go on after the bookmarks: they have nothing to tell.
     let asked = faulty.proxy.requests().len();
     faulty.proxy.add(Match::all(), Action::EndWatches);
@@ -186,7 +177,7 @@ async fn what_happened_behind_bookmarks_is_found_by_the_next_list() {
         let requests = faulty.proxy.requests();
         requests[asked..].iter().any(|asked| asked.request.verb == Verb::Watch && asked.request.resource == plural)
     };
-    until(faulty, "watches that go on", || SEVERAL.iter().all(|plural| watches_again(plural))).await;
+    faulty.until_holds("watches that go on", async || SEVERAL.iter().all(|plural| watches_again(plural))).await;
     assert_eq!(faulty.proxy.writes().len(), written, "{}", faulty.told());
     faulty.proxy.add(Match::all(), Action::ExpireWatches);
     faulty.proxy.remove(silent);

@@ -315,23 +315,11 @@ impl World {
 
     /// One call, whatever comes of it.
     pub async fn try_call(&self, replica: &Replica, pool: &str, route: &str, tokens: u64, task: Option<&str>) -> Answer {
-        Answer::of(self.send(replica, pool, route, tokens, task).await.unwrap()).await
-    }
-
-    /// One call. Fails where nobody listens.
-    async fn send(
-        &self,
-        replica: &Replica,
-        pool: &str,
-        route: &str,
-        tokens: u64,
-        task: Option<&str>,
-    ) -> Result<Response, reqwest::Error> {
         let mut request = self.client.post(replica.url(CHAT)).bearer_auth(self.key(pool)).json(&chat(route, tokens));
         if let Some(task) = task {
             request = request.header(TASK, task);
         }
-        request.send().await
+        Answer::of(request.send().await.unwrap()).await
     }
 
     /// Calls until nothing fits any more, with ever smaller calls. The last refusal.
@@ -350,7 +338,7 @@ impl World {
         last.unwrap()
     }
 
-    /// Waits until a replica answers a call of a pool in this way. Its process may be starting again.
+    /// Waits until a replica answers a call of a pool in this way.
     pub async fn until_answered(
         &self,
         replica: &Replica,
@@ -361,14 +349,11 @@ impl World {
     ) -> Answer {
         let started = Instant::now();
         loop {
-            let answer = match self.send(replica, pool, route, 1, None).await {
-                Ok(response) => Ok(Answer::of(response).await),
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok(answer) if holds(&answer) => return answer,
-                answer => assert!(started.elapsed() < DEADLINE, "a call of {pool} is never answered so: {what}\n{answer:?}"),
+            let answer = self.try_call(replica, pool, route, 1, None).await;
+            if holds(&answer) {
+                return answer;
             }
+            assert!(started.elapsed() < DEADLINE, "a call of {pool} is never answered so: {what}\n{answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -125,6 +125,7 @@ async fn without_an_operator_replicas_go_on_and_new_ones_start_by_the_mounted_pl
     // at one that is new.
     let written = team.routes().get("router").await.unwrap().metadata.resource_version;
     let _operator = team.operator_of_routes().await;
+    team.until_programmed("router").await;
     team.apply_route("other", to(&["one"])).await;
     team.until_programmed("other").await;
     assert_eq!(team.routes().get("router").await.unwrap().metadata.resource_version, written);
@@ -149,18 +150,12 @@ async fn an_edit_that_a_conflict_told_of_before_its_watch_is_programmed_all_the_
     // The route is to say that a backend is missing, and says so late enough for all else that follows from it to be done.
     let late = faulty.proxy.add(routes().subresource("status").times(1), Action::Delay(Duration::from_secs(5)));
     faulty.backends().delete("two", &DeleteParams::default()).await.unwrap();
-    until(&faulty, "a status is on its way", async || faulty.proxy.befell(late) == 1).await;
+    faulty.until_holds("a status is on its way", async || faulty.proxy.befell(late) == 1).await;
     faulty.apply_route("router", with(to(&["one"]), json!({ "aliases": ["another"] }))).await;
     let conflict = r#"quartermaster_reconciles_total{kind="ModelRoute",outcome="conflict"} 1"#;
-    until(&faulty, "it meets a conflict", async || faulty.page("metrics").await.is_some_and(|text| text.contains(conflict))).await;
+    faulty
+        .until_holds("it meets a conflict", async || faulty.page("metrics").await.is_some_and(|text| text.contains(conflict)))
+        .await;
     faulty.proxy.add(routes(), Action::EndWatches);
     faulty.until_programmed("router").await;
-}
-
-async fn until(faulty: &Faulty, what: &str, holds: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !holds().await {
-        assert!(started.elapsed() < DEADLINE, "never: {what}\n{}", faulty.told());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

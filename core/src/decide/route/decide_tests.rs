@@ -122,6 +122,24 @@ fn of_a_generation_that_no_plan_has_taken_in_yet_nothing_new_is_said() {
 }
 
 #[test]
+fn what_was_said_stands_until_replicas_had_time_to_say_what_they_go_by_and_an_edit_waits_for_nothing() {
+    let mut observation = observe();
+    let said = decide(&observation, at(0)).status;
+    (observation.gateway.ready, observation.gateway.unheard) = (running(&[None, Some(3)]), true);
+    let new = status(&observation);
+    assert_eq!(told(&new)[3], ("False".to_owned(), reasons::PROGRESSING.to_owned()), "nothing was said before");
+    observation.route.status = Some(said.clone());
+    let waiting = decide(&observation, at(1));
+    assert_eq!((&waiting.status, &waiting.events), (&said, &vec![]));
+    assert!(waiting.next.is_some());
+    observation.gateway.unheard = false;
+    assert_eq!(told(&status(&observation)), told(&new), "not for ever");
+    observation.gateway.unheard = true;
+    observation.route.metadata.generation = Some(4);
+    assert_eq!(status(&observation).observed_generation, Some(4));
+}
+
+#[test]
 fn an_edit_that_is_refused_is_stalled_and_says_what_stays_in_force() {
     let mut observation = observe();
     let problem = Problem::InvalidField { field: "spec.backends".into(), problem: "names small twice: keep one".into() };

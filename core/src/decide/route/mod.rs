@@ -46,7 +46,8 @@ pub fn decide(observation: &Observation, now: Timestamp) -> Decision<ModelRouteS
     let namespace = route.metadata.namespace.as_deref().unwrap_or_default();
     let previous = route.status.clone().unwrap_or_default();
     let generation = route.metadata.generation;
-    if observation.pending {
+    let is_said = previous.observed_generation.is_some() && previous.observed_generation == generation;
+    if observation.pending || is_said && observation.gateway.unheard {
         // What was said stays until more is known than nothing.
         let status = previous;
         return Decision { children: Children::Keep, patches: Vec::new(), status, events: Vec::new(), next: Some(FIRST_LOOK) };

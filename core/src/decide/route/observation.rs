@@ -25,7 +25,7 @@ pub struct Observation {
     /// What assembling the plan of its namespace has found about it.
     #[serde(default)]
     pub finding: Finding,
-    /// This generation of it has yet to be part of that, or what was said of it stands until more is known: nothing is found so far.
+    /// This generation of it has yet to be part of that: nothing is found so far.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
     /// The InferenceBackends that its spec names, as far as they exist.
@@ -82,6 +82,9 @@ pub struct GatewayFacts {
     /// Its replicas that are ready, by name of the pod: the generation of this route that each has in force, by the hash of the
     /// plan that it reports. Nothing where its plan lacks the route, or where it reports none.
     pub ready: BTreeMap<String, Option<i64>>,
+    /// The operator has just begun with the namespace, and a replica that is ready has yet to tell it of a plan that it knows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
     /// The operator's configuration has no `gateway.image`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_image: bool,

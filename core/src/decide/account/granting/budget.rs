@@ -165,7 +165,7 @@ impl Budget {
             }
         }
         self.periods.extend(old.map(|old| (before, old)));
-        Effect { changed: true, urgency: Some(Urgency::AtOnce), grown: false }
+        Effect { changed: true, urgency: Some(Urgency::AtOnce), ..Effect::default() }
     }
 
     /// Makes the accounts of the open period and the next as the terms say.
@@ -190,7 +190,6 @@ impl Budget {
                 effect.changed |= place.take().is_some();
                 continue;
             };
-            let (is_there, is_raised) = (place.is_some(), place.as_ref().is_some_and(|account| account.limit < limit));
             let account = place.get_or_insert_with(|| {
                 let mut account = PeriodAccount::new(limit, u64::MAX);
                 if let Missing::Unknown(now) = missing {
@@ -199,9 +198,7 @@ impl Budget {
                 account
             });
             let used = |caller: &str| history.map_or(0, |history| opening::before(history, terms, caller, unit, span));
-            let is_more = account.cover(limit, &shares(terms, unit, limit), used);
-            let urgency = is_raised.then_some(Urgency::AtOnce);
-            effect.add(Effect { changed: is_raised || is_more, urgency, grown: is_more && is_there });
+            effect.add(account.cover(limit, &shares(terms, unit, limit), used));
         }
         effect
     }
@@ -224,7 +221,7 @@ impl Budget {
         // leader end before that is written, the next leader charges less than was used.
         let outruns = is_bound && of_period.outruns(&account.caller, epoch);
         self.unconfirmed |= newcomer && is_unknown && row.allowance > 0;
-        Effect { changed: news.changed, urgency: outruns.then_some(Urgency::Now), grown: false }
+        Effect { changed: news.changed, urgency: outruns.then_some(Urgency::Now), ..Effect::default() }
     }
 
     /// Whether a process used more than a ledger says that may stand. Where nobody is bound, that is nothing unusual.

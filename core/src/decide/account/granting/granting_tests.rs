@@ -275,12 +275,18 @@ fn shared(parts: &[(&str, u64)]) -> BudgetTerms {
     BudgetTerms { shares: Some(shares), ..daily(1000) }
 }
 
-#[test]
-fn a_share_is_a_limit_beside_that_of_the_budget_and_may_move() {
+/// A world with a budget "a" of which coder has 600 tokens and planner 400, and one gateway.
+fn with_shares() -> World {
     let mut world = World::new();
     world.configure("a", shared(&[("coder", 600), ("planner", 400)]));
     world.gateways.insert(1, Gateway::default());
     world.settle();
+    world
+}
+
+#[test]
+fn a_share_is_a_limit_beside_that_of_the_budget_and_may_move() {
+    let mut world = with_shares();
     let coder = "a/tokens/coder";
     world.ask(1, coder, 700, 700);
     world.settle();
@@ -307,10 +313,7 @@ fn a_share_is_a_limit_beside_that_of_the_budget_and_may_move() {
 
 #[test]
 fn who_waits_for_a_share_to_grow_waits_for_no_minute() {
-    let mut world = World::new();
-    world.configure("a", shared(&[("coder", 600), ("planner", 400)]));
-    world.gateways.insert(1, Gateway::default());
-    world.settle();
+    let mut world = with_shares();
     let coder = "a/tokens/coder";
     world.ask(1, coder, 600, 600);
     world.settle();

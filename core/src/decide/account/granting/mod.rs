@@ -158,18 +158,16 @@ impl Granting {
 
     fn configure_one(&mut self, uid: &str, terms: &BudgetTerms, history: &History, now: Now) {
         let Self { stored, budgets, processes, ended, pacing, .. } = self;
-        let (mut effect, is_new) = (Effect::default(), !budgets.contains_key(uid));
+        let mut effect = Effect::default();
         let budget = budgets.entry(uid.to_owned()).or_insert_with(|| match stored.remove(uid) {
             Some(ledger) => {
                 // The first thing to write: what this leader has read is then what stands.
-                effect.add(Effect { changed: true, urgency: Some(Urgency::Soon), grown: false });
+                effect = Effect { changed: true, urgency: Some(Urgency::Soon), ..Effect::default() };
                 Budget::inherited(&ledger, terms, ended, now.elapsed)
             }
             None => Budget::new(terms),
         });
-        // That of a ledger had shares whose limits it does not tell: nothing says that they have grown.
-        let configured = budget.configure(terms, history, now.elapsed);
-        effect.add(Effect { grown: configured.grown && !is_new, ..configured });
+        effect.add(budget.configure(terms, history, now.elapsed));
         effect.add(budget.adopt(uid, processes, now.elapsed));
         pacing.take(effect, now.elapsed);
         if budget.has_openings() {
@@ -201,7 +199,7 @@ impl Granting {
             if has_opened {
                 // Without processes nobody waits for it.
                 let urgency = (!self.processes.is_empty()).then_some(Urgency::AtOnce);
-                self.pacing.take(Effect { changed: true, urgency, grown: false }, now.elapsed);
+                self.pacing.take(Effect { changed: true, urgency, ..Effect::default() }, now.elapsed);
                 self.look_again(&uid, now);
             }
             if is_opening {
@@ -279,7 +277,7 @@ impl Granting {
             }
         }
         if had_any {
-            self.pacing.take(Effect { changed: true, urgency: Some(Urgency::Soon), grown: false }, now.elapsed);
+            self.pacing.take(Effect { changed: true, urgency: Some(Urgency::Soon), ..Effect::default() }, now.elapsed);
         }
     }
 

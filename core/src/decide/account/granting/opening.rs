@@ -312,7 +312,7 @@ impl Budget {
             }
             // Nobody has granted it, and no ledger foresees it: another leader would leave as much to others.
             let is_beyond = has_used && is_bound && account.is_beyond();
-            effect.add(Effect { changed: has_used, urgency: is_beyond.then_some(Urgency::Now), grown: false });
+            effect.add(Effect { changed: has_used, urgency: is_beyond.then_some(Urgency::Now), ..Effect::default() });
         }
         effect
     }

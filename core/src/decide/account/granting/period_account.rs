@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::grant::{Grant, News, Source};
 use super::opening::Opening;
+use super::pacing::{Effect, Urgency};
 use super::share::{Share, ShareKey, Totals};
 use crate::decide::account::message::{Ask, SpentRow};
 
@@ -14,6 +15,8 @@ pub(super) struct PeriodAccount {
     pub(super) limit: u64,
     /// Some while it is not known what was used of it. Nothing is granted until then.
     pub(super) opening: Option<Opening>,
+    /// Whether it was told limits. Before, shares may be there as a ledger has them, which says nothing of their limits.
+    is_covered: bool,
     shares: BTreeMap<ShareKey, Share>,
     /// What is settled of all shares.
     settled: u64,
@@ -54,6 +57,7 @@ impl PeriodAccount {
         Self {
             limit,
             opening: None,
+            is_covered: false,
             shares: BTreeMap::new(),
             settled: 0,
             totals: Totals::default(),
@@ -182,13 +186,15 @@ impl PeriodAccount {
     }
 
     /// These are the limits from now on: what is not named is no share any more. `before` says what a caller that has a share
-    /// from now on had used. Whether there is a share that was not there before, or is larger now.
-    pub(super) fn cover(&mut self, limit: u64, shares: &BTreeMap<ShareKey, u64>, before: impl Fn(&str) -> u64) -> bool {
+    /// from now on had used.
+    pub(super) fn cover(&mut self, limit: u64, shares: &BTreeMap<ShareKey, u64>, before: impl Fn(&str) -> u64) -> Effect {
+        let is_raised = self.limit < limit;
         self.is_stale |= self.limit != limit;
         self.limit = limit;
         // While it is not known what was used, that is found out of shares as of everything. And who was not covered before
         // owes nothing.
         let was_whole = self.opening.is_none() && self.shares.contains_key(&None);
+        // Whether there is a share that was not there before, or is larger now.
         let mut is_more = false;
         for (key, share) in &mut self.shares {
             let limit = shares.get(key).copied();
@@ -204,7 +210,9 @@ impl PeriodAccount {
             }
         }
         self.is_stale |= is_more;
-        is_more
+        let was_covered = std::mem::replace(&mut self.is_covered, true);
+        let urgency = is_raised.then_some(Urgency::AtOnce);
+        Effect { changed: is_raised || is_more, urgency, grown: is_more && was_covered }
     }
 
     /// Puts a share as the ledger has it.
