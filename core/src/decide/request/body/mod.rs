@@ -1,6 +1,6 @@
 //! The body of a call: what is read of it, and what is sent to a backend instead.
 //!
-//! * `scan`: a walk through JSON, on which texts are measured.
+//! * `scan`: a walk through JSON, on which texts are measured; `string_end`: the part of it that takes time.
 //! * `object`: where the members of a JSON object stand.
 //! * `read`: one pass over a client's body.
 //! * `text`: how long the prompt is; `tools`: what their declarations add to it; `provider_tools`: those that a provider runs.
@@ -25,6 +25,7 @@ mod removed;
 mod rewrite;
 mod scan;
 mod servers;
+mod string_end;
 mod text;
 mod tools;
 

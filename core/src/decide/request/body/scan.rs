@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::string_end::string_end;
+
 /// Why a walk ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -165,7 +167,7 @@ impl<'text> Scanner<'text> {
     pub(super) fn quoted(&mut self) -> Result<Quoted, Stop> {
         self.eat(b'"')?;
         let inside = self.at;
-        let (end, saved) = end_of_string(self.bytes, inside).ok_or(Stop::NotJson)?;
+        let (end, saved) = string_end(self.bytes, inside).ok_or(Stop::NotJson)?;
         self.at = end.saturating_add(1);
         Ok(Quoted { json: inside.saturating_sub(1)..self.at, length: end.saturating_sub(inside).saturating_sub(saved) })
     }
@@ -245,58 +247,6 @@ impl<'text> Scanner<'text> {
         self.at += digits;
         if digits == 0 { Err(Stop::NotJson) } else { Ok(()) }
     }
-}
-
-/// Bytes that are looked at together.
-const WORD: usize = 8;
-
-/// Where a string ends that goes on at this place: its closing quotation mark, and how many bytes shorter in UTF-8 it is than its
-/// escapes make it. `None` where it does not end, and where something in it may not stand in a string.
-fn end_of_string(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let mut rest = bytes.get(at..)?;
-    let mut saved = 0_usize;
-    loop {
-        while let Some((word, after)) = rest.split_first_chunk::<WORD>() {
-            let marks = marks(u64::from_le_bytes(*word));
-            if marks != 0 {
-                rest = rest.get(usize::try_from(marks.trailing_zeros() / u8::BITS).ok()?..)?;
-                break;
-            }
-            rest = after;
-        }
-        (rest, saved) = match rest {
-            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', after @ ..] => (after, saved + 1),
-            [b'\\', b'u', after @ ..] => {
-                let (digits, after) = after.split_first_chunk::<4>()?;
-                (after, saved + saved_by_code(digits)?)
-            }
-            [b'"', ..] => return Some((bytes.len() - rest.len(), saved)),
-            [b'\\' | 0..=0x1f, ..] | [] => return None,
-            [_, after @ ..] => (after, saved),
-        };
-    }
-}
-
-/// The highest bit of each byte that is a quotation mark, a backslash or a control character. The lowest bit that is set is right;
-/// the byte above one that is right may be marked though it is none of these.
-fn marks(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let is_control = word.wrapping_sub(ONES * 0x20) & !word;
-    let is_quote = zeros(word ^ (ONES * u64::from(b'"')));
-    let is_backslash = zeros(word ^ (ONES * u64::from(b'\\')));
-    (is_control | is_quote | is_backslash) & (ONES << 7)
-}
-
-/// How many bytes shorter than its escape `\uXXXX` a character is in UTF-8, by its four digits. Half a pair of surrogates is half of
-/// a character of four bytes.
-fn saved_by_code(digits: &[u8; 4]) -> Option<usize> {
-    let digits = digits.iter().map(|digit| char::from(*digit).to_digit(16));
-    Some(match digits.reduce(|high, low| Some((high? << 4) | low?)).flatten()? {
-        0..=0x7f => 5,
-        0x80..=0x7ff | 0xd800..=0xdfff => 4,
-        _ => 3,
-    })
 }
 
 #[cfg(test)]
