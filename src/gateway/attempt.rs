@@ -1,7 +1,6 @@
 //! One attempt at a backend: good at the first content of a stream or at the end of a plain answer, bad with a kind of failure
 //! before.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -41,7 +40,7 @@ pub enum Good {
         /// What looks on.
         meter: Box<Meter>,
         /// What goes on to the client first.
-        ready: VecDeque<Bytes>,
+        ready: Vec<Bytes>,
     },
     /// A plain answer.
     Plain {
@@ -165,11 +164,11 @@ async fn refused(mut response: Upstream, server: Server, deadline: Instant) -> B
 /// Waits for the first content of a stream.
 async fn stream(mut upstream: Upstream, asked: Asked, deadline: Instant) -> Attempted {
     let mut meter = Box::new(Meter::new(asked));
-    let mut ready = VecDeque::new();
+    let mut ready = Vec::new();
     loop {
         let bad = match timeout_at(deadline, chunk(&mut upstream)).await {
             Ok(Ok(Some(data))) => {
-                ready.extend(meter.push(&data));
+                meter.push(&data, &mut ready);
                 None
             }
             Ok(Ok(None)) => {

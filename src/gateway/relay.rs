@@ -1,7 +1,6 @@
 //! The body of a streamed answer, from its first content on. It reads from the backend when the client has read: nothing is
 //! buffered beyond the events before the first content, a few KiB that came in one burst, and the event that is not yet complete.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -37,7 +36,7 @@ pub struct Relay {
     /// What looks on.
     pub meter: Meter,
     /// What goes on to the client next.
-    pub ready: VecDeque<Bytes>,
+    pub ready: Vec<Bytes>,
     /// How long the backend may be silent.
     pub idle: Duration,
     /// What the call comes to.
@@ -72,7 +71,7 @@ impl Relay {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
+            if let Some(bytes) = together(&mut self.ready) {
                 self.told = Instant::now();
                 return Some(bytes);
             }
@@ -131,26 +130,21 @@ impl Relay {
         match read {
             Ok(Some(data)) => {
                 self.waiting = None;
-                self.ready.extend(self.meter.push(&data));
+                self.meter.push(&data, &mut self.ready);
             }
             Ok(None) => self.close(Close::Clean, FailureKind::Unavailable, "the backend ended its answer early"),
             Err(_) => self.close(Close::Broken, FailureKind::Unavailable, "the connection to the backend broke"),
         }
     }
 
-    /// Hears what the backend has said already, and puts it together: events that came together would go on one by one, each with
-    /// a system call here and a wake of the client.
+    /// Hears what the backend has said already: events that came together would go on one by one, each with a system call here and a
+    /// wake of the client.
     fn gather(&mut self) {
         let mut bytes: usize = self.ready.iter().map(Bytes::len).sum();
         while bytes < BURST && !self.meter.is_terminated() {
             let Some(read) = self.upstream.as_mut().and_then(|upstream| chunk(upstream).now_or_never()) else { break };
             bytes += read.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
             self.hear(read);
-        }
-        if self.ready.len() > 1 {
-            let mut together = Vec::with_capacity(self.ready.iter().map(Bytes::len).sum());
-            self.ready.drain(..).for_each(|piece| together.extend_from_slice(&piece));
-            self.ready.push_back(together.into());
         }
     }
 
@@ -170,11 +164,11 @@ impl Relay {
     fn close(&mut self, close: Close, kind: FailureKind, message: &str) {
         let rest = self.meter.end(close);
         if !rest.is_empty() {
-            self.ready.push_back(rest);
+            self.ready.push(rest);
         }
         self.upstream = None;
         if self.meter.ending().is_none() {
-            self.ready.push_back(self.meter.error_event(kind, message));
+            self.ready.push(self.meter.error_event(kind, message));
             self.settlement.failed(&Failure { kind, retry_after: None }, self.meter.usage(), Some(message.to_owned()));
             self.settlement.ends("cut");
         } else {
@@ -200,6 +194,16 @@ impl Relay {
             self.settlement.ends("answered");
         }
     }
+}
+
+/// Puts pieces together, of which only whole events may go on at once.
+fn together(pieces: &mut Vec<Bytes>) -> Option<Bytes> {
+    if pieces.len() < 2 {
+        return pieces.pop();
+    }
+    let mut whole = Vec::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
+    Some(whole.into())
 }
 
 impl Drop for Relay {

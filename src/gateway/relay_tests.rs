@@ -35,7 +35,7 @@ fn stream(idle: Duration) -> (AnswerBody, Upstream, Arc<Gateway>) {
     let relay = Relay {
         upstream: Some(upstream_answer),
         meter,
-        ready: VecDeque::new(),
+        ready: Vec::new(),
         idle,
         settlement,
         told: Instant::now(),
@@ -73,6 +73,21 @@ async fn a_silent_backend_is_covered_by_comments_between_events_only() {
     send(&upstream, "data: [DONE]\n\n");
     assert_eq!(next(&mut body).await.unwrap(), "data: [DONE]\n\n");
     assert_eq!(next(&mut body).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_goes_on_in_one_piece_whatever_is_cut_out_of_it() {
+    let (mut body, upstream, _) = stream(Duration::from_secs(600));
+    let usage = ",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}";
+    let counted = CONTENT.replace("]}\n", &format!("]{usage},\"tokens\":null}}\n"));
+    let uncounted = counted.replace(usage, "");
+    for _ in 0..3 {
+        send(&upstream, &counted);
+        assert_eq!(next(&mut body).await.unwrap(), uncounted);
+    }
+    send(&upstream, &counted.repeat(2));
+    send(&upstream, &counted);
+    assert_eq!(next(&mut body).await.unwrap(), uncounted.repeat(3));
 }
 
 #[tokio::test(start_paused = true)]

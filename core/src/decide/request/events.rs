@@ -92,14 +92,12 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// Takes the next chunk, and returns what may go on now: slices of the chunk wherever no event began in an earlier one. `decide`
-    /// is asked about each event, in their order, and may keep it from going on, or a part of it. What is left then is copied into one
-    /// piece: no event is in two of them, since some clients take what they read at once for an event.
-    pub fn push(&mut self, chunk: &Bytes, mut decide: impl FnMut(Part<'_>) -> Passage) -> Vec<Bytes> {
-        let mut forward = Vec::new();
+    /// Takes the next chunk, and adds to `forward` what may go on now: slices of the chunk wherever no event began in an earlier one.
+    /// `decide` is asked about each event, in their order, and may keep it from going on, or a part of it. What is left of an event
+    /// then may be in two pieces, which have to go on together: some clients take what they read at once for an event.
+    pub fn push(&mut self, chunk: &Bytes, forward: &mut Vec<Bytes>, mut decide: impl FnMut(Part<'_>) -> Passage) {
         // The chunk from `run` to `at` goes on as one piece.
         let (mut run, mut at) = (0, 0);
-        let mut is_cut = false;
         while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
             let Some(length) = self.lines.end_of_event(rest) else {
                 if self.passing {
@@ -107,7 +105,7 @@ impl Splitter {
                 } else {
                     self.held.extend_from_slice(rest);
                     // What was complete goes on; the rest waits, or is already too long.
-                    push_slice(&mut forward, chunk, run, at);
+                    push_slice(forward, chunk, run, at);
                     (run, at) = (chunk.len(), chunk.len());
                     if let Some(beginning) = self.held.get(..LONGEST_EVENT).filter(|_| self.held.len() > LONGEST_EVENT) {
                         decide(Part::Beginning(beginning));
@@ -124,12 +122,11 @@ impl Splitter {
                 match judge(rest.get(..length).unwrap_or_default(), &mut decide) {
                     Passage::Whole => {}
                     Passage::Without(cut) => {
-                        push_slice(&mut forward, chunk, run, end.min(at + cut.start));
+                        push_slice(forward, chunk, run, end.min(at + cut.start));
                         run = end.min(at + cut.end);
-                        is_cut = true;
                     }
                     Passage::KeptBack => {
-                        push_slice(&mut forward, chunk, run, at);
+                        push_slice(forward, chunk, run, at);
                         run = end;
                     }
                 }
@@ -142,12 +139,7 @@ impl Splitter {
             }
             at = end;
         }
-        push_slice(&mut forward, chunk, run, at);
-        if is_cut && forward.len() > 1 {
-            let pieces: Vec<&[u8]> = forward.iter().map(Bytes::as_ref).collect();
-            return vec![pieces.concat().into()];
-        }
-        forward
+        push_slice(forward, chunk, run, at);
     }
 
     /// Whether the last byte that went on belongs to an event that is too long, and has not ended.

@@ -369,7 +369,7 @@ proptest! {
         let sent = &whole.as_bytes()[..at.index(whole.len() + 1)];
         let mut meter = Meter::new(asked);
         for chunk in sent.chunks(length) {
-            meter.push(&Bytes::copy_from_slice(chunk));
+            meter.push(&Bytes::copy_from_slice(chunk), &mut Vec::new());
         }
         match stop {
             Stop::Left => {}

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Asked, Seen, is_done, named_error};
+use super::{Asked, Seen, is_done, member, named_error};
 use crate::decide::gateway::plan::Server;
 use crate::decide::request::answer_error::{self, says_something};
 use crate::decide::request::usage::{self, Metered, Usage};
@@ -61,7 +61,7 @@ impl Chunks {
         if let Some(error) = answer_error::find(&chunk) {
             return Seen { error: Some(error), ..Seen::default() };
         }
-        self.chunk(&chunk)
+        self.chunk(&chunk, data)
     }
 
     /// The running count that vLLM sends with each chunk, read without the content beside it; none where the chunk is another one.
@@ -82,13 +82,15 @@ impl Chunks {
         if !usage.get().starts_with('{') {
             return None;
         }
-        let (usage, whole) = (usage::openai_json(usage).ok()?, choices.is_empty());
+        let whole = choices.is_empty();
+        let usage_beside = if whole { None } else { member::with_value(data, "usage", usage) };
+        let usage = usage::openai_json(usage).ok()?;
         self.several_choices |= choices.iter().any(|choice| choice.index > Some(0));
         self.stated = usage.map(|usage| Stated { usage, finished: false, whole });
-        Some(Seen { only_usage: whole, usage_beside: !whole, ..Seen::default() })
+        Some(Seen { only_usage: whole, usage_beside, ..Seen::default() })
     }
 
-    fn chunk(&mut self, chunk: &Value) -> Seen {
+    fn chunk(&mut self, chunk: &Value, data: &[u8]) -> Seen {
         let choices = chunk.get("choices").and_then(Value::as_array);
         let mut seen = Seen::default();
         // A chunk without anything of a choice; after the finish some adapters write an empty choice in place of none.
@@ -107,7 +109,9 @@ impl Chunks {
         }
         let stated = chunk.get("usage").filter(|usage| usage.is_object());
         seen.only_usage = empty && stated.is_some();
-        seen.usage_beside = !empty && stated.is_some() && choices.is_some_and(|choices| !choices.is_empty());
+        if !empty && stated.is_some() && choices.is_some_and(|choices| !choices.is_empty()) {
+            seen.usage_beside = member::usage(data);
+        }
         // Groq has a place of its own for it, which needs no asking.
         if let Some(usage) = stated.or_else(|| chunk.pointer("/x_groq/usage")).filter(|usage| usage.is_object()) {
             self.stated = usage::openai(usage).map(|usage| Stated { usage, finished: self.finished, whole: empty });
@@ -187,12 +191,14 @@ fn is_null(after_name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::super::fixtures::goldens;
     use super::*;
 
     /// What a chunk says, but not whether it has content, which nobody asks of a chunk after the first that has.
-    fn said(seen: &Seen) -> (bool, bool, bool, Option<&bytes::Bytes>) {
-        (seen.terminal, seen.only_usage, seen.usage_beside, seen.error.as_ref())
+    fn said(seen: &Seen) -> (bool, bool, Option<&Range<usize>>, Option<&bytes::Bytes>) {
+        (seen.terminal, seen.only_usage, seen.usage_beside.as_ref(), seen.error.as_ref())
     }
 
     #[test]

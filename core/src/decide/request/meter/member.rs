@@ -1,61 +1,39 @@
-//! Where a member of a JSON object stands, found without reading values: what is cut out of an event leaves every other byte of it as it
-//! is, and costs one look at each.
+//! Where a member of a JSON object stands: what is cut out of an event leaves every other byte of it as it is.
 
 use std::ops::Range;
 
-use memchr::memchr2;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-/// The first member of this name of the outermost object, with the comma by which it is joined to the others. None where there is none.
-/// `json` is known to be an object; names with escapes in them are not compared.
-pub(super) fn find(json: &[u8], name: &[u8]) -> Option<Range<usize>> {
-    let (mut at, mut depth) = (0_usize, 0_usize);
-    // Of the outermost object: the comma before the present member, whether a name comes next, and where the wanted member begins.
-    let (mut comma, mut is_name, mut found) = (None, false, None);
-    while let Some(byte) = json.get(at) {
-        match byte {
-            b'"' => {
-                let end = end_of_string(json, at)?;
-                if is_name && json.get(at + 1..end) == Some(name) {
-                    found = Some(at);
-                }
-                is_name = false;
-                at = end;
-            }
-            b'{' | b'[' => {
-                depth += 1;
-                is_name = depth == 1;
-            }
-            b'}' | b']' => {
-                depth = depth.checked_sub(1)?;
-                if depth == 0 {
-                    return found.map(|start| comma.unwrap_or(start)..at);
-                }
-            }
-            b',' if depth == 1 => {
-                if let Some(start) = found {
-                    // A first member has no comma before it, and takes the one after it along.
-                    return Some(comma.map_or(start..at + 1, |comma| comma..at));
-                }
-                (comma, is_name) = (Some(at), true);
-            }
-            _ => {}
-        }
-        at += 1;
+/// Where the member `usage` of an object stands. None where there is none.
+pub(super) fn usage(json: &[u8]) -> Option<Range<usize>> {
+    #[derive(Deserialize)]
+    struct Stated<'json> {
+        #[serde(borrow)]
+        usage: &'json RawValue,
     }
-    None
+    let Stated { usage } = serde_json::from_slice(json).ok()?;
+    with_value(json, "usage", usage)
 }
 
-/// The closing quotation mark of the string that opens here.
-fn end_of_string(json: &[u8], opening: usize) -> Option<usize> {
-    let mut at = opening + 1;
-    loop {
-        at += memchr2(b'"', b'\\', json.get(at..)?)?;
-        if json.get(at) == Some(&b'"') {
-            return Some(at);
-        }
-        // What is escaped is no end.
-        at += 2;
-    }
+/// Where the member of this name stands whose value that is, with the comma by which it is joined to the others. The value is a part of
+/// the object's JSON. None where the name is written with escapes.
+pub(super) fn with_value(json: &[u8], name: &str, value: &RawValue) -> Option<Range<usize>> {
+    let start = offset(json, value.get().as_bytes())?;
+    let after = json.get(start + value.get().len()..)?.trim_ascii_start();
+    let end = json.len() - after.len();
+    let before = json.get(..start)?.trim_ascii_end().strip_suffix(b":")?.trim_ascii_end();
+    let before = before.strip_suffix(b"\"")?.strip_suffix(name.as_bytes())?.strip_suffix(b"\"")?;
+    Some(match before.trim_ascii_end().strip_suffix(b",") {
+        Some(others) => others.len()..end,
+        // A first member has no comma before it, and takes the one after it along.
+        None => before.len()..end + usize::from(after.starts_with(b",")),
+    })
+}
+
+/// Where a part of a text begins in it.
+pub(super) fn offset(text: &[u8], part: &[u8]) -> Option<usize> {
+    part.as_ptr().addr().checked_sub(text.as_ptr().addr())
 }
 
 #[cfg(test)]
@@ -68,7 +46,7 @@ mod tests {
 
     /// What is left without the member.
     fn without(json: &str) -> Option<String> {
-        let cut = find(json.as_bytes(), b"usage")?;
+        let cut = usage(json.as_bytes())?;
         Some(format!("{}{}", &json[..cut.start], &json[cut.end..]))
     }
 
@@ -95,6 +73,7 @@ mod tests {
     #[case(r#"{"usage":"a"#)]
     #[case("")]
     #[case("}")]
+    #[case(r#"{"us\u0061ge":{"a":1}}"#)]
     fn where_there_is_none_nothing_is_found(#[case] json: &str) {
         assert_eq!(without(json), None);
     }

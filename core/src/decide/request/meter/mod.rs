@@ -92,8 +92,8 @@ struct Seen {
     terminal: bool,
     /// It holds nothing but usage.
     only_usage: bool,
-    /// It holds usage beside a choice.
-    usage_beside: bool,
+    /// Where usage stands beside a choice, as a member of the data.
+    usage_beside: Option<Range<usize>>,
 }
 
 /// The events of a format.
@@ -152,11 +152,11 @@ impl Meter {
         }
     }
 
-    /// Takes the next chunk of the answer, and returns what goes on to the client now, in this order: whole events only, but
-    /// for those that are too long to be held.
-    pub fn push(&mut self, chunk: &Bytes) -> Vec<Bytes> {
+    /// Takes the next chunk of the answer, and adds to `forward` what goes on to the client now, together and in this order: whole events
+    /// only, but for those that are too long to be held.
+    pub fn push(&mut self, chunk: &Bytes, forward: &mut Vec<Bytes>) {
         let state = &mut self.state;
-        self.splitter.push(chunk, |part| state.part(part))
+        self.splitter.push(chunk, forward, |part| state.part(part));
     }
 
     /// The backend's bytes have ended. What is left of them goes on too, but for the piece of an event that a broken connection
@@ -276,13 +276,13 @@ impl State {
             Reader::Responses(responses) => responses.event(event.name, &data, self.content),
         };
         let runs_for_us = self.asked.server == Server::Vllm && !self.asked.client_wants_running_usage;
-        let passage = match &data {
+        let passage = match (&data, &seen.usage_beside) {
             _ if seen.only_usage && !self.asked.client_wants_usage => Passage::KeptBack,
-            Cow::Borrowed(json) if seen.usage_beside && runs_for_us => {
-                usage_within(bytes, json).map_or(Passage::Whole, Passage::Without)
+            (Cow::Borrowed(data), Some(usage)) if runs_for_us => {
+                member::offset(bytes, data).map_or(Passage::Whole, |start| Passage::Without(start + usage.start..start + usage.end))
             }
             // Data of several lines is no part of the event as it stands.
-            Cow::Borrowed(_) | Cow::Owned(_) => Passage::Whole,
+            (Cow::Borrowed(_) | Cow::Owned(_), _) => Passage::Whole,
         };
         self.take(seen, bytes.len());
         passage
@@ -299,13 +299,6 @@ impl State {
             self.content = seen.content || self.bytes_before_content > MOST_BEFORE_CONTENT;
         }
     }
-}
-
-/// Where the member `usage` of an event's data stands in the event, of which the data is a part.
-fn usage_within(event: &[u8], json: &[u8]) -> Option<Range<usize>> {
-    let start = json.as_ptr().addr().checked_sub(event.as_ptr().addr())?;
-    let member = member::find(json, b"usage")?;
-    Some(start + member.start..start + member.end)
 }
 
 /// Whether the end of a stream is an event that lacks nothing but its blank line.

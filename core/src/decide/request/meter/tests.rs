@@ -20,11 +20,18 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// What goes on of a chunk.
+fn push(meter: &mut Meter, chunk: &Bytes) -> Vec<Bytes> {
+    let mut forward = Vec::new();
+    meter.push(chunk, &mut forward);
+    forward
+}
+
 fn observe<'chunks>(asked: Asked, chunks: impl IntoIterator<Item = &'chunks [u8]>, close: Close) -> Outcome {
     let mut meter = Meter::new(asked);
     let mut forwarded = Vec::new();
     for chunk in chunks {
-        meter.push(&Bytes::copy_from_slice(chunk)).iter().for_each(|piece| forwarded.extend_from_slice(piece));
+        push(&mut meter, &Bytes::copy_from_slice(chunk)).iter().for_each(|piece| forwarded.extend_from_slice(piece));
     }
     forwarded.extend_from_slice(&meter.end(close));
     Outcome {
@@ -160,7 +167,7 @@ fn an_attempt_is_good_at_its_first_content_and_not_before() {
         let mut good = false;
         for event in events(golden.stream) {
             good |= golden.first_content.is_some_and(|content| event.contains(content));
-            meter.push(&Bytes::copy_from_slice(event.as_bytes()));
+            push(&mut meter, &Bytes::copy_from_slice(event.as_bytes()));
             assert_eq!(meter.has_content(), good, "{}: {event}", golden.name);
         }
     }
@@ -235,12 +242,12 @@ fn a_stream_that_broke_or_was_left_may_have_been_made_to_its_limit() {
     let golden = golden("vLLM");
     let stream = Bytes::from_static(up_to(&golden, "Hi").as_bytes());
     let mut left = Meter::new(asked_of(&golden));
-    left.push(&stream);
+    push(&mut left, &stream);
     assert_eq!(left.usage(), bounded(34, 0, 0, 400));
     left.end(Close::Broken);
     assert_eq!(left.usage(), bounded(34, 0, 0, 400));
     let mut ended = Meter::new(asked_of(&golden));
-    ended.push(&stream);
+    push(&mut ended, &stream);
     ended.end(Close::Clean);
     assert_eq!(ended.usage(), bounded(34, 0, 0, 34));
 }
@@ -406,9 +413,9 @@ fn an_event_that_tells_of_the_cut_follows_whole_events() {
     let mut meter = Meter::new(asked_of(&golden));
     let mut sent = Vec::new();
     for event in events(up_to(&golden, "Hi")) {
-        meter.push(&Bytes::copy_from_slice(event.as_bytes())).iter().for_each(|piece| sent.extend_from_slice(piece));
+        push(&mut meter, &Bytes::copy_from_slice(event.as_bytes())).iter().for_each(|piece| sent.extend_from_slice(piece));
     }
-    meter.push(&Bytes::from_static(b"event: response.output_text.delta\ndata: {\"ty"));
+    push(&mut meter, &Bytes::from_static(b"event: response.output_text.delta\ndata: {\"ty"));
     assert!(meter.is_between_events());
     sent.extend_from_slice(&meter.end(Close::Broken));
     assert_eq!(meter.ending(), None);
@@ -423,7 +430,7 @@ fn an_event_that_tells_of_the_cut_follows_whole_events() {
 #[case::an_event_without_its_blank_line("data: {\"choices\":[]}")]
 fn what_a_backend_left_in_order_goes_on_apart_from_the_error_event(#[case] rest: &str) {
     let mut meter = Meter::new(asked(Server::Vllm, Operation::ChatCompletions));
-    assert_eq!(meter.push(&Bytes::copy_from_slice(rest.as_bytes())), Vec::<Bytes>::new());
+    assert_eq!(push(&mut meter, &Bytes::copy_from_slice(rest.as_bytes())), Vec::<Bytes>::new());
     assert_eq!(meter.end(Close::Clean), rest);
     assert!(!meter.is_between_events());
     let event = meter.error_event(FailureKind::Timeout, "silence");
@@ -436,7 +443,7 @@ fn bytes_that_are_no_text_pass_and_nothing_is_metered() {
     compressed.extend((0..5000_u32).map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[3]));
     let mut meter = Meter::new(asked(Server::Vllm, Operation::ChatCompletions));
     let mut forwarded = Vec::new();
-    meter.push(&Bytes::from(compressed.clone())).iter().for_each(|piece| forwarded.extend_from_slice(piece));
+    push(&mut meter, &Bytes::from(compressed.clone())).iter().for_each(|piece| forwarded.extend_from_slice(piece));
     forwarded.extend_from_slice(&meter.end(Close::Clean));
     assert_eq!(forwarded, compressed);
     assert_eq!((meter.ending(), meter.usage(), meter.has_content()), (None, Metered::Unknown, false));
@@ -490,9 +497,9 @@ fn a_long_first_event_of_a_message_leaves_its_input_open() {
 #[test]
 fn no_comment_fits_into_an_event_that_is_too_long_to_be_held() {
     let mut meter = Meter::new(asked(Server::Vllm, Operation::ChatCompletions));
-    meter.push(&Bytes::from(vec![b'x'; (1 << 20) + 1]));
+    push(&mut meter, &Bytes::from(vec![b'x'; (1 << 20) + 1]));
     assert!(!meter.is_between_events());
-    meter.push(&Bytes::from_static(b"x\n\n"));
+    push(&mut meter, &Bytes::from_static(b"x\n\n"));
     assert!(meter.is_between_events());
 }
 
@@ -502,7 +509,7 @@ fn what_is_kept_before_the_first_content_is_bounded() {
     let comment = Bytes::from(format!(": {}\n\n", "x".repeat(1020)));
     let mut pushed = 0;
     while !meter.has_content() {
-        meter.push(&comment);
+        push(&mut meter, &comment);
         pushed += comment.len();
         assert!(pushed <= MOST_BEFORE_CONTENT + comment.len());
     }
@@ -520,7 +527,7 @@ proptest! {
             let mut meter = Meter::new(asked);
             let mut forwarded: Vec<u8> = Vec::new();
             for chunk in stream.chunks(length) {
-                meter.push(&Bytes::copy_from_slice(chunk)).iter().for_each(|piece| forwarded.extend_from_slice(piece));
+                push(&mut meter, &Bytes::copy_from_slice(chunk)).iter().for_each(|piece| forwarded.extend_from_slice(piece));
             }
             forwarded.extend_from_slice(&meter.end(Close::Clean));
             prop_assert_eq!(&forwarded, &stream);
