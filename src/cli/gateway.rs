@@ -20,8 +20,8 @@ const OWN_BINARY: &str = "quartermaster-gateway";
 /// How glibc's allocator is told its parameters: it reads them where a process starts.
 const ALLOCATOR: &str = "GLIBC_TUNABLES";
 /// Without them, the room for a long prompt comes from the kernel and goes back to it with each call, page by page: an eighth of what a
-/// prompt of 300 KiB costs. Up to 4 MiB of each arena are kept, of which there is one for each thread that calls run on.
-const ALLOCATOR_PARAMETERS: &str = "glibc.malloc.mmap_threshold=1048576:glibc.malloc.trim_threshold=4194304";
+/// prompt of 300 KiB costs. Up to 2 MiB of each arena are kept, of which there is one for each thread that calls run on.
+const ALLOCATOR_PARAMETERS: &str = "glibc.malloc.mmap_threshold=1048576:glibc.malloc.trim_threshold=2097152";
 
 #[derive(Debug, clap::Args)]
 pub struct GatewayArguments {

@@ -25,6 +25,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::connect::CallError;
 use super::dial::Connection;
+use super::driven::Driven;
 use super::pieces::Pieces;
 
 /// The body of an answer that is read while it comes. Its errors say only that it broke off.
@@ -72,13 +73,10 @@ pub(super) struct Peer {
     pub(super) idle: Duration,
 }
 
-type Driver = http1::Connection<TokioIo<Box<dyn Connection>>, Pieces>;
-
 /// A connection, and the handle to send calls over it.
 struct Wire {
     sender: SendRequest<Pieces>,
-    /// None once it has ended.
-    driver: Option<Pin<Box<Driver>>>,
+    connection: Driven<http1::Connection<TokioIo<Box<dyn Connection>>, Pieces>>,
 }
 
 impl Connections {
@@ -94,7 +92,7 @@ impl Connections {
         F: Future<Output = Result<Box<dyn Connection>, CallError>>,
     {
         while let Some(mut wire) = self.take(&peer.authority) {
-            if wire.has_ended().await {
+            if !wire.is_ready() {
                 continue;
             }
             match wire.send(request).await {
@@ -111,8 +109,8 @@ impl Connections {
             CallError::Reach(words) => CallError::NotConnected(words),
             error => error,
         })?;
-        let (sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(|error| CallError::reach(&error))?;
-        let mut wire = Wire { sender, driver: Some(Box::pin(driver)) };
+        let (sender, connection) = http1::handshake(TokioIo::new(connection)).await.map_err(|error| CallError::reach(&error))?;
+        let mut wire = Wire { sender, connection: Driven::new(connection) };
         let response = wire.send(request).await.map_err(|error| CallError::reach(&error.into_error()))?;
         Ok(self.answer(response, wire, peer))
     }
@@ -172,30 +170,14 @@ async fn sweep(connections: Weak<Connections>) {
 }
 
 impl Wire {
-    /// Whether the other end has closed it while nobody used it.
-    async fn has_ended(&mut self) -> bool {
-        poll_fn(|context| {
-            drive(&mut self.driver, context);
-            Poll::Ready(self.driver.is_none() || !self.sender.is_ready())
-        })
-        .await
+    /// Whether a call can be sent, as far as it is known: the other end may have closed it while nobody used it.
+    fn is_ready(&mut self) -> bool {
+        !self.connection.has_ended() && self.sender.is_ready()
     }
 
     async fn send(&mut self, request: Request<Pieces>) -> Result<Response<Incoming>, TrySendError<Request<Pieces>>> {
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        poll_fn(|context| {
-            drive(driver, context);
-            answer.as_mut().poll(context)
-        })
-        .await
-    }
-}
-
-/// Reads and writes what can be. How a connection ended is told to the call that it carried.
-fn drive(driver: &mut Option<Pin<Box<Driver>>>, context: &mut Context<'_>) {
-    if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(context).is_ready()) {
-        *driver = None;
+        poll_fn(|context| self.connection.poll(context, |context| answer.as_mut().poll(context))).await
     }
 }
 
@@ -210,10 +192,10 @@ struct DrivenBody {
 
 impl DrivenBody {
     /// The body has ended: the next call may use the connection, if the server keeps it.
-    fn ended(&mut self, context: &mut Context<'_>) {
+    fn ended(&mut self) {
         let Some(mut wire) = self.wire.take() else { return };
-        drive(&mut wire.driver, context);
-        if wire.driver.is_some() && wire.sender.is_ready() {
+        wire.connection.leave();
+        if wire.is_ready() {
             self.home.keep(&self.peer, wire);
         }
     }
@@ -225,16 +207,13 @@ impl Body for DrivenBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
-        let mut frame = Pin::new(&mut this.incoming).poll_frame(context);
-        if frame.is_pending()
-            && let Some(wire) = &mut this.wire
-        {
-            drive(&mut wire.driver, context);
-            frame = Pin::new(&mut this.incoming).poll_frame(context);
-        }
-        let frame = ready!(frame);
+        let incoming = &mut this.incoming;
+        let frame = ready!(match &mut this.wire {
+            Some(wire) => wire.connection.poll(context, |context| Pin::new(&mut *incoming).poll_frame(context)),
+            None => Pin::new(incoming).poll_frame(context),
+        });
         if frame.is_none() {
-            this.ended(context);
+            this.ended();
         }
         Poll::Ready(frame)
     }

@@ -1,6 +1,7 @@
 //! Connections are kept while they can be, and never past that.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 
 use hyper::Method;
 use rstest::rstest;
@@ -96,6 +97,45 @@ async fn a_connection_that_the_server_has_closed_meanwhile_costs_no_call() {
         assert_eq!(server.made.load(Ordering::Relaxed), made);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Counts how often a task is woken.
+struct Counted(Arc<AtomicUsize>, Waker);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        self.1.wake_by_ref();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_piece_of_a_stream_wakes_its_reader_once() {
+    const PIECES: usize = 20;
+    let (client, mut server) = duplex(1024);
+    let serving = tokio::spawn(async move {
+        server.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        for _ in 0..PIECES {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            server.write_all(b"5\r\npiece\r\n").await.unwrap();
+        }
+        server
+    });
+    let connections = Arc::<Connections>::default();
+    let peer = Peer { authority: "pod:8000".into(), idle: Duration::from_secs(4) };
+    let connect = || async { Ok(Box::new(client) as Box<dyn Connection>) };
+    let mut upstream = connections.call(peer, request(), connect).await.unwrap();
+    let wakes = Arc::new(AtomicUsize::new(0));
+    for _ in 0..PIECES {
+        let mut reading = std::pin::pin!(chunk(&mut upstream));
+        let piece = poll_fn(|context| {
+            let waker = Waker::from(Arc::new(Counted(Arc::clone(&wakes), context.waker().clone())));
+            reading.as_mut().poll(&mut Context::from_waker(&waker))
+        });
+        assert_eq!(piece.await.unwrap().unwrap(), "piece");
+    }
+    assert_eq!(wakes.load(Ordering::Relaxed), PIECES);
+    drop(serving.await.unwrap());
 }
 
 #[rstest]

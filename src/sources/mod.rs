@@ -5,6 +5,7 @@ pub mod connect;
 mod connect_error;
 pub mod dial;
 pub mod direct;
+mod driven;
 pub mod engine_health;
 pub mod hub;
 mod hub_fetch;
