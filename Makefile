@@ -6,7 +6,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Built first and then started by itself: under `cargo run`, build scripts of a cargo inside it see other variables, and
 # dependencies are compiled again.
 build := cargo build --locked -p quartermaster-dev
-dev := "$${CARGO_TARGET_DIR:-target}/debug/quartermaster-dev"
+target := "$${CARGO_TARGET_DIR:-target}"
+dev := $(target)/debug/quartermaster-dev
+image := $(target)/image
 
 .PHONY: help demo test cluster down soak bench generate bootstrap
 
@@ -38,13 +40,15 @@ soak: ## Run the tests that take too long for 'make test'; MINUTES=60: how long 
 	@$(dev) with-cluster --nodes --local-node -- cargo test --workspace --locked --no-fail-fast -- --ignored --skip process_that_hangs
 	@cargo bench -p quartermaster --bench gateway --locked -- soak $(or $(MINUTES),60)
 
-# The gateway first, on a machine that does nothing else; with the binary that the image has.
+# The gateway first, on a machine that does nothing else; with the binaries that the image has. They are put aside, since what is built for
+# benches takes their place.
 bench: bootstrap ## Measure
 	@$(build)
 	@-dev/bootstrap.sh python
 	@cargo build --release -p quartermaster --locked
+	@mkdir -p $(image) && cp $(target)/release/quartermaster $(target)/release/quartermaster-gateway $(image)
 	@cargo bench -p quartermaster --bench '*' --locked --no-run
-	@QUARTERMASTER="$${CARGO_TARGET_DIR:-target}/release/quartermaster" cargo bench -p quartermaster --bench gateway --locked
+	@QUARTERMASTER=$(image)/quartermaster cargo bench -p quartermaster --bench gateway --locked
 	@cargo bench -p quartermaster --bench rationing --locked
 	@$(dev) with-cluster --nodes -- cargo bench -p quartermaster --bench operator --locked
 
