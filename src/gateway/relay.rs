@@ -201,8 +201,8 @@ fn together(pieces: &mut Vec<Bytes>) -> Option<Bytes> {
     if pieces.len() < 2 {
         return pieces.pop();
     }
-    let mut whole = Vec::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
+    let whole: Vec<u8> = pieces.concat();
+    pieces.clear();
     Some(whole.into())
 }
 

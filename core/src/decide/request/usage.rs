@@ -1,9 +1,6 @@
 //! Tokens of an answer, as backends state them, in one form.
 
-use std::fmt;
-
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -66,10 +63,6 @@ pub(super) enum Count {
 }
 
 impl Count {
-    fn of(tokens: u64) -> Self {
-        if tokens <= MOST_TOKENS { Self::Tokens(tokens) } else { Self::Invalid }
-    }
-
     /// Its tokens, `absent` where it is missing; `None` where it is no count.
     fn or(self, absent: u64) -> Option<u64> {
         match self {
@@ -87,50 +80,10 @@ impl Count {
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CountVisitor)
-    }
-}
-
-/// Whatever stands in place of a count is read, as serde_json's tree would read it.
-struct CountVisitor;
-
-impl<'de> Visitor<'de> for CountVisitor {
-    type Value = Count;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a count of tokens")
-    }
-
-    fn visit_unit<E>(self) -> Result<Count, E> {
-        Ok(Count::Absent)
-    }
-
-    fn visit_u64<E>(self, tokens: u64) -> Result<Count, E> {
-        Ok(Count::of(tokens))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Count, E> {
-        Ok(u64::try_from(number).map_or(Count::Invalid, Count::of))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Count, E> {
-        Ok(Count::Invalid)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
-        Ok(Count::Invalid)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Count, E> {
-        Ok(Count::Invalid)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Count, A::Error> {
-        Value::deserialize(SeqAccessDeserializer::new(list)).map(|_| Count::Invalid)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Count, A::Error> {
-        Value::deserialize(MapAccessDeserializer::new(object)).map(|_| Count::Invalid)
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Null => Self::Absent,
+            value => value.as_u64().filter(|tokens| *tokens <= MOST_TOKENS).map_or(Self::Invalid, Self::Tokens),
+        })
     }
 }
 
