@@ -5,6 +5,7 @@ mod authority;
 mod backends;
 mod budgets;
 pub(crate) mod destinations;
+mod exchange;
 mod gateways;
 mod pools;
 mod shared;
