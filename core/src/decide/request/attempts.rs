@@ -441,5 +441,5 @@ fn most_telling(exclusions: Vec<Exclusion>) -> Option<Exclusion> {
 }
 
 #[cfg(test)]
-#[path = "attempts_tests/mod.rs"]
+#[path = "attempts_tests.rs"]
 mod tests;

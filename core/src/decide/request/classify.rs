@@ -360,5 +360,5 @@ fn names_the_key(server: Server, error: &ErrorBody) -> bool {
 }
 
 #[cfg(test)]
-#[path = "classify_tests/mod.rs"]
+#[path = "classify_tests.rs"]
 mod tests;

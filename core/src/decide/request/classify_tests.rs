@@ -1,4 +1,6 @@
+#[path = "classify_tests/hosted_tests.rs"]
 mod hosted;
+#[path = "classify_tests/self_hosted_tests.rs"]
 mod self_hosted;
 
 use std::time::Duration;

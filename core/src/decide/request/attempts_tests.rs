@@ -1,6 +1,10 @@
+#[path = "attempts_tests/any_route_tests.rs"]
 mod any_route;
+#[path = "attempts_tests/candidates_tests.rs"]
 mod candidates;
+#[path = "attempts_tests/failures_tests.rs"]
 mod failures;
+#[path = "attempts_tests/waits_tests.rs"]
 mod waits;
 
 use std::collections::BTreeMap;
