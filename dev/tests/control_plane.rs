@@ -30,28 +30,28 @@ fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>, explain: impl
 }
 
 /// What one control plane has on this machine. Another run may claim its slot as soon as it is free, so neither the
-/// directory's name nor a process in it proves that something was left: these processes and this file do.
+/// directory's name nor a process in it proves that something was left: these processes and this file do, which no other
+/// run and no other test has.
 struct Traces {
     directory: PathBuf,
     processes: Vec<processes::Process>,
+    mark: PathBuf,
 }
 
 impl Traces {
     fn of(directory: &Path) -> Self {
-        let traces = Self { directory: directory.to_owned(), processes: processes::of_directory(directory) };
-        fs::write(traces.mark(), "").unwrap();
-        traces
-    }
-
-    fn mark(&self) -> PathBuf {
-        self.directory.join("mark-of-the-test")
+        static MARKS: AtomicU32 = AtomicU32::new(0);
+        let number = MARKS.fetch_add(1, Ordering::Relaxed);
+        let mark = directory.join(format!("mark-of-a-test-{}-{number}", std::process::id()));
+        fs::write(&mark, "").unwrap();
+        Self { directory: directory.to_owned(), processes: processes::of_directory(directory), mark }
     }
 
     fn assert_gone(&self) {
         let alive = processes::of_directory(&self.directory);
         let left: Vec<_> = self.processes.iter().filter(|process| alive.contains(process)).collect();
         assert!(left.is_empty(), "left running: {left:?}");
-        assert!(!self.mark().exists(), "the directory was left");
+        assert!(!self.mark.exists(), "the directory was left");
     }
 }
 
