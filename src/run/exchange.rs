@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::authority::{self, AuthorityError};
+use crate::controllers::cut::CachedGatewayPod;
 use crate::controllers::gateway::Gateways;
 use crate::exchange::PORT;
 use crate::exchange::accounts::Accounts;
@@ -19,6 +20,7 @@ use crate::exchange::certificates::{Authority, CertificateError, Certified, Iden
 use crate::exchange::client::{self, Fleet, GatewayPod, Operator, Traffic};
 use crate::exchange::replicas::Replicas;
 use crate::exchange::tls::client_configuration;
+use crate::operate::cache::Change;
 use crate::operate::key::ObjectKey;
 use crate::operate::leadership::Leadership;
 use crate::operate::namespaces::NamespaceDriver;
@@ -50,8 +52,25 @@ pub struct Exchange {
     pub wake_backends: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+/// Takes a change of a gateway's pod into the fleet.
+pub fn pod_changed(fleet: &watch::Sender<Option<Arc<Fleet>>>, key: &ObjectKey, change: &Change<CachedGatewayPod>) {
+    fleet.send_if_modified(|fleet| {
+        let Some(fleet) = fleet else { return false };
+        let fleet = Arc::make_mut(fleet);
+        if let Some(before) = &change.before {
+            fleet.pods.remove(&before.uid);
+        }
+        if let Some(after) = &change.after
+            && let Some(address) = after.address
+        {
+            fleet.pods.insert(after.uid.clone(), pod(key, address));
+        }
+        true
+    });
+}
+
 /// Where a gateway's pod is to be reached.
-pub fn pod(key: &ObjectKey, address: IpAddr) -> GatewayPod {
+fn pod(key: &ObjectKey, address: IpAddr) -> GatewayPod {
     GatewayPod { namespace: key.namespace.clone(), name: key.name.clone(), address: SocketAddr::new(address, PORT) }
 }
 

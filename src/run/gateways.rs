@@ -25,7 +25,6 @@ use crate::controllers::model_route::{MODEL_ROUTE, Routes, names};
 use crate::controllers::referrers::Referrers;
 use crate::exchange::accounts::{Accounts, Beginning};
 use crate::exchange::client::Fleet;
-use crate::exchange::replicas::Replicas;
 use crate::operate::act::{Actor, ChildCaches};
 use crate::operate::cache::{Cache, Change};
 use crate::operate::calls::Calls;
@@ -67,15 +66,8 @@ pub struct Driven {
     pub routes: Arc<Driver<Routes>>,
     /// The gateways.
     pub gateways: Arc<NamespaceDriver<Gateways>>,
-    /// Which gateways there are; none before the operator's own certificate is there.
-    fleet: watch::Sender<Option<Arc<Fleet>>>,
-    /// Whether any namespace has a route.
-    any_route: watch::Sender<bool>,
-    replicas: Arc<Replicas>,
     budgets: Arc<Cache<Stored<TokenBudget>>>,
-    accounts: Arc<Accounts>,
-    /// Wakes the backends of a namespace.
-    wake_backends: Arc<dyn Fn(&str) + Send + Sync>,
+    exchange: Exchange,
 }
 
 /// The drivers of ModelRoutes and of gateways, and the tasks that they live by.
@@ -164,16 +156,18 @@ pub fn driver(shared: &Shared, others: Others, observations: Option<Observations
         // The series of a pool end with it.
         move || accounts.totals().into_iter().filter(|(caller, _)| exists(caller)).collect()
     });
-    Driven {
-        routes: of_routes,
-        gateways: of_gateways,
+    let exchange = Exchange {
+        client: shared.clients.calls.clone(),
+        namespace: shared.clients.namespace.clone(),
+        leadership: shared.leadership.clone(),
+        gateways: of_gateways.clone(),
         fleet,
         any_route: watch::Sender::new(false),
         replicas,
-        budgets: others.budgets,
         accounts: others.accounts,
         wake_backends: Arc::new(wake_backends),
-    }
+    };
+    Driven { routes: of_routes, gateways: of_gateways, budgets: others.budgets, exchange }
 }
 
 /// Starts the watch of the pods of gateways, by which backends are observed as well.
@@ -181,9 +175,9 @@ pub fn watch_pods(watches: &mut Watches<'_>, driven: &Driven) {
     let ours = Selection { labels: Some(GATEWAY_LABEL.to_owned()), fields: None };
     let (routes, gateways) = (&driven.routes, &driven.gateways);
     watches.namespaced::<Pod, _>("pods", ours, &gateways.control.pods, cut::gateway_pod, {
-        let (routes, fleet, accounts) = (routes.clone(), driven.fleet.clone(), driven.accounts.clone());
+        let (routes, fleet, accounts) = (routes.clone(), driven.exchange.fleet.clone(), driven.exchange.accounts.clone());
         move |key: &ObjectKey, change: &Change<CachedGatewayPod>| {
-            follow(&fleet, key, change);
+            exchange::pod_changed(&fleet, key, change);
             if let Some(gone) = gone(change) {
                 accounts.gone(&key.namespace, gone);
             }
@@ -201,7 +195,7 @@ pub fn watch(
     let ours = || Selection { labels: Some(GATEWAY_LABEL.to_owned()), fields: None };
     let (routes, gateways) = (&driven.routes, &driven.gateways);
     watches.whole(MODEL_ROUTE, Selection::default(), &routes.objects, |object| Some(Stored::of(object)), {
-        let (routes, gateways, any_route) = (routes.clone(), gateways.clone(), driven.any_route.clone());
+        let (routes, gateways, any_route) = (routes.clone(), gateways.clone(), driven.exchange.any_route.clone());
         move |key: &ObjectKey, change: &Change<Stored<ModelRoute>>| {
             tell(key, change);
             // Several watches may tell at once: the last one to enter sees what all of them have left.
@@ -276,23 +270,6 @@ pub fn wake_by_namespace(driven: &Driven) -> impl Fn(&str) + Clone + Send + 'sta
     }
 }
 
-/// Takes a change of a gateway's pod into the fleet.
-fn follow(fleet: &watch::Sender<Option<Arc<Fleet>>>, key: &ObjectKey, change: &Change<CachedGatewayPod>) {
-    fleet.send_if_modified(|fleet| {
-        let Some(fleet) = fleet else { return false };
-        let fleet = Arc::make_mut(fleet);
-        if let Some(before) = &change.before {
-            fleet.pods.remove(&before.uid);
-        }
-        if let Some(after) = &change.after
-            && let Some(address) = after.address
-        {
-            fleet.pods.insert(after.uid.clone(), exchange::pod(key, address));
-        }
-        true
-    });
-}
-
 /// The uid of a pod in which nothing runs any more.
 fn gone(change: &Change<CachedGatewayPod>) -> Option<&str> {
     let before = change.before.as_ref().filter(|before| before.address.is_some())?;
@@ -337,20 +314,9 @@ pub fn drive(
 ) -> impl Future<Output = Result<(), JoinError>> + Send + 'static {
     let (mut leads, working) = (shared.leadership.subscribe(), shared.working.clone());
     let watchdog = shared.health.watch(Gateways::NAME);
-    let Driven { routes: _, gateways, fleet, any_route, replicas, budgets, accounts, wake_backends } = driven;
+    let Driven { routes: _, gateways, budgets, exchange } = driven;
     let calls = Calls::new(shared.clients.calls.clone(), shared.leadership.clone());
     let ledger = Store::new(calls, shared.clients.namespace.clone());
-    let exchange = Exchange {
-        client: shared.clients.calls.clone(),
-        namespace: shared.clients.namespace.clone(),
-        leadership: shared.leadership.clone(),
-        gateways: gateways.clone(),
-        fleet,
-        any_route,
-        replicas,
-        accounts: accounts.clone(),
-        wake_backends,
-    };
     async move {
         let begin = async {
             drop(first_lists.complete().await);
@@ -360,7 +326,7 @@ pub fn drive(
             () = working.cancelled() => return Ok(()),
             () = begin => {}
         }
-        let term = exchange.leadership.term();
+        let (term, accounts) = (exchange.leadership.term(), exchange.accounts.clone());
         take_over(&accounts, term, &budgets, &gateways.control.pods);
         let (leaving, all_heard) = (CancellationToken::new(), CancellationToken::new());
         let mut keeping = tokio::spawn(accounts::keep(accounts, ledger, term, all_heard.clone()));
